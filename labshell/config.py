@@ -1,0 +1,198 @@
+"""Configuration: one frozen value, read once from /etc/labshell/labshell.toml and passed down.
+
+Every key has a default. An unknown key, a wrong type or a value out of range is an error that names the key
+and its line, never a guess.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from labshell.errors import LabshellError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover - Python 3.10
+    import tomli as tomllib
+
+CONFIG_FILE = Path("/etc/labshell/labshell.toml")
+GROUP = "labshell"
+LOGIN_SHELL = "/opt/labshell/bin/labshell"
+FORWARDING_KINDS = ("iptables",)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things lie. Not configurable on a lab's machine; tests point it elsewhere."""
+
+    public: Path = Path("/public")
+    keys: Path = Path("/etc/labshell/keys")
+    run: Path = Path("/run/labshell")
+    state: Path = Path("/var/lib/labshell")
+    homes: Path = Path("/home")
+    archive: Path = Path("/var/lib/labshell/archive")
+
+    @property
+    def next_port(self) -> Path:
+        return self.public / "next-port"
+
+    @property
+    def ports(self) -> Path:
+        return self.public / "ports"
+
+    @property
+    def user_socket(self) -> Path:
+        return self.run / "labshell.sock"
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.run / "admin.sock"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every key of labshell.toml with its default; the comments are in etc/labshell.toml."""
+
+    hostname: str = ""
+    ssh_port: int = 22
+
+    engine_socket: str = ""
+    network: str = "lxdbr0"
+    pool: str = ""
+    template: str = "template"
+
+    port_range: tuple[int, int] = (20000, 29999)
+    ports_per_user: int = 10
+    port_quarantine_days: int = 30
+    uid_range: tuple[int, int] = (30000, 59999)
+
+    forwarding: str = "iptables"
+    outside_interface: str = ""
+    guard: bool = True
+    guard_closed_networks: tuple[str, ...] = ("169.254.0.0/16",)
+
+    cpu: str = ""
+    memory: str = ""
+    disk: str = ""
+    processes: int = 4096
+
+    parallel_starts: int = 4
+    start_timeout_seconds: int = 60
+    stop_timeout_seconds: int = 30
+    reconcile_seconds: int = 30
+    menu_idle_minutes: int = 60
+
+    paths: Paths = field(default_factory=Paths)
+
+    @property
+    def shown_hostname(self) -> str:
+        return self.hostname or socket.gethostname()
+
+
+KEYS = {item.name for item in fields(Config)} - {"paths"}
+LIMITS = {
+    "ssh_port": (1, 65535),
+    "ports_per_user": (1, 1000),
+    "port_quarantine_days": (0, 36500),
+    "processes": (64, 1_000_000),
+    "parallel_starts": (1, 1000),
+    "start_timeout_seconds": (1, 3600),
+    "stop_timeout_seconds": (1, 3600),
+    "reconcile_seconds": (1, 86400),
+    "menu_idle_minutes": (1, 100_000),
+}
+RANGES = {"port_range": (1024, 65535), "uid_range": (1000, 2_000_000_000)}
+SIZE = re.compile(r"[1-9][0-9]{0,8}(MiB|GiB|TiB|MB|GB|TB)")
+CPU = re.compile(r"[1-9][0-9]{0,4}|[0-9]{1,4}-[0-9]{1,4}")
+PATTERNS = {
+    "hostname": re.compile(r"([A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?)?"),
+    "engine_socket": re.compile(r"(/[A-Za-z0-9._/-]{1,100})?"),
+    "network": re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}"),
+    "pool": re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62})?"),
+    "template": re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]"),
+    "outside_interface": re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,14})?"),
+    "forwarding": re.compile("|".join(FORWARDING_KINDS)),
+    "cpu": re.compile(f"({CPU.pattern})?"),
+    "memory": re.compile(f"({SIZE.pattern})?"),
+    "disk": re.compile(f"({SIZE.pattern})?"),
+}
+
+
+def load(path: Path = CONFIG_FILE) -> Config:
+    """Read `path`; a missing file means every default."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Config()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabshellError("{path} cannot be read: {why}.", path=path, why=error) from error
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str = "labshell.toml") -> Config:
+    """The configuration that `text` (TOML) describes. `source` is named in errors."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise LabshellError("{source} is not valid TOML: {why}.", source=source, why=error) from error
+    values = {}
+    for key, value in table.items():
+        try:
+            values[key] = _checked(key, value)
+        except ValueError as error:
+            raise LabshellError(
+                "{source}, line {line}: {key}: {why}.",
+                source=source, line=_line_of(key, text), key=key, why=error,
+            ) from None
+    return Config(**values)
+
+
+def _checked(key: str, value: Any) -> Any:
+    """`value` as the field `key` holds it, or ValueError with the reason."""
+    if key not in KEYS:
+        raise ValueError("there is no such key")
+    default = getattr(Config, key)
+    if isinstance(default, tuple):
+        return _checked_tuple(key, value)
+    if type(value) is not type(default):
+        raise ValueError(f"this must be {_kind(default)}, not {_kind(value)}")
+    if key in LIMITS:
+        low, high = LIMITS[key]
+        if not low <= value <= high:
+            raise ValueError(f"this must lie between {low} and {high}")
+    if key in PATTERNS and not PATTERNS[key].fullmatch(value):
+        raise ValueError(f"{value!r} is not possible here")
+    return value
+
+
+def _checked_tuple(key: str, value: Any) -> tuple[Any, ...]:
+    if key in RANGES:
+        low, high = RANGES[key]
+        if not (isinstance(value, list) and len(value) == 2 and all(type(item) is int for item in value)):
+            raise ValueError("this must be two numbers, [first, last]")
+        if not low <= value[0] < value[1] <= high:
+            raise ValueError(f"the first must be less than the last, both between {low} and {high}")
+        return tuple(value)
+    if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+        raise ValueError("this must be a list of networks")
+    return tuple(str(ipaddress.ip_network(item)) for item in value)
+
+
+def _kind(value: object) -> str:
+    names = {bool: "true or false", int: "a number", str: "a text", float: "a decimal number", list: "a list"}
+    return names.get(type(value), "a table")
+
+
+def _line_of(key: str, text: str) -> int:
+    """The line on which `key` is set: tomllib does not say."""
+    pattern = re.compile(rf"""\s*\[?["']?{re.escape(key)}["']?\s*[\].=]""")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if pattern.match(line):
+            return number
+    return 1

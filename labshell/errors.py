@@ -1,0 +1,54 @@
+"""The few ways anything can end badly, chosen by what the caller does next.
+
+Every error carries one sentence for the person: what happened and what to do. The sentence is a template
+with named values, so that the login shell can translate it. The cause is chained for the journal and never
+shown. Standard library only: the login shell imports this.
+"""
+
+
+class LabshellError(Exception):
+    """Something failed and trying the same again will not help. Exit status 1."""
+
+    status = 1
+    name = "Failed"
+
+    def __init__(self, sentence: str, **values: object) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.values = {key: str(value) for key, value in values.items()}
+
+    def __str__(self) -> str:
+        return self.sentence.format_map(self.values)
+
+
+class UsageError(LabshellError):
+    """The request itself is wrong: nothing was changed. Exit status 2."""
+
+    status = 2
+    name = "Usage"
+
+
+class NoContainer(LabshellError):
+    """There is no container for this person. Exit status 69 (EX_UNAVAILABLE)."""
+
+    status = 69
+    name = "NoContainer"
+
+
+class TryAgain(LabshellError):
+    """Something is away, busy or slow; the same request may work later. Exit status 75 (EX_TEMPFAIL)."""
+
+    status = 75
+    name = "TryAgain"
+
+
+class NotAllowed(LabshellError):
+    """The person may not do this. Exit status 77 (EX_NOPERM)."""
+
+    status = 77
+    name = "NotAllowed"
+
+
+KINDS: dict[str, type[LabshellError]] = {
+    kind.name: kind for kind in (LabshellError, UsageError, NoContainer, TryAgain, NotAllowed)
+}

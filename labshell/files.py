@@ -1,0 +1,101 @@
+"""Files that only root writes: atomic replacement, careful reading, locks that time out.
+
+Root never follows a link that somebody planted, never waits on a FIFO, and a crash at any moment leaves the
+old content or the new, never half of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from labshell.errors import LabshellError, TryAgain
+
+LOCK_SECONDS = 10
+LARGEST_BYTES = 1 << 20
+
+
+def read(path: Path) -> bytes | None:
+    """The content of a regular file of root's; None if there is no such file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LabshellError(
+            "{path} cannot be read: it must be a regular file.", path=path
+        ) from error
+    with open(descriptor, "rb") as file:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1 or about.st_uid != os.geteuid():
+            raise LabshellError("{path} must be a regular file of root's with no other name.", path=path)
+        return file.read(LARGEST_BYTES)
+
+
+def write(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Make `path` hold `content`: written beside it, synced, renamed over it, folder synced."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        try:
+            with open(descriptor, "wb") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        raise LabshellError("{path} cannot be written: {why}.", path=path, why=error.strerror) from error
+
+
+def remove(path: Path) -> None:
+    """Make sure that there is no `path`."""
+    try:
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise LabshellError("{path} cannot be removed: {why}.", path=path, why=error.strerror) from error
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def ensure_folder(path: Path, mode: int = 0o755) -> None:
+    """Make `path` a folder of root's that nobody else can write to, or say why it is not one."""
+    try:
+        path.mkdir(mode=mode, parents=True)
+        path.chmod(mode)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise LabshellError("{path} cannot be made: {why}.", path=path, why=error.strerror) from error
+    about = path.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
+        raise LabshellError(
+            "{path} must be a folder that belongs to root and that nobody else can write to.", path=path
+        )
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` (0600, in a folder of root's), waiting LOCK_SECONDS at most."""
+    try:
+        with filelock.FileLock(path, timeout=LOCK_SECONDS, mode=0o600):
+            yield
+    except filelock.Timeout as error:
+        raise TryAgain("Somebody else is changing this just now; try again in a moment.") from error

@@ -1,0 +1,196 @@
+"""Decisions: facts in, values out. Which name, which port, which address, which rules, who may.
+
+Nothing here reads a file, a clock or the network; what it needs to know is an argument.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from labshell.errors import LabshellError, NotAllowed, UsageError
+
+NAME = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]", re.ASCII)
+PORT_FILE = re.compile(rb"[1-9][0-9]{0,4}\n")
+RESERVED_NAMES = frozenset({
+    "root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "nobody",
+    "www-data", "backup", "list", "irc", "gnats", "sshd", "lxd", "lxc", "incus", "labshell", "template",
+    "admin", "administrator", "sudo", "wheel", "adm", "docker", "localhost", "none", "self",
+})  # fmt: skip
+SSH = 22
+
+
+def checked_name(name: object) -> str:
+    """`name` if a researcher may be called that on Unix, in LXD and in DNS alike."""
+    if not isinstance(name, str) or not NAME.fullmatch(name) or "--" in name:
+        raise UsageError(
+            "{name} cannot be a user name: 2 to 32 lower-case letters, digits and single hyphens, "
+            "a letter first and no hyphen at the end.",
+            name=repr(name)[:80],
+        )
+    if name in RESERVED_NAMES:
+        raise UsageError("{name} is a name the system itself uses; choose another.", name=name)
+    return name
+
+
+# Ports -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PortPool:
+    """The host ports that are handed out: `first` to `last` inclusive, in blocks of `size`."""
+
+    first: int
+    last: int
+    size: int
+
+    def block(self, port: int) -> range:
+        return range(port, port + self.size)
+
+    def fits(self, port: int) -> bool:
+        return self.first <= port and port + self.size - 1 <= self.last
+
+
+def parse_port_file(content: bytes) -> int | None:
+    """The port a file of /public holds, or None if the content is not one."""
+    if not PORT_FILE.fullmatch(content):
+        return None
+    port = int(content)
+    return port if port <= 65535 else None
+
+
+def choose_block(pool: PortPool, start: int, blocks: Collection[int], busy: Collection[int]) -> int | None:
+    """The first free block at or after `start`, going round once; None when nothing is free.
+
+    `blocks` are first ports of blocks that are taken or resting, wherever they lie; `busy` are single ports
+    that something else listens on. Blocks are counted from `pool.first`, so that neighbours never overlap.
+    """
+    unusable = set(busy)
+    for first in blocks:
+        unusable.update(pool.block(first))
+    count = (pool.last - pool.first + 1) // pool.size
+    offset = max(0, -((pool.first - start) // pool.size))
+    if offset >= count:
+        offset = 0
+    for step in range(count):
+        port = pool.first + (offset + step) % count * pool.size
+        if unusable.isdisjoint(pool.block(port)):
+            return port
+    return None
+
+
+def conflict_with_block(pool: PortPool, port: int, blocks: Mapping[int, str], busy: Collection[int]) -> str | None:
+    """Why the block at `port`, asked for by name, cannot be given; None if it can."""
+    if not pool.fits(port):
+        return f"its {pool.size} ports do not lie within {pool.first} to {pool.last}"
+    wanted = pool.block(port)
+    for first, holder in sorted(blocks.items()):
+        if set(wanted) & set(pool.block(first)):
+            return f"it overlaps the block of {holder}, {first} to {first + pool.size - 1}"
+    for used in sorted(set(wanted) & set(busy)):
+        return f"something on this machine listens on port {used}"
+    return None
+
+
+# Addresses ---------------------------------------------------------------------------------------------
+
+
+def choose_address(bridge: str, taken: Collection[str]) -> str:
+    """The lowest free IPv4 address on a bridge.
+
+    `bridge` is the gateway's own address with its prefix, as LXD writes it: "10.83.0.1/24".
+    """
+    interface = ipaddress.IPv4Interface(bridge)
+    used = {ipaddress.IPv4Address(address) for address in taken} | {interface.ip}
+    for host in interface.network.hosts():
+        if host not in used:
+            return str(host)
+    raise LabshellError("The bridge {network} has no free address left.", network=interface.network)
+
+
+# Forwards ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, order=True)
+class Forward:
+    """One host port that leads to one port of one container."""
+
+    port: int
+    user: str
+    address: str
+    target: int = SSH
+
+    @property
+    def comment(self) -> str:
+        return f"labshell:{self.user}"
+
+
+@dataclass(frozen=True)
+class Container:
+    """What the engine knows about one container, in our words."""
+
+    name: str
+    state: str
+    owner: str | None
+    uid: int | None
+    address: str | None
+    is_template: bool = False
+    is_prepared: bool = False
+    host_key: str = ""
+    config: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def belongs_to(self, user: str, uid: int) -> bool:
+        return self.name == user and self.owner == user and self.uid == uid
+
+
+def wanted_forwards(containers: Iterable[Container], ports: Mapping[str, int]) -> list[Forward]:
+    """Every rule that should be live: owner and address from the engine, port from /public."""
+    forwards = []
+    for container in containers:
+        user = container.owner
+        if user == container.name and container.address and user in ports:
+            forwards.append(Forward(ports[user], user, container.address))
+    return sorted(forwards)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What to remove and what to add to make one list of forwards equal to another."""
+
+    remove: tuple[Forward, ...]
+    add: tuple[Forward, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.remove or self.add)
+
+
+def difference(live: Iterable[Forward], wanted: Iterable[Forward]) -> Difference:
+    """The change from `live` to `wanted`; a rule that is live twice is removed once."""
+    missing = set(wanted)
+    remove = []
+    for forward in live:
+        if forward in missing:
+            missing.remove(forward)
+        else:
+            remove.append(forward)
+    return Difference(tuple(remove), tuple(sorted(missing)))
+
+
+# Permission --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who is on the other end of a socket, as the kernel says."""
+
+    uid: int
+    name: str
+    groups: frozenset[str] = frozenset()
+
+
+def may_use_gateway(caller: Caller, group: str, uid_min: int = 1000) -> None:
+    """Let researchers in and nobody else: not root, not system users, not container ids."""
+    if caller.uid < uid_min or caller.uid >= 65534 or group not in caller.groups:
+        raise NotAllowed("This account is not one of labshell's.")

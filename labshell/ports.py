@@ -1,0 +1,153 @@
+"""The port registry: /public/next-port and /public/ports/USER, as the scheme it grew from has them.
+
+One lock around every change. A file that is not what it should be stops allocation with its name and the
+remedy; it is never overwritten.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Collection
+
+import psutil
+
+from labshell import files, policy
+from labshell.config import Paths
+from labshell.errors import LabshellError, TryAgain, UsageError
+
+Clock = Callable[[], datetime.datetime]
+
+
+def utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc)
+
+
+def listening_ports() -> set[int]:
+    """Every TCP port that something on this machine listens on."""
+    connections = psutil.net_connections(kind="tcp")
+    return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
+
+
+class PortRegistry:
+    """Who has which block of host ports. Safe for several processes at once."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        pool: policy.PortPool,
+        quarantine_days: int,
+        *,
+        listening: Callable[[], Collection[int]] = listening_ports,
+        now: Clock = utc_now,
+    ) -> None:
+        self._paths = paths
+        self._pool = pool
+        self._quarantine = datetime.timedelta(days=quarantine_days)
+        self._listening = listening
+        self._now = now
+        self._lock = paths.run / "ports.lock"
+        self._resting_file = paths.state / "resting-ports.json"
+
+    def port_of(self, user: str) -> int | None:
+        """The user's SSH port, the first of their block."""
+        path = self._paths.ports / user
+        content = files.read(path)
+        if content is None:
+            return None
+        port = policy.parse_port_file(content)
+        if port is None:
+            raise LabshellError(
+                "{path} does not hold a port number. Write the right one into it "
+                "(labshell-admin show {user} has the live rule), or remove the file to give a new port.",
+                path=path, user=user,
+            )
+        return port
+
+    def all_ports(self) -> dict[str, int]:
+        """The SSH port of every user."""
+        try:
+            users = sorted(entry.name for entry in self._paths.ports.iterdir() if entry.name[0] != ".")
+        except FileNotFoundError:
+            return {}
+        return {user: port for user in users if (port := self.port_of(user)) is not None}
+
+    def resting(self) -> dict[int, datetime.datetime]:
+        """Blocks of removed users that are not handed out yet, and until when."""
+        content = files.read(self._resting_file)
+        if content is None:
+            return {}
+        try:
+            entries = json.loads(content)
+            until = {int(port): datetime.datetime.fromisoformat(day) for port, day in entries.items()}
+            return {port: moment for port, moment in until.items() if moment > self._now()}
+        except (ValueError, AttributeError, TypeError) as error:
+            raise LabshellError(
+                "{path} is damaged; move it away to go on (blocks of removed users then rest no longer).",
+                path=self._resting_file,
+            ) from error
+
+    def check(self, port: int) -> None:
+        """Refuse an SSH port asked for by number that could not be given."""
+        blocks = {first: holder for holder, first in self.all_ports().items()}
+        blocks |= {first: "a removed user" for first in self.resting()}
+        reason = policy.conflict_with_block(self._pool, port, blocks, self._listening())
+        if reason:
+            raise UsageError("Port {port} cannot be given: {reason}.", port=port, reason=reason)
+
+    def ensure(self, user: str, port: int | None = None) -> int:
+        """The user's SSH port, allocated now if they have none; `port` asks for one by number."""
+        policy.checked_name(user)
+        with files.locked(self._lock):
+            current = self.port_of(user)
+            if current is not None:
+                if port not in (None, current):
+                    raise UsageError("{user} already has port {port}.", user=user, port=current)
+                return current
+            if port is None:
+                port = self._choose()
+            else:
+                self.check(port)
+            self._write(user, port)
+            return port
+
+    def release(self, user: str) -> None:
+        """Take the user's block back; it rests before somebody else may get it."""
+        with files.locked(self._lock):
+            port = self.port_of(user)
+            if port is None:
+                return
+            resting = self.resting()
+            if self._quarantine:
+                resting[port] = self._now() + self._quarantine
+            entries = {str(first): until.isoformat() for first, until in sorted(resting.items())}
+            files.write(self._resting_file, json.dumps(entries, indent=1).encode() + b"\n", 0o600)
+            files.remove(self._paths.ports / user)
+
+    def give_up(self, user: str) -> None:
+        """Undo an allocation nobody has used yet: the block does not rest."""
+        with files.locked(self._lock):
+            files.remove(self._paths.ports / user)
+
+    def _choose(self) -> int:
+        content = files.read(self._paths.next_port)
+        start = self._pool.first if content is None else policy.parse_port_file(content)
+        if start is None:
+            raise LabshellError(
+                "{path} does not hold a port number. No port was given. Write {first} into it to go on: "
+                "ports in use are never given twice.",
+                path=self._paths.next_port, first=self._pool.first,
+            )
+        blocks = set(self.all_ports().values()) | set(self.resting())
+        port = policy.choose_block(self._pool, start, blocks, self._listening())
+        if port is None:
+            raise TryAgain("Every port block from {first} to {last} is taken or resting; widen port_range.",
+                           first=self._pool.first, last=self._pool.last)
+        return port
+
+    def _write(self, user: str, port: int) -> None:
+        """The user's file first: after a crash between the two, next-port is merely behind."""
+        files.ensure_folder(self._paths.public)
+        files.ensure_folder(self._paths.ports)
+        files.write(self._paths.ports / user, f"{port}\n".encode())
+        files.write(self._paths.next_port, f"{port + self._pool.size}\n".encode())
