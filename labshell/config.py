@@ -148,7 +148,10 @@ def parse(text: str, source: str = "labshell.toml") -> Config:
         except ValueError as error:
             raise LabshellError(
                 "{source}, line {line}: {key}: {why}.",
-                source=source, line=_line_of(key, text), key=key, why=error,
+                source=source,
+                line=_line_of(key, text),
+                key=key,
+                why=error,
             ) from None
     return Config(**values)
 

@@ -28,9 +28,7 @@ def read(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise LabshellError(
-            "{path} cannot be read: it must be a regular file.", path=path
-        ) from error
+        raise LabshellError("{path} cannot be read: it must be a regular file.", path=path) from error
     with open(descriptor, "rb") as file:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1 or about.st_uid != os.geteuid():

@@ -110,9 +110,10 @@ class Forwarding:
             table = iptc.Table(wanted.table)
             missing = not table.is_chain(wanted.name)
             stale = {
-                builtin: jump for builtin, jump in wanted.jumps.items()
+                builtin: jump
+                for builtin, jump in wanted.jumps.items()
                 if [rule for rule in _rules(iptc.Chain(table, builtin)) if _target(rule) == wanted.name] != [jump]
-            }  # fmt: skip
+            }
             wrong = wanted.name != PORTS and (
                 missing or tuple(_rules(iptc.Chain(table, wanted.name))) != wanted.rules
             )
@@ -145,20 +146,24 @@ def _chains(bridge: str, network: str, outside_interface: str) -> tuple[_Chain, 
     return (
         _Chain("nat", PORTS, {"PREROUTING": arriving, "OUTPUT": local}),
         _Chain(
-            "nat", HAIRPIN, {"POSTROUTING": {"out-interface": bridge, "comment": NOTE, "target": HAIRPIN}},
+            "nat",
+            HAIRPIN,
+            {"POSTROUTING": {"out-interface": bridge, "comment": NOTE, "target": HAIRPIN}},
             (
                 {"src": network, **dnat, "target": "MASQUERADE"},
                 {"src": "127.0.0.0/8", **dnat, "target": "MASQUERADE"},
             ),
         ),
         _Chain(
-            "filter", ACCEPT, {"FORWARD": {"comment": NOTE, "target": ACCEPT}},
+            "filter",
+            ACCEPT,
+            {"FORWARD": {"comment": NOTE, "target": ACCEPT}},
             (
                 {"out-interface": bridge, **dnat, "target": "ACCEPT"},
                 {"in-interface": bridge, **dnat, "target": "ACCEPT"},
             ),
         ),
-    )  # fmt: skip
+    )
 
 
 def _encode(rule: Rule) -> Any:

@@ -9,11 +9,17 @@ from dataclasses import dataclass
 
 from labshell.errors import UsageError
 
-KEY_TYPES = frozenset({
-    "ssh-ed25519", "sk-ssh-ed25519@openssh.com", "ssh-rsa",
-    "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
-    "sk-ecdsa-sha2-nistp256@openssh.com",
-})  # fmt: skip
+KEY_TYPES = frozenset(
+    {
+        "ssh-ed25519",
+        "sk-ssh-ed25519@openssh.com",
+        "ssh-rsa",
+        "ecdsa-sha2-nistp256",
+        "ecdsa-sha2-nistp384",
+        "ecdsa-sha2-nistp521",
+        "sk-ecdsa-sha2-nistp256@openssh.com",
+    }
+)
 RSA_BITS = 2048
 LONGEST_KEY = 16384
 RESTRICTIONS = "restrict,pty"

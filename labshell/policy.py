@@ -10,16 +10,51 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from labshell.config import CPU, SIZE
 from labshell.errors import LabshellError, NotAllowed, UsageError
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]", re.ASCII)
 PORT_FILE = re.compile(rb"[1-9][0-9]{0,4}\n")
-RESERVED_NAMES = frozenset({
-    "root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "nobody",
-    "www-data", "backup", "list", "irc", "gnats", "sshd", "lxd", "lxc", "incus", "labshell", "template",
-    "admin", "administrator", "sudo", "wheel", "adm", "docker", "localhost", "none", "self",
-})  # fmt: skip
+RESERVED_NAMES = frozenset(
+    {
+        "root",
+        "daemon",
+        "bin",
+        "sys",
+        "sync",
+        "games",
+        "man",
+        "lp",
+        "mail",
+        "news",
+        "uucp",
+        "proxy",
+        "nobody",
+        "www-data",
+        "backup",
+        "list",
+        "irc",
+        "gnats",
+        "sshd",
+        "lxd",
+        "lxc",
+        "incus",
+        "labshell",
+        "template",
+        "admin",
+        "administrator",
+        "sudo",
+        "wheel",
+        "adm",
+        "docker",
+        "localhost",
+        "none",
+        "self",
+    }
+)
 SSH = 22
+PROCESSES = re.compile(r"[1-9][0-9]{1,6}", re.ASCII)
+EXAMPLES = {"cpu": "8, or 0-7", "memory": "64GiB", "disk": "200GiB", "processes": "4096"}
 
 
 def checked_name(name: object) -> str:
@@ -33,6 +68,32 @@ def checked_name(name: object) -> str:
     if name in RESERVED_NAMES:
         raise UsageError("{name} is a name the system itself uses; choose another.", name=name)
     return name
+
+
+def checked_template(name: str) -> str:
+    """`name` if a template may be called that; reserved names may, it is no account."""
+    if not NAME.fullmatch(name):
+        raise UsageError("{name} cannot be the name of a template.", name=repr(name)[:80])
+    return name
+
+
+def engine_limits(defaults: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """Limits as the engine writes them, `given` before `defaults`; an empty value means no limit."""
+    patterns = {"cpu": CPU, "memory": SIZE, "disk": SIZE, "processes": PROCESSES}
+    unknown = given.keys() - patterns.keys()
+    if unknown:
+        raise UsageError("There is no limit called {name}.", name=sorted(unknown)[0])
+    for name, value in given.items():
+        if value and not patterns[name].fullmatch(value):
+            raise UsageError(
+                "{value} is not a possible {name} limit: write {example}.",
+                value=repr(value)[:40],
+                name=name,
+                example=EXAMPLES[name],
+            )
+    names = {"cpu": "limits.cpu", "memory": "limits.memory", "processes": "limits.processes", "disk": "disk"}
+    merged = {**defaults, **given}
+    return {names[name]: value for name, value in merged.items() if value}
 
 
 # Ports -------------------------------------------------------------------------------------------------
@@ -139,18 +200,24 @@ class Container:
     is_template: bool = False
     is_prepared: bool = False
     host_key: str = ""
+    started: str = ""
     config: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def belongs_to(self, user: str, uid: int) -> bool:
         return self.name == user and self.owner == user and self.uid == uid
 
 
-def wanted_forwards(containers: Iterable[Container], ports: Mapping[str, int]) -> list[Forward]:
-    """Every rule that should be live: owner and address from the engine, port from /public."""
+def wanted_forwards(
+    containers: Iterable[Container], uids: Mapping[str, int], ports: Mapping[str, int]
+) -> list[Forward]:
+    """Every rule that should be live: owner and address from the engine, port from /public.
+
+    A container whose owner mark is not that of the account with its name gets none.
+    """
     forwards = []
     for container in containers:
-        user = container.owner
-        if user == container.name and container.address and user in ports:
+        user = container.name
+        if user in ports and user in uids and container.belongs_to(user, uids[user]) and container.address:
             forwards.append(Forward(ports[user], user, container.address))
     return sorted(forwards)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from collections.abc import Callable, Collection
 
 import psutil
@@ -26,7 +27,7 @@ def utc_now() -> datetime.datetime:
 def listening_ports() -> set[int]:
     """Every TCP port that something on this machine listens on."""
     connections = psutil.net_connections(kind="tcp")
-    return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
+    return {item.laddr.port for item in connections if item.laddr and item.status == psutil.CONN_LISTEN}
 
 
 class PortRegistry:
@@ -60,17 +61,34 @@ class PortRegistry:
             raise LabshellError(
                 "{path} does not hold a port number. Write the right one into it "
                 "(labshell-admin show {user} has the live rule), or remove the file to give a new port.",
-                path=path, user=user,
+                path=path,
+                user=user,
             )
         return port
 
     def all_ports(self) -> dict[str, int]:
         """The SSH port of every user."""
+        ports = {user: self.port_of(user) for user in self._users()}
+        return {user: port for user, port in ports.items() if port is not None}
+
+    def readable_ports(self) -> tuple[dict[str, int], list[str]]:
+        """The SSH port of every user whose file is sound, and the users whose file is not."""
+        ports, damaged = {}, []
+        for user in self._users():
+            try:
+                port = self.port_of(user)
+            except LabshellError:
+                damaged.append(user)
+            else:
+                if port is not None:
+                    ports[user] = port
+        return ports, damaged
+
+    def _users(self) -> list[str]:
         try:
-            users = sorted(entry.name for entry in self._paths.ports.iterdir() if entry.name[0] != ".")
+            return sorted(name for name in os.listdir(self._paths.ports) if not name.startswith("."))
         except FileNotFoundError:
-            return {}
-        return {user: port for user in users if (port := self.port_of(user)) is not None}
+            return []
 
     def resting(self) -> dict[int, datetime.datetime]:
         """Blocks of removed users that are not handed out yet, and until when."""
@@ -90,7 +108,7 @@ class PortRegistry:
     def check(self, port: int) -> None:
         """Refuse an SSH port asked for by number that could not be given."""
         blocks = {first: holder for holder, first in self.all_ports().items()}
-        blocks |= {first: "a removed user" for first in self.resting()}
+        blocks |= dict.fromkeys(self.resting(), "a removed user")
         reason = policy.conflict_with_block(self._pool, port, blocks, self._listening())
         if reason:
             raise UsageError("Port {port} cannot be given: {reason}.", port=port, reason=reason)
@@ -136,13 +154,17 @@ class PortRegistry:
             raise LabshellError(
                 "{path} does not hold a port number. No port was given. Write {first} into it to go on: "
                 "ports in use are never given twice.",
-                path=self._paths.next_port, first=self._pool.first,
+                path=self._paths.next_port,
+                first=self._pool.first,
             )
         blocks = set(self.all_ports().values()) | set(self.resting())
         port = policy.choose_block(self._pool, start, blocks, self._listening())
         if port is None:
-            raise TryAgain("Every port block from {first} to {last} is taken or resting; widen port_range.",
-                           first=self._pool.first, last=self._pool.last)
+            raise TryAgain(
+                "Every port block from {first} to {last} is taken or resting; widen port_range.",
+                first=self._pool.first,
+                last=self._pool.last,
+            )
         return port
 
     def _write(self, user: str, port: int) -> None:

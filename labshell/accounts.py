@@ -1,0 +1,174 @@
+"""The researchers' accounts on the host: a name, a uid that is never used twice, a home nobody can write to.
+
+An account here opens one door, labshell. It has no password, no group but labshell, an empty home of root's
+(a home its user could write to would run code on the host), and its keys lie where only root can change them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import signal
+import subprocess
+import time
+from collections.abc import Collection
+
+import psutil
+
+from labshell import files, keys
+from labshell.config import GROUP, LOGIN_SHELL, Paths
+from labshell.errors import LabshellError, UsageError
+from labshell.keys import PublicKey
+
+PROGRAM_SECONDS = 30
+END_SECONDS = 10
+
+
+class Accounts:
+    """The Unix accounts of group labshell and their keys."""
+
+    def __init__(self, paths: Paths, uid_range: tuple[int, int]) -> None:
+        self._paths = paths
+        self._uid_range = uid_range
+
+    def uid_of(self, user: str) -> int | None:
+        """The uid of a researcher's account; None if there is none. UsageError for anybody else's account."""
+        try:
+            entry = pwd.getpwnam(user)
+        except KeyError:
+            return None
+        if entry.pw_gid != _group_id():
+            raise UsageError(
+                "{user} is an account of the host that is not labshell's; choose another name.", user=user
+            )
+        return entry.pw_uid
+
+    def all(self) -> dict[str, int]:
+        """Every researcher's name and uid."""
+        group = _group_id()
+        return {entry.pw_name: entry.pw_uid for entry in pwd.getpwall() if entry.pw_gid == group}
+
+    def ensure(self, user: str, reserved_uids: Collection[int] = ()) -> int:
+        """The researcher's account, made if there is none; its uid. Harmless twice.
+
+        `reserved_uids` are in use elsewhere (owner marks of containers) and never given.
+        """
+        uid = self.uid_of(user)
+        if uid is None:
+            uid = self._next_uid(reserved_uids)
+            self._ensure_home(user)
+            _run(
+                [
+                    "useradd",
+                    "--uid",
+                    str(uid),
+                    "--gid",
+                    GROUP,
+                    "--no-create-home",
+                    "--no-user-group",
+                    "--home-dir",
+                    str(self._paths.homes / user),
+                    "--shell",
+                    LOGIN_SHELL,
+                    "--password",
+                    "*",
+                    user,
+                ],
+            )
+        self._ensure_home(user)
+        return uid
+
+    def lock(self, user: str) -> None:
+        """Let nobody in as this user any more, and end what runs as them."""
+        uid = self.uid_of(user)
+        if uid is not None:
+            _run(["usermod", "--lock", "--expiredate", "1", user])
+            end_processes(uid)
+
+    def remove(self, user: str) -> None:
+        """Take the account, its keys and its home away, locked first."""
+        self.lock(user)
+        files.remove(self._paths.keys / user)
+        if self.uid_of(user) is not None:
+            _run(["userdel", user])
+        with contextlib.suppress(FileNotFoundError):
+            (self._paths.homes / user).rmdir()
+
+    def keys_of(self, user: str) -> list[PublicKey]:
+        content = files.read(self._paths.keys / user)
+        return keys.parse_authorized_keys((content or b"").decode("utf-8", "replace"))
+
+    def set_keys(self, user: str, public_keys: list[PublicKey]) -> None:
+        files.ensure_folder(self._paths.keys)
+        text = keys.authorized_keys(public_keys, restricted=True)
+        files.write(self._paths.keys / user, text.encode())
+
+    def _ensure_home(self, user: str) -> None:
+        files.ensure_folder(self._paths.homes / user)
+
+    def _next_uid(self, reserved: Collection[int]) -> int:
+        """The next uid of the range that nobody has or ever had; remembered before it is used."""
+        first, last = self._uid_range
+        counter = self._paths.state / "next-uid"
+        with files.locked(self._paths.run / "uids.lock"):
+            content = files.read(counter)
+            if content is not None and not content.strip().isdigit():
+                raise LabshellError("{path} does not hold a number; write the next free uid into it.", path=counter)
+            uid = max(first, int(content or 0))
+            in_use = {entry.pw_uid for entry in pwd.getpwall()} | set(reserved)
+            while uid in in_use:
+                uid += 1
+            if uid > last:
+                raise LabshellError("Every uid up to {last} has been used; widen uid_range.", last=last)
+            files.write(counter, f"{uid + 1}\n".encode(), 0o600)
+            return uid
+
+
+def group_names(user: str, gid: int) -> frozenset[str]:
+    """The names of every group `user` is in."""
+    names = set()
+    for group in os.getgrouplist(user, gid):
+        with contextlib.suppress(KeyError):
+            names.add(grp.getgrgid(group).gr_name)
+    return frozenset(names)
+
+
+def end_processes(uid: int) -> None:
+    """End every process that runs as `uid`: SIGTERM, then SIGKILL for what is left."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + END_SECONDS / 2
+        while processes := [process for process in psutil.process_iter(["uids"]) if _runs_as(process, uid)]:
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+            _, alive = psutil.wait_procs(processes, timeout=0.2)
+            if time.monotonic() > deadline and alive:
+                break
+
+
+def _runs_as(process: psutil.Process, uid: int) -> bool:
+    uids = process.info["uids"]
+    return uids is not None and uid in (uids.real, uids.effective)
+
+
+def _group_id() -> int:
+    try:
+        return grp.getgrnam(GROUP).gr_gid
+    except KeyError:
+        raise LabshellError("The host has no group {group}; run scripts/setup-host.", group=GROUP) from None
+
+
+def _run(argv: list[str]) -> None:
+    """Run one of the host's account programs; what it printed goes into the error."""
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+    try:
+        done = subprocess.run(  # argument list, fixed program names, names checked by policy
+            argv, env=environment, capture_output=True, text=True, timeout=PROGRAM_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LabshellError("{program} could not be run on the host: {why}.", program=argv[0], why=error) from error
+    if done.returncode != 0:
+        reason = " ".join(done.stderr.split()) or f"status {done.returncode}"
+        raise LabshellError("{program} refused: {reason}.", program=argv[0], reason=reason[:300].rstrip("."))

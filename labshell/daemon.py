@@ -1,0 +1,266 @@
+"""labshelld: the only part of labshell with power, and what stands between it and its callers.
+
+Two sockets: one for researchers, whom the kernel identifies and who can name nobody; one for root. Every peer is
+treated as hostile: its messages are bounded in size and time, its connections in number, and it speaks to
+nothing but the checked interface of `service`. One thread per connection, one for reconciling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import grp
+import logging
+import os
+import pwd
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from labshell import accounts, files, policy, protocol
+from labshell.accounts import Accounts
+from labshell.config import CONFIG_FILE, GROUP, Config, load
+from labshell.containers import Containers
+from labshell.errors import LabshellError
+from labshell.gateway import Gateway
+from labshell.journal import start_logging
+from labshell.policy import Caller
+from labshell.ports import PortRegistry, listening_ports
+from labshell.service import AdminInterface, GatewayInterface, Service
+
+log = logging.getLogger(__name__)
+REQUEST_SECONDS = 10
+SEND_SECONDS = 10
+REQUESTS_PER_CONNECTION = 32
+CONNECTIONS_PER_UID = 8
+CONNECTIONS = 256
+FIRST_PASSED_DESCRIPTOR = 3
+
+
+class Connections:
+    """How many connections there are, in all and by uid: root's do not count."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_uid: Counter[int] = Counter()
+
+    @contextlib.contextmanager
+    def one_more(self, uid: int) -> Iterator[bool]:
+        """Whether this caller may have another connection; counted while the block runs."""
+        with self._lock:
+            allowed = uid == 0 or (self._by_uid[uid] < CONNECTIONS_PER_UID and self._by_uid.total() < CONNECTIONS)
+            self._by_uid[uid] += allowed
+        try:
+            yield allowed
+        finally:
+            with self._lock:
+                self._by_uid[uid] -= allowed
+                if not self._by_uid[uid]:
+                    del self._by_uid[uid]
+
+
+def caller_of(connection: socket.socket) -> Caller:
+    """Who connected, from the kernel: the uid at the time of connecting, and the groups of its account."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        return Caller(uid, "")
+    return Caller(uid, entry.pw_name, accounts.group_names(entry.pw_name, entry.pw_gid))
+
+
+def requests(connection: socket.socket) -> Iterator[bytes]:
+    """The messages a peer sends, without their NUL: each within size and time, or the end."""
+    pending = b""
+    for _ in range(REQUESTS_PER_CONNECTION):
+        deadline = time.monotonic() + REQUEST_SECONDS
+        while b"\0" not in pending:
+            left = deadline - time.monotonic()
+            if left <= 0 or len(pending) > protocol.LONGEST_REQUEST:
+                return
+            connection.settimeout(left)
+            received = connection.recv(65536)  # plain recv: passed descriptors are dropped by the kernel
+            if not received:
+                return
+            pending += received
+        message, _, pending = pending.partition(b"\0")
+        if len(message) > protocol.LONGEST_REQUEST:
+            return
+        yield message
+
+
+class Server:
+    """One socket and its service."""
+
+    def __init__(self, listener: socket.socket, service: Service, connections: Connections) -> None:
+        self._listener = listener
+        self._service = service
+        self._connections = connections
+
+    def serve_forever(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError as error:  # out of descriptors: wait for some to be closed
+                log.warning("cannot accept", extra={"why": str(error)})
+                time.sleep(0.2)
+                continue
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            caller = caller_of(connection)
+            with self._connections.one_more(caller.uid) as allowed:
+                if not allowed:
+                    sentence = "You have too many connections to labshell open; close some and try again."
+                    refusal = {"sentence": sentence, "values": {}}
+                    connection.settimeout(SEND_SECONDS)
+                    connection.sendall(
+                        protocol.encode({"error": f"{protocol.GATEWAY}.TryAgain", "parameters": refusal})
+                    )
+                    return
+                for message in requests(connection):
+                    self._answer(connection, message, caller)
+
+    def _answer(self, connection: socket.socket, message: bytes, caller: Caller) -> None:
+        """Send every reply. A verb that has begun goes on to its end, even if nobody reads any more."""
+        began = time.monotonic()
+        is_read = True
+        for reply in self._service.answer(message, caller):
+            if is_read:
+                try:
+                    connection.settimeout(SEND_SECONDS)
+                    connection.sendall(reply)
+                except OSError:
+                    is_read = False
+        milliseconds = round((time.monotonic() - began) * 1000)
+        log.info("request", extra={"uid": caller.uid, "user": caller.name, "ms": milliseconds, "read": is_read})
+        if not is_read:
+            raise ConnectionAbortedError
+
+
+def make_gateway(config: Config) -> Gateway:
+    """The verbs over the real effects."""
+    containers = Containers(config.engine_socket, config.network, config.pool)
+    pool = policy.PortPool(*config.port_range, config.ports_per_user)
+    gateway: Gateway
+
+    def busy_ports() -> set[int]:
+        return listening_ports() | containers.proxy_ports() | gateway.forwarding().other_ports()
+
+    ports = PortRegistry(config.paths, pool, config.port_quarantine_days, listening=busy_ports)
+    gateway = Gateway(config, Accounts(config.paths, config.uid_range), containers, ports)
+    return gateway
+
+
+def passed_sockets() -> dict[str, socket.socket]:
+    """The sockets systemd passed, by their names (sd_listen_fds(3))."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return {}
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    sockets = {}
+    for offset, name in enumerate(names[:count]):
+        os.set_inheritable(FIRST_PASSED_DESCRIPTOR + offset, False)  # noqa: FBT003 - the library's form
+        sockets[name] = socket.socket(fileno=FIRST_PASSED_DESCRIPTOR + offset)
+    return sockets
+
+
+def listen(path: Path, group: str | None) -> socket.socket:
+    """A new socket at `path`: for root, or for root and a group. One that nobody listens on is replaced."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            raise LabshellError("labshelld is running already: {path} answers.", path=path)
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    if group is not None:
+        os.chown(path, 0, grp.getgrnam(group).gr_gid)
+        path.chmod(0o660)
+    listener.listen(128)
+    return listener
+
+
+def notify(state: str) -> None:
+    """Tell systemd, if it asked to be told (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to_systemd, contextlib.suppress(OSError):
+            to_systemd.sendto(state.encode(), address.replace("@", "\0", 1))
+
+
+def keep_reconciled(gateway: Gateway, seconds: int, stopping: threading.Event) -> None:
+    """Put back what a firewall reload wiped, for as long as the daemon runs."""
+    while True:
+        try:
+            gateway.reconcile()
+        except LabshellError as error:
+            log.warning("not reconciled", extra={"why": str(error)})
+        except Exception:  # a bug here must not end reconciling
+            log.exception("bug while reconciling")
+        if stopping.wait(seconds):
+            return
+
+
+def keep_watchdog(stopping: threading.Event) -> None:
+    """Tell systemd's watchdog that we live, twice as often as it asks."""
+    interval = int(os.environ.get("WATCHDOG_USEC", "0")) / 2_000_000
+    while interval and not stopping.wait(interval):
+        notify("WATCHDOG=1")
+
+
+def serve(config: Config) -> None:
+    """Listen, reconcile and answer until SIGTERM or SIGINT."""
+    for folder in (config.paths.run, config.paths.public, config.paths.ports, config.paths.keys):
+        files.ensure_folder(folder)
+    files.ensure_folder(config.paths.state, 0o700)
+    gateway = make_gateway(config)
+    passed = passed_sockets()
+    user = passed.get("user") or listen(config.paths.user_socket, GROUP)
+    admin = passed.get("admin") or listen(config.paths.admin_socket, None)
+    connections, stopping = Connections(), threading.Event()
+    servers = (
+        Server(user, Service(protocol.GATEWAY, GatewayInterface(gateway)), connections),
+        Server(admin, Service(protocol.ADMIN, AdminInterface(gateway)), connections),
+    )
+    work: list[Callable[[], None]] = [server.serve_forever for server in servers]
+    work.append(functools.partial(keep_reconciled, gateway, config.reconcile_seconds, stopping))
+    work.append(functools.partial(keep_watchdog, stopping))
+    for target in work:
+        threading.Thread(target=target, daemon=True).start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    log.info("ready", extra={"pid": os.getpid()})
+    notify("READY=1")
+    stopping.wait()
+    notify("STOPPING=1")
+    log.info("stopping")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="labshelld", description="labshell's daemon; runs until it is stopped")
+    parser.add_argument("--config", type=Path, default=CONFIG_FILE, help="another configuration file")
+    parser.add_argument("--remove-rules", action="store_true", help="take labshell's firewall rules away and exit")
+    options = parser.parse_args()
+    start_logging()
+    try:
+        config = load(options.config)
+        if options.remove_rules:
+            make_gateway(config).remove_rules()
+        else:
+            serve(config)
+    except LabshellError as error:
+        log.error("cannot go on", extra={"why": str(error)}, exc_info=error.__cause__)
+        sys.exit(error.status)

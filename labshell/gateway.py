@@ -1,0 +1,299 @@
+"""What a researcher's verb does, as steps over the effects.
+
+A verb that takes time is a generator: it yields Progress for the person who waits and returns its answer. One
+lock per user, so that two logins make one start; nothing global is held while the engine works.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import threading
+import time
+from collections.abc import Generator, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+from labshell import keys, machine, policy
+from labshell.accounts import Accounts
+from labshell.config import Config
+from labshell.containers import Containers, ssh_answers
+from labshell.errors import LabshellError, TryAgain
+from labshell.forwarding import Forwarding
+from labshell.guard import Guard
+from labshell.policy import Container
+from labshell.ports import PortRegistry
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+POOL_RESERVE_BYTES = 256 << 20
+PROBE_SECONDS = 0.2
+LOOK_AGAIN_SECONDS = 2.0
+
+
+class Progress(NamedTuple):
+    """One thing that is happening now: a template with named values, like an error's sentence."""
+
+    sentence: str
+    values: dict[str, str] = {}  # noqa: RUF012 - never changed: a NamedTuple's default
+
+
+Steps = Generator[Progress, None, T]
+
+
+class UserLocks:
+    """One lock per user; waiting for it is bounded."""
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._timeout = timeout_seconds
+        self._guard = threading.Lock()
+        self._locks: dict[str, tuple[threading.Lock, int]] = {}
+
+    @contextlib.contextmanager
+    def held(self, user: str) -> Iterator[None]:
+        with self._guard:
+            lock, waiting = self._locks.get(user, (threading.Lock(), 0))
+            self._locks[user] = (lock, waiting + 1)
+        try:
+            if not lock.acquire(timeout=self._timeout):
+                raise TryAgain("Another command for {user} is still running; try again in a moment.", user=user)
+            try:
+                yield
+            finally:
+                lock.release()
+        finally:
+            with self._guard:
+                lock, waiting = self._locks[user]
+                if waiting == 1:
+                    del self._locks[user]
+                else:
+                    self._locks[user] = (lock, waiting - 1)
+
+
+class StartQueue:
+    """At most `limit` containers start at once; the others wait in order and know their place."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._changed = threading.Condition()
+        self._tickets: list[object] = []
+
+    @contextlib.contextmanager
+    def ticket(self) -> Iterator[object]:
+        ticket = object()
+        with self._changed:
+            self._tickets.append(ticket)
+        try:
+            yield ticket
+        finally:
+            with self._changed:
+                self._tickets.remove(ticket)
+                self._changed.notify_all()
+
+    def places(self, ticket: object, timeout_seconds: float) -> Iterator[int]:
+        """The place in the queue, each time it changes, until it is this ticket's turn."""
+        deadline = time.monotonic() + timeout_seconds
+        shown = None
+        while True:
+            with self._changed:
+                place = self._tickets.index(ticket) - self._limit + 1
+                if place > 0 and place == shown:
+                    self._changed.wait(timeout=1.0)
+                    place = self._tickets.index(ticket) - self._limit + 1
+            if place <= 0:
+                return
+            if time.monotonic() > deadline:
+                raise TryAgain("Too many containers are starting just now; try again in a few minutes.")
+            if place != shown:
+                shown = place
+                yield place
+
+
+class Gateway:
+    """The verbs of one host."""
+
+    def __init__(self, config: Config, accounts: Accounts, containers: Containers, ports: PortRegistry) -> None:
+        self.config = config
+        self.accounts = accounts
+        self.containers = containers
+        self.ports = ports
+        self.locks = UserLocks(config.start_timeout_seconds + config.stop_timeout_seconds)
+        self._starts = StartQueue(config.parallel_starts)
+        self._network_lock = threading.Lock()
+        self._forwarding: Forwarding | None = None
+        self._guard: Guard | None = None
+
+    # Researchers' verbs --------------------------------------------------------------------------------
+
+    def status(self, user: str, uid: int) -> dict[str, Any]:
+        """Everything the card shows; starts nothing."""
+        return self._report(self.containers.owned(user, uid))
+
+    def start(self, user: str, uid: int) -> Steps[dict[str, Any]]:
+        """Start if stopped, with the user's port leading to it."""
+        with self.locks.held(user):
+            container = self.containers.owned(user, uid)
+            if (yield from self.ensure_running(container)):
+                container = self.containers.owned(user, uid)
+        self.ports.ensure(user)
+        self.forward_user(user)
+        return self._report(container)
+
+    def stop(self, user: str, uid: int, *, force: bool = False) -> Steps[dict[str, Any]]:
+        with self.locks.held(user):
+            self.containers.owned(user, uid)
+            yield Progress("Stopping your container")
+            self.containers.stop(user, self.config.stop_timeout_seconds, force=force)
+        return self.status(user, uid)
+
+    def restart(self, user: str, uid: int, *, force: bool = False) -> Steps[dict[str, Any]]:
+        with self.locks.held(user):
+            self.containers.owned(user, uid)
+            self._refuse_full_pool(user)
+            yield Progress("Stopping your container")
+            self.containers.stop(user, self.config.stop_timeout_seconds, force=force)
+            yield from self.ensure_running(self.containers.owned(user, uid))
+        self.ports.ensure(user)
+        self.forward_user(user)
+        return self.status(user, uid)
+
+    # Steps others use ----------------------------------------------------------------------------------
+
+    def ensure_running(self, container: Container) -> Steps[bool]:
+        """Start or thaw, then wait until SSH answers; whether there was anything to do.
+
+        The caller holds the user's lock, so a container that runs has been waited for.
+        """
+        if container.state == "Running":
+            return False
+        if container.state not in ("Stopped", "Frozen"):
+            raise TryAgain("The container is {state} just now; try again in a moment.", state=container.state.lower())
+        self._refuse_full_pool(container.name)
+        with self._starts.ticket() as ticket:
+            for place in self._starts.places(ticket, self.config.start_timeout_seconds):
+                yield Progress("Waiting to start: place {place} in the queue", {"place": str(place)})
+            yield Progress("Starting your container")
+            self.containers.start(container.name, self.config.start_timeout_seconds)
+            yield Progress("Waiting for its SSH server")
+            self._wait_for_ssh(container)
+        return True
+
+    def _wait_for_ssh(self, container: Container) -> None:
+        """Until port 22 shows a banner: the engine's own start returns long before that."""
+        if not container.address:
+            return
+        deadline = time.monotonic() + self.config.start_timeout_seconds
+        look_again = time.monotonic() + LOOK_AGAIN_SECONDS
+        while not ssh_answers(container.address, timeout_seconds=PROBE_SECONDS):
+            if time.monotonic() > look_again:
+                now = self.containers.get(container.name)
+                if now is None or now.state != "Running":
+                    raise LabshellError(
+                        "The container stopped again right after its start; "
+                        "the administrator finds the reason in its console log."
+                    )
+                look_again = time.monotonic() + LOOK_AGAIN_SECONDS
+            if time.monotonic() > deadline:
+                raise TryAgain(
+                    "The container runs, but its SSH server has not answered for {seconds} seconds.",
+                    seconds=self.config.start_timeout_seconds,
+                )
+            time.sleep(0.02)
+
+    def _refuse_full_pool(self, name: str) -> None:
+        """A full pool makes a start fail, and a restart stop what it cannot start again: look first."""
+        if self.containers.pool_is_full(name, POOL_RESERVE_BYTES):
+            raise LabshellError(
+                "The storage pool is full, so the container cannot be started. The administrator has to make room."
+            )
+
+    def _report(self, container: Container) -> dict[str, Any]:
+        """The answer of every verb that reports; its shape is in the .varlink file."""
+        running = container.state in ("Running", "Frozen")
+        usage = self.containers.usage(container.name) if running else None
+        load = machine.load()
+        port = self.ports.port_of(container.name)
+        fingerprint = keys.parse(container.host_key).fingerprint if container.host_key else None
+        return {
+            "user": container.name,
+            "host": self.config.shown_hostname,
+            "host_port": self.config.ssh_port,
+            "state": container.state.lower(),
+            "address": container.address,
+            "port": port,
+            "last_port": port + self.config.ports_per_user - 1 if port else None,
+            "host_key": container.host_key or None,
+            "fingerprint": fingerprint,
+            "uptime_seconds": _seconds_since(container.started) if running else None,
+            "cpu_limit": container.config.get("limits.cpu") or None,
+            "memory_used": usage.memory if usage else None,
+            "memory_limit": container.config.get("limits.memory") or None,
+            "disk_used": usage.disk if usage else None,
+            "disk_limit": container.config.get("disk") or None,
+            "processes": usage.processes if usage else None,
+            "host_load": round(load.averages[0], 2),
+            "host_processors": load.processors,
+            "host_memory_used": load.memory_used,
+            "host_memory_total": load.memory_total,
+        }
+
+    # The firewall --------------------------------------------------------------------------------------
+
+    def forwarding(self) -> Forwarding:
+        """The forwarding of the engine's bridge, looked up when first needed."""
+        return self._on_network()[0]
+
+    def _on_network(self) -> tuple[Forwarding, Guard]:
+        with self._network_lock:
+            if self._forwarding is None or self._guard is None:
+                bridge = self.containers.bridge()
+                config = self.config
+                self._guard = Guard(bridge.name, config.guard_closed_networks, closed=config.guard)
+                self._forwarding = Forwarding(bridge.name, bridge.address, config.outside_interface)
+            return self._forwarding, self._guard
+
+    def forward_user(self, user: str) -> None:
+        """Make the live rules of one user equal to what is stored."""
+        container = self.containers.get(user)
+        uid, port = self.accounts.uid_of(user), self.ports.port_of(user)
+        wanted = []
+        if container and uid is not None and port is not None:
+            wanted = policy.wanted_forwards([container], {user: uid}, {user: port})
+        change = self.forwarding().apply_user(user, wanted)
+        if change:
+            log.info("rules changed", extra={"user": user, "removed": len(change.remove), "added": len(change.add)})
+
+    def reconcile(self, *, plan: bool = False) -> policy.Difference:
+        """Make the live firewall equal to what is stored; with `plan` only say what would change.
+
+        The rules of a user whose port file is damaged stay as they are.
+        """
+        forwarding, guard = self._on_network()
+        ports, damaged = self.ports.readable_ports()
+        wanted = policy.wanted_forwards(self.containers.all(), self.accounts.all(), ports)
+        if damaged:
+            log.error("damaged port files", extra={"users": damaged})
+            wanted += [forward for forward in forwarding.live() if forward.user in damaged]
+        if plan:
+            return forwarding.plan(wanted)
+        if guard.ensure():
+            log.info("guard rules put back")
+        change = forwarding.apply(wanted)
+        if change:
+            log.info("rules reconciled", extra={"removed": len(change.remove), "added": len(change.add)})
+        return change
+
+    def remove_rules(self) -> None:
+        """Take every rule of labshell's away."""
+        forwarding, guard = self._on_network()
+        forwarding.remove_all()
+        guard.remove()
+
+
+def _seconds_since(moment: str) -> int | None:
+    """Seconds since a time as the engine writes it (RFC 3339, with nanoseconds)."""
+    try:
+        started = datetime.datetime.fromisoformat(moment[:19]).replace(tzinfo=datetime.timezone.utc)
+    except ValueError:
+        return None
+    return max(0, int((datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()))

@@ -1,0 +1,150 @@
+"""The host's side of the bridge, in an nftables table of our own: what containers may reach.
+
+From a container only DNS, DHCP and forwarded ports answer on any address of the host, other containers only
+through their forwarded ports, and closed networks not at all. nftables, because `iptables -F` must not open the
+host. And because a packet has to pass both variants of iptables, our accept rules go into the other variant too
+where Docker or ufw have set its FORWARD policy to DROP.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from labshell.errors import LabshellError
+
+PROGRAM_SECONDS = 15
+TABLE = "labshell"
+CHAIN = "LABSHELL-FORWARD"
+
+
+def rules(bridge: str, closed_networks: Collection[str], *, closed: bool) -> str:
+    """The table as text for `nft -f`: replaced as a whole, so that it is never half there.
+
+    The loopback rule is there even with the guard off: without it, letting the host itself reach forwarded
+    ports on 127.0.0.1 would open the host's loopback services to containers.
+    """
+    networks = ", ".join(closed_networks)
+    drop_networks = f'iifname "{bridge}" ip daddr {{ {networks} }} drop' if networks else ""
+    guard = f"""
+  chain input {{
+    type filter hook input priority -5; policy accept;
+    iifname "{bridge}" ct state established,related accept
+    iifname "{bridge}" udp dport {{ 53, 67 }} accept
+    iifname "{bridge}" tcp dport 53 accept
+    iifname "{bridge}" icmp type {{ echo-request, destination-unreachable, time-exceeded }} accept
+    iifname "{bridge}" drop
+  }}
+  chain forward {{
+    type filter hook forward priority -5; policy accept;
+    iifname "{bridge}" ct state established,related accept
+    iifname "{bridge}" oifname "{bridge}" ct status dnat accept
+    iifname "{bridge}" oifname "{bridge}" drop
+    {drop_networks}
+  }}"""
+    return f"""table inet {TABLE}
+delete table inet {TABLE}
+table inet {TABLE} {{
+  chain loopback {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname "{bridge}" ip daddr 127.0.0.0/8 drop
+  }}{guard if closed else ""}
+}}
+"""
+
+
+class Guard:
+    """The table and its companions on this host for one bridge."""
+
+    def __init__(self, bridge: str, closed_networks: Collection[str], *, closed: bool) -> None:
+        self._bridge = bridge
+        self._rules = rules(bridge, closed_networks, closed=closed)
+        self._chains = {"loopback", "input", "forward"} if closed else {"loopback"}
+        self._loaded = False
+
+    def ensure(self) -> bool:
+        """Make the table what it should be and open what it makes safe to open; True if it was not so."""
+        changed = not self._loaded or self._live_chains() != self._chains
+        if changed:
+            _run(["nft", "-f", "-"], self._rules)
+            self._loaded = True
+        self._allow_loopback()
+        return self._accept_beside_drop() or changed
+
+    def remove(self) -> None:
+        _run(["nft", "-f", "-"], f"table inet {TABLE}\ndelete table inet {TABLE}\n")
+        self._set_route_localnet("0")
+        if self._other_forward_policy() is not None:
+            _run(["iptables-nft", "-w", "-D", "FORWARD", "-j", CHAIN], may_fail=True)
+            _run(["iptables-nft", "-w", "-F", CHAIN], may_fail=True)
+            _run(["iptables-nft", "-w", "-X", CHAIN], may_fail=True)
+
+    def _live_chains(self) -> set[str]:
+        """The chains of our table that have rules in them."""
+        listing = _run(["nft", "-j", "list", "table", "inet", TABLE], may_fail=True)
+        if not listing:
+            return set()
+        return {item["rule"]["chain"] for item in json.loads(listing)["nftables"] if "rule" in item}
+
+    def _allow_loopback(self) -> None:
+        """Let `ssh -p PORT localhost` on the host reach the container: safe behind the loopback chain."""
+        self._set_route_localnet("1")
+
+    def _set_route_localnet(self, value: str) -> None:
+        setting = Path(f"/proc/sys/net/ipv4/conf/{self._bridge}/route_localnet")
+        try:
+            if setting.read_text().strip() != value:
+                setting.write_text(value)
+        except OSError as error:
+            if setting.exists():
+                raise LabshellError("{path} cannot be changed: {why}.", path=setting, why=error.strerror) from error
+
+    def _other_forward_policy(self) -> str | None:
+        """The policy of FORWARD in the nftables variant of iptables; None if there is no such chain."""
+        listing = _run(["nft", "-j", "list", "chain", "ip", "filter", "FORWARD"], may_fail=True)
+        if not listing:
+            return None
+        chains: list[dict[str, Any]] = [item["chain"] for item in json.loads(listing)["nftables"] if "chain" in item]
+        return str(chains[0].get("policy", "accept")) if chains else None
+
+    def _accept_beside_drop(self) -> bool:
+        """Our accept rules in the other variant if its policy is DROP: DNATed traffic, and containers' own."""
+        if self._other_forward_policy() != "drop":
+            return False
+        if _run(["iptables-nft", "-w", "-C", "FORWARD", "-j", CHAIN], may_fail=True) is not None:
+            return False
+        restore = f"""*filter
+:{CHAIN} - [0:0]
+-A {CHAIN} -o {self._bridge} -m conntrack --ctstate DNAT -j ACCEPT
+-A {CHAIN} -i {self._bridge} -j ACCEPT
+-A {CHAIN} -o {self._bridge} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -j {CHAIN}
+COMMIT
+"""
+        _run(["iptables-nft-restore", "--noflush", "-w"], restore)
+        return True
+
+
+def _run(argv: list[str], text: str = "", *, may_fail: bool = False) -> str | None:
+    """What a firewall program printed; None if it failed and may."""
+    try:
+        done = subprocess.run(  # fixed programs; our own text on standard input
+            argv,
+            input=text,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            capture_output=True,
+            text=True,
+            timeout=PROGRAM_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LabshellError("{program} could not be run on the host: {why}.", program=argv[0], why=error) from error
+    if done.returncode == 0:
+        return done.stdout
+    if may_fail:
+        return None
+    reason = " ".join(done.stderr.split())[:300].rstrip(".")
+    raise LabshellError("{program} refused the host's own rules: {reason}.", program=argv[0], reason=reason)

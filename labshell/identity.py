@@ -1,0 +1,94 @@
+"""What makes a clone a machine of its own: name, machine id, SSH host keys, its user; and no trace of the template.
+
+Host keys are made here and handed in before the first start, so that sshd never runs without them, whatever
+the template does at its first boot, and so that the fingerprint on the card is known from a trusted source.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from labshell.containers import Containers
+from labshell.errors import LabshellError
+from labshell.keys import PublicKey, authorized_keys
+
+SSHD_DROP_IN = """\
+# Written by labshell: only keys open this container.
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+"""
+
+# Run inside as root, with the user's name and their authorized_keys as arguments. Harmless twice. It is text of
+# ours alone: nothing of the user's becomes part of it.
+SETUP_SCRIPT = r"""
+set -eu
+user=$1 keys=$2
+awk -F: '$2 !~ /^[!*]/ { print $1 }' /etc/shadow | while read -r name; do usermod --password '!' "$name"; done
+rm -f /root/.bash_history /root/.ssh/authorized_keys /root/.ssh/known_hosts /var/lib/dhcp/*.leases
+rm -f /var/lib/systemd/random-seed
+if [ -e /var/lib/dbus/machine-id ]; then ln -sf /etc/machine-id /var/lib/dbus/machine-id; fi
+id -u "$user" >/dev/null 2>&1 || useradd --create-home --user-group --shell /bin/bash "$user"
+if getent group sudo >/dev/null; then usermod --append --groups sudo "$user"; fi
+mkdir -p /etc/sudoers.d
+printf '%s ALL=(ALL) NOPASSWD: ALL\n' "$user" > /etc/sudoers.d/90-labshell
+chmod 0440 /etc/sudoers.d/90-labshell
+home=$(getent passwd "$user" | cut -d: -f6)
+install -d -m 0700 -o "$user" -g "$user" "$home/.ssh"
+printf '%s' "$keys" > "$home/.ssh/authorized_keys"
+chown "$user:$user" "$home/.ssh/authorized_keys"
+chmod 0600 "$home/.ssh/authorized_keys"
+"""
+
+
+def new_host_keys() -> tuple[dict[str, str], str]:
+    """New SSH host keys: file name -> content for /etc/ssh, and the public Ed25519 key ("ssh-ed25519 AAAA...")."""
+    pairs: dict[str, ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey] = {
+        "ed25519": ed25519.Ed25519PrivateKey.generate(),
+        "ecdsa": ec.generate_private_key(ec.SECP256R1()),
+    }
+    files = {}
+    for kind, private in pairs.items():
+        name = f"ssh_host_{kind}_key"
+        files[name] = private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+        files[f"{name}.pub"] = (
+            private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() + "\n"
+        )
+    return files, files["ssh_host_ed25519_key.pub"].strip()
+
+
+def write_identity(containers: Containers, name: str) -> str:
+    """Give a stopped clone its identity; the public host key it has now."""
+    host_keys, public = new_host_keys()
+    for entry in containers.list_folder(name, "/etc/ssh"):
+        if entry.startswith("ssh_host_"):
+            containers.delete_file(name, f"/etc/ssh/{entry}")
+    for file, content in host_keys.items():
+        mode = 0o644 if file.endswith(".pub") else 0o600
+        containers.put_file(name, f"/etc/ssh/{file}", content.encode(), mode)
+    containers.put_file(name, "/etc/ssh/sshd_config.d/00-labshell.conf", SSHD_DROP_IN.encode())
+    containers.put_file(name, "/etc/hostname", f"{name}\n".encode())
+    containers.put_file(name, "/etc/hosts", hosts(name).encode())
+    containers.put_file(name, "/etc/machine-id", f"{secrets.token_hex(16)}\n".encode(), 0o444)
+    return public
+
+
+def hosts(name: str) -> str:
+    return (
+        f"127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n"
+        "::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+    )
+
+
+def write_user(containers: Containers, name: str, public_keys: list[PublicKey]) -> None:
+    """Make the user inside the running container, with their keys and no password anywhere."""
+    text = authorized_keys(public_keys, restricted=False)
+    status, output = containers.run(name, ["/bin/sh", "-c", SETUP_SCRIPT, "setup", name, text])
+    if status != 0:
+        raise LabshellError(
+            "The user could not be made inside the container: {reason}.",
+            reason=" ".join(output.split())[-300:].rstrip(".") or f"status {status}",
+        )

@@ -1,0 +1,120 @@
+"""The wire: Varlink messages, which are JSON objects that end in a NUL byte, and the client that sends them.
+
+Standard library only and nothing that is slow to import: the login shell's start-up is every login's cost.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+
+from labshell.errors import KINDS, LabshellError, NotAllowed, TryAgain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+USER_SOCKET = "/run/labshell/labshell.sock"
+ADMIN_SOCKET = "/run/labshell/admin.sock"
+GATEWAY = "org.labshell.Gateway"
+ADMIN = "org.labshell.Admin"
+LONGEST_REQUEST = 64 * 1024
+LONGEST_REPLY = 16 * 1024 * 1024
+DEEPEST_NESTING = 4
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode("ascii") + b"\0"
+
+
+def decode_request(message: bytes) -> dict[str, Any]:
+    """A request from somebody hostile as checked values; ValueError says why it is none."""
+    text = message.decode("utf-8")
+    if _nesting(text) > DEEPEST_NESTING:
+        raise ValueError("nested too deeply")
+    request = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+    if type(request) is not dict or type(request.get("method")) is not str:
+        raise ValueError("not a method call")
+    if not request.keys() <= {"method", "parameters", "more", "oneway", "upgrade"}:
+        raise ValueError("unknown keys")
+    if not all(type(request.get(flag, False)) is bool for flag in ("more", "oneway", "upgrade")):
+        raise ValueError("a flag is not true or false")
+    if type(request.setdefault("parameters", {})) is not dict:
+        raise ValueError("the parameters are not an object")
+    return request
+
+
+def _nesting(text: str) -> int:
+    """How deep the brackets go, before a parser that recurses sees them."""
+    depth = deepest = 0
+    for character in text:
+        if character in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in "]}":
+            depth -= 1
+    return deepest
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a key occurs twice")
+    for text in (*table, *(value for value in table.values() if isinstance(value, str))):
+        text.encode("utf-8")  # a lone surrogate is a ValueError here and a crash later
+    return table
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number")
+
+
+def call(path: str, method: str, parameters: dict[str, Any], timeout_seconds: float) -> Iterator[dict[str, Any]]:
+    """The replies' parameters, progress first; the daemon's errors are raised as ours.
+
+    `timeout_seconds` bounds the silence between two replies.
+    """
+    request = {"method": method, "parameters": parameters, "more": True}
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout_seconds)
+            connection.connect(path)
+            connection.sendall(encode(request))
+            for reply in _replies(connection):
+                if "error" in reply:
+                    raise _error(reply)
+                yield reply.get("parameters", {})
+                if not reply.get("continues"):
+                    return
+    except PermissionError:
+        raise NotAllowed("This account may not use labshell here.") from None
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise TryAgain("labshell's daemon is not running on this host; please tell the administrator.") from None
+    except TimeoutError:
+        raise TryAgain("labshell's daemon does not answer; try again in a moment.") from None
+    except (OSError, ValueError):
+        pass
+    raise TryAgain("The connection to labshell's daemon was lost; try again in a moment.")
+
+
+def _replies(connection: socket.socket) -> Iterator[dict[str, Any]]:
+    pending = b""
+    while len(pending) <= LONGEST_REPLY:
+        message, end, pending = pending.partition(b"\0")
+        if end:
+            yield json.loads(message)
+            continue
+        received = connection.recv(65536)
+        if not received:
+            return
+        pending = message + received
+
+
+def _error(reply: dict[str, Any]) -> LabshellError:
+    interface, _, name = reply["error"].rpartition(".")
+    parameters = reply.get("parameters") or {}
+    kind = KINDS.get(name, LabshellError)
+    if interface != GATEWAY:
+        return LabshellError("labshell's daemon refused the request ({name}); is it of another version?", name=name)
+    return kind(parameters.get("sentence", ""), **parameters.get("values", {}))
