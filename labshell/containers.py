@@ -89,7 +89,7 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
     (
         "Not enough uid/gid available",
         LabshellError,
-        "The host has no ids left for another isolated container; enlarge root's range in /etc/subuid and /etc/subgid.",
+        "The host has no ids left for another isolated container; enlarge root's range in /etc/subuid.",
     ),
     ("shutting down", TryAgain, "The container engine is being restarted; try again in a moment."),
     ("database is closed", TryAgain, "The container engine is being restarted; try again in a moment."),

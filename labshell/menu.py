@@ -1,0 +1,102 @@
+"""The menu, for a login with a terminal: the verbs by number or name until the person leaves.
+
+Loaded only when there is a terminal. readline gives history and completion; it is kept from reading any file,
+and knows only the terminals we know.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+
+from labshell import shown, verbs
+from labshell.errors import LabshellError, UsageError
+from labshell.shell import Interrupted, Session
+
+IDLE_MINUTES = 60
+KNOWN_TERMINALS = re.compile(r"(xterm|screen|tmux|rxvt|linux|vt[0-9]+|alacritty|kitty|foot|putty)[a-z0-9+-]{0,20}")
+CHOICES = tuple(verb for verb in verbs.VERBS if verb.in_menu)
+
+
+def run(session: Session) -> None:
+    """Ask and do until quit, Ctrl-D, or a long silence."""
+    _prepare_line_editor()
+    signal.signal(signal.SIGALRM, _leave)
+    session.terminal.say(_choices(session))
+    while True:
+        try:
+            line = _read_line(session)
+        except Interrupted:
+            session.terminal.say("\n")
+            continue
+        if line is None:
+            session.terminal.say("\n")
+            return
+        if not line.strip():
+            session.terminal.say(_choices(session))
+        elif not _do(session, _named(line)):
+            return
+
+
+def _do(session: Session, line: str) -> bool:
+    """Do one line; whether the menu goes on."""
+    try:
+        request = verbs.parse(line)
+        if request.verb.name == "quit":
+            return False
+        session.run(request)
+    except LabshellError as error:
+        session.terminal.complain(shown.plain(error))
+    except Interrupted:
+        session.terminal.complain("Interrupted; what has begun goes on.")
+    return True
+
+
+def _choices(session: Session) -> str:
+    style = session.terminal.style
+    lines = [f"  {style.bold(str(number))}  {verb.name:9}{verb.summary}" for number, verb in enumerate(CHOICES, 1)]
+    return "\n".join(lines) + "\n"
+
+
+def _named(line: str) -> str:
+    """The line with the number of a choice replaced by its verb."""
+    first, _, rest = line.strip().partition(" ")
+    if first.isascii() and first.isdigit() and 1 <= int(first[:4]) <= len(CHOICES):
+        return f"{CHOICES[int(first) - 1].name} {rest}"
+    return line
+
+
+def _read_line(session: Session) -> str | None:
+    """One line; None at the end of the input or of the idle time."""
+    signal.alarm(IDLE_MINUTES * 60)
+    try:
+        line = input("labshell> ")
+    except EOFError:
+        return None
+    except UnicodeDecodeError:
+        raise UsageError("This line is not text.") from None
+    except TimeoutError:
+        session.terminal.say(f"\nNothing was typed for {IDLE_MINUTES} minutes; the container goes on running.")
+        return None
+    finally:
+        signal.alarm(0)
+    return line
+
+
+def _leave(*_: object) -> None:
+    raise TimeoutError
+
+
+def _prepare_line_editor() -> None:
+    if not KNOWN_TERMINALS.fullmatch(os.environ.get("TERM", "")):
+        os.environ["TERM"] = "dumb"
+    os.environ.update(INPUTRC=os.devnull, HOME="/nonexistent", TERMINFO="", TERMINFO_DIRS="")
+    try:
+        import readline
+    except ImportError:
+        return
+    names = [verb.name for verb in CHOICES]
+    readline.set_completer(lambda text, state: [*(n + " " for n in names if n.startswith(text)), None][state])
+    readline.parse_and_bind("tab: complete")
+    readline.set_auto_history(True)

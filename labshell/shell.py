@@ -1,0 +1,218 @@
+"""The login shell: every researcher's only door on the host. It holds no power and runs no program.
+
+It finds out what was asked (an SSH command, or nothing), asks the daemon, and prints the answer. Standard
+library only and little of it: its start is every login's cost. No traceback ever reaches a user.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import resource
+import signal
+import sys
+
+from labshell import __version__, card, protocol, shown, verbs
+from labshell.errors import LabshellError, TryAgain, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+FORCED_COMMAND = "/opt/labshell/bin/labshell --ssh"  # what ForceCommand in the sshd drop-in says
+ANSWER_SECONDS = 10.0
+WORK_SECONDS = 180.0
+LIMITS = ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NPROC, 0), (resource.RLIMIT_NOFILE, 64))
+FORBIDDEN_EVENTS = frozenset({
+    "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "pty.spawn", "subprocess.Popen",
+})  # fmt: skip
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, or the end of the idle time."""
+
+
+def harden() -> None:
+    """No signal, closed descriptor or slip of ours becomes a traceback, a core or a program."""
+    sys.addaudithook(_refuse_programs)
+    for number in (signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)
+    for limit, value in LIMITS:
+        resource.setrlimit(limit, (value, value))
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        descriptor = os.dup(descriptor)
+    os.close(descriptor)
+    signal.signal(signal.SIGINT, interrupt)
+
+
+def _refuse_programs(event: str, _: object) -> None:
+    if event in FORBIDDEN_EVENTS:
+        os._exit(77)
+
+
+def interrupt(*_: object) -> None:
+    raise Interrupted
+
+
+class Terminal:
+    """Where the person is: what they see, and whether they can be asked."""
+
+    def __init__(self) -> None:
+        self.is_interactive = os.isatty(0) and os.isatty(1)
+        colour = os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb" and not os.environ.get("NO_COLOR")
+        self.style = card.Style(colour=colour)
+        self._has_progress = False
+
+    def say(self, text: str) -> None:
+        """Text on standard output; nobody there to read it ends the session quietly."""
+        self.end_progress()
+        _write(1, text)
+
+    def complain(self, text: str) -> None:
+        """One line on standard error, so that standard output stays what was asked for."""
+        self.end_progress()
+        _write(2, f"{text}\n")
+
+    def progress(self, text: str) -> None:
+        """What is happening now, on one line that the next one replaces; only where somebody watches."""
+        if self.is_interactive:
+            _write(1, f"\r\033[K{text} ..." if self._has_progress else f"{text} ...")
+            self._has_progress = True
+
+    def end_progress(self) -> None:
+        if self._has_progress:
+            self._has_progress = False
+            _write(1, "\r\033[K")
+
+
+def _write(descriptor: int, text: str) -> None:
+    data = text.encode("utf-8", "backslashreplace")
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    except OSError:
+        os._exit(1)
+
+
+class Session:
+    """One login: who it is, and what the daemon answers them."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        self.user = pwd.getpwuid(os.getuid()).pw_name
+
+    def run(self, request: verbs.Request) -> None:
+        """Do one verb and print what it says."""
+        name, as_json = request.verb.name, "json" in request.options
+        if name == "help":
+            self.terminal.say(verbs.help_text(request.topic))
+        elif name == "version":
+            self.terminal.say(json.dumps({"version": __version__}) + "\n" if as_json else f"labshell {__version__}\n")
+        elif name != "quit":
+            status = self._change(name, force="force" in request.options)
+            if as_json:
+                self.terminal.say(json.dumps(status, ensure_ascii=True) + "\n")
+            elif name in ("start", "restart"):
+                self.terminal.say(card.card(status, self.terminal.style))
+            else:
+                self.terminal.say(card.status_text(status, self.terminal.style))
+
+    def _change(self, name: str, *, force: bool) -> Mapping[str, Any]:
+        """Ask the daemon; a clean shutdown that did not work is offered again by force, if somebody is there."""
+        parameters = {"force": force} if name in ("stop", "restart") else {}
+        try:
+            return self.ask(name.capitalize(), parameters)
+        except TryAgain as error:
+            if force or "--force" not in error.sentence or not self.terminal.is_interactive:
+                raise
+            self.terminal.complain(shown.plain(error))
+            if not self.confirm("Stop it the hard way?"):
+                raise UsageError("The container still runs.") from None
+            return self.ask(name.capitalize(), {"force": True})
+
+    def ask(self, method: str, parameters: dict[str, Any]) -> Mapping[str, Any]:
+        """The daemon's answer to a method of its, with progress shown meanwhile."""
+        seconds = ANSWER_SECONDS if method == "Status" else WORK_SECONDS
+        status: Mapping[str, Any] = {}
+        for reply in protocol.call(protocol.USER_SOCKET, f"{protocol.GATEWAY}.{method}", parameters, seconds):
+            if reply.get("progress"):
+                self.terminal.progress(shown.sentence(reply["progress"]))
+            status = reply.get("status") or status
+        return status
+
+    def confirm(self, question: str) -> bool:
+        self.terminal.say(f"{question} [y/N] ")
+        return os.read(0, verbs.LONGEST_LINE).strip().lower() in (b"y", b"yes")
+
+    def refuse(self, command: str) -> LabshellError:
+        """The error for a command that is no verb: it names the right one, with the real host and port."""
+        host, port = os.uname().nodename, None
+        try:
+            status = self.ask("Status", {})
+            host, port = status["host"], status["port"]
+        except LabshellError:
+            pass
+        return UsageError("{refusal}", refusal=card.refusal(command, self.user, host, port))
+
+    def command(self, command: str) -> None:
+        """Run what was typed after `ssh HOST`."""
+        words = command.split()
+        name = words[0] if words else ""
+        if verbs.ALIASES.get(name, name) not in verbs.BY_NAME:
+            raise self.refuse(command)
+        self.run(verbs.parse(command))
+
+    def login(self) -> None:
+        """A login without a command: start, the card, and the menu where there is a terminal."""
+        status = self.ask("Start", {})
+        self.terminal.say(card.card(status, self.terminal.style))
+        if self.terminal.is_interactive:
+            from labshell import menu
+
+            menu.run(self)
+
+
+def requested_command(argv: list[str], environment: Mapping[str, str]) -> str | None:
+    """What sshd or the caller wants run; None for a plain login."""
+    command = argv[2] if len(argv) == 3 and argv[1] == "-c" else " ".join(argv[1:]) or None
+    if command in (FORCED_COMMAND, "--ssh"):
+        return environment.get("SSH_ORIGINAL_COMMAND")
+    return command
+
+
+def main() -> None:
+    harden()
+    terminal = Terminal()
+    try:
+        command = requested_command(sys.argv, os.environ)
+        session = Session(terminal)
+        if command is None:
+            session.login()
+        else:
+            session.command(command)
+        status = 0
+    except LabshellError as error:
+        terminal.complain(f"labshell: {shown.plain(error)}")
+        status = error.status
+    except Interrupted:
+        terminal.complain("labshell: interrupted; what has begun goes on.")
+        status = 130
+    except BaseException as error:  # noqa: BLE001 - the last line before the user
+        terminal.complain(f"labshell: something went wrong here; please give the administrator {_reported(error)}.")
+        status = 1
+    os._exit(status)
+
+
+def _reported(error: BaseException) -> str:
+    """Put a bug into the system's log; the reference that finds it there."""
+    import syslog
+    import traceback
+
+    reference = f"the reference {os.getpid():x}-{os.urandom(3).hex()}"
+    trace = traceback.format_exception(error)
+    syslog.openlog("labshell")
+    syslog.syslog(syslog.LOG_ERR, json.dumps({"reference": reference, "cause": "".join(trace)}))
+    return reference
