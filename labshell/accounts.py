@@ -60,6 +60,7 @@ class Accounts:
             _run(
                 [
                     "useradd",
+                    *("-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0"),  # ids inside containers are the engine's
                     "--uid",
                     str(uid),
                     "--gid",

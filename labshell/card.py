@@ -58,7 +58,7 @@ def _connections(user: str, host: str, port: int) -> list[tuple[str, str]]:
         ("Log in", f"ssh -p {port} {user}@{host}"),
         ("Copy there", f"scp -P {port} FILE {user}@{host}:"),
         ("Copy back", f"scp -P {port} {user}@{host}:FILE ."),
-        ("VS Code", f"Remote-SSH: Connect to Host, then type  {user}@{host}:{port}"),
+        ("VS Code", "Remote-SSH: Add New SSH Host, then paste the line of Log in"),
     ]
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from labshell import policy
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.policy import Container
 
+log = logging.getLogger(__name__)
 SOCKETS = ("/var/lib/lxd/unix.socket", "/var/snap/lxd/common/lxd/unix.socket")
 CALL_SECONDS = 15
 COPY_SECONDS = 900
@@ -55,6 +57,11 @@ SAFE_NIC = {
     "security.port_isolation": "true",
 }
 
+
+class Busy(TryAgain):
+    """The engine is still at something else with this container."""
+
+
 # What the engine says -> what the person reads. Matched by substring: the class and the HTTP status of a failed
 # operation are always the same.
 SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
@@ -70,7 +77,7 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
         LabshellError,
         "The storage pool is full, so the container cannot {action}. The administrator has to make room.",
     ),
-    ("is busy running", TryAgain, "The container is busy with something else; try again in a moment."),
+    ("is busy running", Busy, "The container is busy with something else; try again in a moment."),
     (
         "Failed to detect requested GPU",
         LabshellError,
@@ -280,8 +287,13 @@ class Containers:
         if container is None:
             raise NoContainer("There is no container {name}.", name=name)
         action = {"Running": "", "Frozen": "unfreeze"}.get(container.state, "start")
-        if action:
+        if not action:
+            return
+        try:
             self._change_state(name, {"action": action}, timeout_seconds)
+        except LabshellError:
+            log.warning("start failed", extra={"container": name, "lxc_log": self._log_of_start(name)})
+            raise
 
     def stop(self, name: str, timeout_seconds: int, *, force: bool = False) -> None:
         """Shut down cleanly within the limit, or at once with `force`; nothing if it is stopped.
@@ -313,8 +325,12 @@ class Containers:
         if self.get(name) is None:
             return
         self.stop(name, 30, force=True)
-        with _engine(name, "be deleted"), contextlib.suppress(NotFound):
-            self._wait(self._instance(name).delete(), COPY_SECONDS)
+
+        def delete() -> None:
+            with _engine(name, "be deleted"), contextlib.suppress(NotFound):
+                self._wait(self._instance(name).delete(), COPY_SECONDS)
+
+        _settled(delete)
 
     # Inside --------------------------------------------------------------------------------------------
 
@@ -420,18 +436,18 @@ class Containers:
             self._wait(answer, CALL_SECONDS)
 
     def _change_state(self, name: str, body: dict[str, Any], timeout_seconds: int) -> None:
-        """Start, stop or thaw; retried while the engine is still finishing a stop that already happened."""
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while True:
-            try:
-                with _engine(name, body["action"]):
-                    self._wait(self._instance(name).state.put(json=body), timeout_seconds)
-            except TryAgain:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
-            else:
-                return
+        def change() -> None:
+            with _engine(name, body["action"]):
+                self._wait(self._instance(name).state.put(json=body), timeout_seconds)
+
+        _settled(change)
+
+    def _log_of_start(self, name: str) -> str:
+        """The end of what liblxc wrote: the engine's own message on a failed start says nothing."""
+        try:
+            return str(self._instance(name).logs["lxc.log"].get(is_api=False).text)[-2000:]
+        except (LXDAPIException, ClientConnectionFailed, requests.RequestException):
+            return ""
 
     def _wait(self, answer: Any, timeout_seconds: int) -> dict[str, Any]:
         """Wait for a background operation, in steps short enough for the client's own time limit.
@@ -467,6 +483,20 @@ class Containers:
         content = log.get(is_api=False).content
         log.delete()
         return str(content[: 1 << 16], "utf-8", "replace")
+
+
+def _settled(change: Callable[[], None]) -> None:
+    """Do `change`, again for a while if the engine is still finishing a stop that has already happened."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        try:
+            change()
+        except Busy:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 class _OperationFailed(Exception):

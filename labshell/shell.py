@@ -179,8 +179,8 @@ def requested_command(argv: list[str], environment: Mapping[str, str]) -> str | 
     """What sshd or the caller wants run; None for a plain login."""
     command = argv[2] if len(argv) == 3 and argv[1] == "-c" else " ".join(argv[1:]) or None
     if command in (FORCED_COMMAND, "--ssh"):
-        return environment.get("SSH_ORIGINAL_COMMAND")
-    return command
+        command = environment.get("SSH_ORIGINAL_COMMAND")
+    return command if command and command.strip() else None
 
 
 def main() -> None:
