@@ -17,6 +17,7 @@ from rich.text import Text
 from labshell import __version__, protocol, shown, templates
 from labshell.config import load
 from labshell.containers import Containers
+from labshell.engine import Engine
 from labshell.errors import LabshellError, NotAllowed, UsageError
 
 SILENCE_SECONDS = 1000  # an archive of a large container takes long between two words of the daemon
@@ -140,8 +141,9 @@ def reconcile(options: Options) -> None:
 
 def template_build(options: Options) -> None:
     config = load()
-    containers = Containers(config.engine_socket, config.network, config.pool)
-    for step in templates.build(containers, options.name or config.template, options.rootfs):
+    engine = Engine(config.engine_socket)
+    containers = Containers(engine, config.network, config.pool)
+    for step in templates.build(engine, containers, options.name or config.template, options.rootfs):
         print(f"{step} …", flush=True)
     print(f"The template {options.name or config.template} is ready.")
 

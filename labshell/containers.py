@@ -1,41 +1,29 @@
-"""The container engine, through pylxd. The one module that knows which engine it is and how it fails.
+"""The lab's containers: found by owner mark, cloned safely, started, stopped, looked into.
 
-pylxd's objects go stale and its errors are strings, so: fresh reads, patch() instead of save(), operations
-started without waiting and then waited for with a limit, and every failure turned into one sentence here.
-Files inside a container are touched only through the engine's API, never by a path on the host.
+pylxd's objects go stale, so everything is read afresh and changed with patch, never with save. Files inside a
+container are touched only through the engine's API, never by a path on the host.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-os.environ.setdefault("PYLXD_WARNINGS", "none")  # read by pylxd at import: unknown attributes are no news
-
-import pylxd
 import requests
 from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 
 from labshell import policy
+from labshell.engine import CALL_SECONDS, COPY_SECONDS, WAIT_STEP_SECONDS, Engine, asking, settled
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.policy import Container
 
 log = logging.getLogger(__name__)
-SOCKETS = ("/var/lib/lxd/unix.socket", "/var/snap/lxd/common/lxd/unix.socket")
-CALL_SECONDS = 15
-COPY_SECONDS = 900
-WAIT_STEP_SECONDS = 5
-SETTLE_SECONDS = 4  # how long the engine may be busy finishing a stop that has already happened
 
 OWNER = "user.labshell.owner"
 UID = "user.labshell.uid"
@@ -56,57 +44,6 @@ SAFE_NIC = {
     "security.ipv6_filtering": "true",
     "security.port_isolation": "true",
 }
-
-
-class Busy(TryAgain):
-    """The engine is still at something else with this container."""
-
-
-# What the engine says -> what the person reads. Matched by substring: the class and the HTTP status of a failed
-# operation are always the same.
-SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
-    ("Instance not found", NoContainer, "There is no container {name}."),
-    ("No such object", NoContainer, "There is no container {name}."),
-    (
-        "no space left on device",
-        LabshellError,
-        "The storage pool is full, so the container cannot {action}. The administrator has to make room.",
-    ),
-    (
-        "write failed",
-        LabshellError,
-        "The storage pool is full, so the container cannot {action}. The administrator has to make room.",
-    ),
-    ("is busy running", Busy, "The container is busy with something else; try again in a moment."),
-    (
-        "Failed to detect requested GPU",
-        LabshellError,
-        "The container cannot {action}: a GPU it was given is not there. The administrator has to look at it.",
-    ),
-    (
-        "NVIDIA container tools",
-        LabshellError,
-        "The container cannot {action}: the host's NVIDIA container tools are missing.",
-    ),
-    (
-        "already defined on another NIC",
-        LabshellError,
-        "The container cannot {action}: another container has the same address. The administrator has to look at it.",
-    ),
-    (
-        "Not enough uid/gid available",
-        LabshellError,
-        "The host has no ids left for another isolated container; enlarge root's range in /etc/subuid.",
-    ),
-    ("shutting down", TryAgain, "The container engine is being restarted; try again in a moment."),
-    ("database is closed", TryAgain, "The container engine is being restarted; try again in a moment."),
-    (
-        "No root device could be found",
-        LabshellError,
-        "The container cannot {action}: no storage pool is known. Set pool in labshell.toml.",
-    ),
-    ("already exists", UsageError, "There is a container {name} already."),
-)
 
 
 @dataclass(frozen=True)
@@ -130,20 +67,18 @@ class Bridge:
 class Containers:
     """The lab's containers."""
 
-    def __init__(self, engine_socket: str, network: str, pool: str) -> None:
-        self._socket = engine_socket
+    def __init__(self, engine: Engine, network: str, pool: str) -> None:
+        self._engine = engine
         self._network = network
         self._pool = pool
-        self._client_lock = threading.Lock()
-        self._connected: Any = None
 
     # Reading -------------------------------------------------------------------------------------------
 
     def get(self, name: str) -> Container | None:
         """The container of that name, whoever owns it."""
-        with _engine(name, "be read"):
+        with asking(name, "be read"):
             try:
-                answer = self._instance(name).get()
+                answer = self._engine.instance(name).get()
             except NotFound:
                 return None
             return _container(answer.json()["metadata"])
@@ -161,13 +96,13 @@ class Containers:
 
     def all(self) -> list[Container]:
         """Every instance of the engine, ours or not."""
-        with _engine("", "be listed"):
-            answer = self._api.instances.get(params={"recursion": 1})
+        with asking("", "be listed"):
+            answer = self._engine.api.instances.get(params={"recursion": 1})
             return [_container(item) for item in answer.json()["metadata"]]
 
     def usage(self, name: str) -> Usage:
-        with _engine(name, "be read"):
-            state = self._instance(name).state.get().json()["metadata"]
+        with asking(name, "be read"):
+            state = self._engine.instance(name).state.get().json()["metadata"]
         disk = (state.get("disk") or {}).get("root", {}).get("usage")
         seconds = (state.get("cpu") or {}).get("usage", 0) / 1e9
         return Usage(
@@ -178,9 +113,9 @@ class Containers:
         )
 
     def bridge(self) -> Bridge:
-        with _engine("", "be read"):
+        with asking("", "be read"):
             try:
-                network = self._api.networks[self._network].get().json()["metadata"]
+                network = self._engine.api.networks[self._network].get().json()["metadata"]
             except NotFound:
                 raise LabshellError(
                     "The engine has no network {network}; set network in labshell.toml.", network=self._network
@@ -194,15 +129,15 @@ class Containers:
 
     def addresses_taken(self) -> set[str]:
         """Addresses on the bridge that are pinned or leased to any instance."""
-        with _engine("", "be read"):
-            leases = self._api.networks[self._network].leases.get().json()["metadata"] or []
+        with asking("", "be read"):
+            leases = self._engine.api.networks[self._network].leases.get().json()["metadata"] or []
         pinned = {container.address for container in self.all() if container.address}
         return pinned | {lease["address"] for lease in leases if ":" not in lease["address"]}
 
     def proxy_ports(self) -> set[int]:
         """Host ports that LXD proxy devices take."""
-        with _engine("", "be listed"):
-            instances = self._api.instances.get(params={"recursion": 1}).json()["metadata"]
+        with asking("", "be listed"):
+            instances = self._engine.api.instances.get(params={"recursion": 1}).json()["metadata"]
         ports = set()
         for instance in instances:
             for device in (instance.get("expanded_devices") or {}).values():
@@ -213,10 +148,10 @@ class Containers:
 
     def pool_is_full(self, name: str, reserve_bytes: int) -> bool:
         """Whether the pool of this container has less than `reserve_bytes` left."""
-        with _engine(name, "be read"):
-            devices = self._instance(name).get().json()["metadata"]["expanded_devices"]
+        with asking(name, "be read"):
+            devices = self._engine.instance(name).get().json()["metadata"]["expanded_devices"]
             pool = devices.get("root", {}).get("pool", "")
-            space = self._api["storage-pools"][pool].resources.get().json()["metadata"].get("space", {})
+            space = self._engine.api["storage-pools"][pool].resources.get().json()["metadata"].get("space", {})
         return bool(space.get("total")) and space["total"] - space.get("used", 0) < reserve_bytes
 
     # Changing ------------------------------------------------------------------------------------------
@@ -240,8 +175,8 @@ class Containers:
         """
         limits = dict(limits)
         disk = limits.pop("disk", "")
-        with _engine(template, "be read"):
-            source = self._instance(template).get().json()["metadata"]
+        with asking(template, "be read"):
+            source = self._engine.instance(template).get().json()["metadata"]
         root = dict(source["expanded_devices"].get("root", {"type": "disk", "path": "/"}))
         if self._pool:
             root["pool"] = self._pool
@@ -266,19 +201,19 @@ class Containers:
             "config": config,
             "devices": {"root": root, "eth0": nic},
         }
-        with _engine(user, "be made"):
-            self._wait(self._api.instances.post(json=body), COPY_SECONDS)
+        with asking(user, "be made"):
+            self._engine.wait(self._engine.api.instances.post(json=body), COPY_SECONDS)
             # An empty value stays as an empty key after a copy; patching with it removes the key.
             self._patch(user, {"config": dict.fromkeys((TEMPLATE, PREPARED, HOST_KEY, "boot.autostart"), "")})
 
     def set_host_key(self, name: str, host_key: str) -> None:
         """Remember the container's public host key, for the card and for known_hosts."""
-        with _engine(name, "be changed"):
+        with asking(name, "be changed"):
             self._patch(name, {"config": {HOST_KEY: host_key}})
 
     def mark_prepared(self, name: str) -> None:
         """From here on it is somebody's: never deleted to begin again."""
-        with _engine(name, "be changed"):
+        with asking(name, "be changed"):
             self._patch(name, {"config": {PREPARED: "true"}})
 
     def start(self, name: str, timeout_seconds: int) -> None:
@@ -327,10 +262,10 @@ class Containers:
         self.stop(name, 30, force=True)
 
         def delete() -> None:
-            with _engine(name, "be deleted"), contextlib.suppress(NotFound):
-                self._wait(self._instance(name).delete(), COPY_SECONDS)
+            with asking(name, "be deleted"), contextlib.suppress(NotFound):
+                self._engine.wait(self._engine.instance(name).delete(), COPY_SECONDS)
 
-        _settled(delete)
+        settled(delete)
 
     # Inside --------------------------------------------------------------------------------------------
 
@@ -338,18 +273,18 @@ class Containers:
         """A file of the container's root. One that is there is deleted first: the engine would keep its mode."""
         self.delete_file(name, path)
         headers = {"X-LXD-type": "file", "X-LXD-mode": f"0{mode:o}", "X-LXD-uid": "0", "X-LXD-gid": "0"}
-        with _engine(name, "take a file"):
-            self._instance(name).files.post(params={"path": path}, data=content, headers=headers)
+        with asking(name, "take a file"):
+            self._engine.instance(name).files.post(params={"path": path}, data=content, headers=headers)
 
     def delete_file(self, name: str, path: str) -> None:
-        with _engine(name, "lose a file"), contextlib.suppress(NotFound):
-            self._instance(name).files.delete(params={"path": path})
+        with asking(name, "lose a file"), contextlib.suppress(NotFound):
+            self._engine.instance(name).files.delete(params={"path": path})
 
     def list_folder(self, name: str, path: str) -> list[str]:
         """The names in a folder inside the container; empty if there is no such folder."""
-        with _engine(name, "be read"):
+        with asking(name, "be read"):
             try:
-                answer = self._instance(name).files.get(params={"path": path}, is_api=False)
+                answer = self._engine.instance(name).files.get(params={"path": path}, is_api=False)
             except NotFound:
                 return []
             try:
@@ -370,137 +305,43 @@ class Containers:
             "record-output": True,
             "environment": {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
         }
-        with _engine(name, "run a command"):
-            metadata = self._wait(self._instance(name).exec.post(json=body), timeout_seconds)
-            output = [self._recorded(url) for url in (metadata.get("output") or {}).values()]
+        with asking(name, "run a command"):
+            metadata = self._engine.wait(self._engine.instance(name).exec.post(json=body), timeout_seconds)
+            output = [self._engine.recorded(url) for url in (metadata.get("output") or {}).values()]
         return int(metadata.get("return", 1)), "".join(output)[: 1 << 16]
-
-    # Images --------------------------------------------------------------------------------------------
-
-    def import_template(self, name: str, metadata: Path, rootfs: Path) -> None:
-        """A stopped container, marked as a template, from two tar files as the engine's image format has them."""
-        with _engine(name, "be made"):
-            body: Any = {
-                "metadata": ("metadata.tar", metadata.open("rb"), "application/octet-stream"),
-                "rootfs": ("rootfs.tar", rootfs.open("rb"), "application/octet-stream"),
-            }
-            client = self._new_client(COPY_SECONDS)
-            image = client.api.images.post(files=body)
-            fingerprint = self._wait(image, COPY_SECONDS)["fingerprint"]
-            try:
-                request = {
-                    "name": name,
-                    "source": {"type": "image", "fingerprint": fingerprint},
-                    "config": {TEMPLATE: "true", "security.idmap.isolated": "false"},
-                }
-                self._wait(self._api.instances.post(json=request), COPY_SECONDS)
-            finally:
-                self._wait(self._api.images[fingerprint].delete(), COPY_SECONDS)
 
     def export(self, name: str, target: Path) -> None:
         """Write the engine's own backup of a container, without its snapshots, to the new file `target`."""
-        with _engine(name, "be archived"):
-            backups = self._instance(name).backups
+        with asking(name, "be archived"):
+            backups = self._engine.instance(name).backups
             body = {"name": "labshell", "instance_only": True, "compression_algorithm": "gzip"}
             with contextlib.suppress(NotFound):
-                self._wait(backups["labshell"].delete(), COPY_SECONDS)
-            self._wait(backups.post(json=body), COPY_SECONDS)
+                self._engine.wait(backups["labshell"].delete(), COPY_SECONDS)
+            self._engine.wait(backups.post(json=body), COPY_SECONDS)
             try:
                 with backups["labshell"].export.get(stream=True, timeout=COPY_SECONDS) as answer:
                     _save(answer, target)
             finally:
-                self._wait(backups["labshell"].delete(), COPY_SECONDS)
-
-    # The engine ----------------------------------------------------------------------------------------
-
-    @property
-    def _api(self) -> Any:
-        with self._client_lock:
-            if self._connected is None:
-                self._connected = self._new_client(CALL_SECONDS)
-            return self._connected.api
-
-    def _new_client(self, timeout_seconds: int) -> Any:
-        path = self._socket or next((path for path in SOCKETS if Path(path).exists()), SOCKETS[0])
-        return pylxd.Client(endpoint="http+unix://" + quote(path, safe=""), timeout=timeout_seconds)
-
-    def _instance(self, name: str) -> Any:
-        # The name becomes part of a URL, which pylxd does not quote.
-        if not policy.NAME.fullmatch(name):
-            raise UsageError("{name} is not the name of a container.", name=repr(name)[:80])
-        return self._api.instances[name]
+                self._engine.wait(backups["labshell"].delete(), COPY_SECONDS)
 
     def _patch(self, name: str, body: dict[str, Any]) -> None:
-        answer = self._instance(name).patch(json=body)
+        answer = self._engine.instance(name).patch(json=body)
         if answer.json().get("type") == "async":
-            self._wait(answer, CALL_SECONDS)
+            self._engine.wait(answer, CALL_SECONDS)
 
     def _change_state(self, name: str, body: dict[str, Any], timeout_seconds: int) -> None:
         def change() -> None:
-            with _engine(name, body["action"]):
-                self._wait(self._instance(name).state.put(json=body), timeout_seconds)
+            with asking(name, body["action"]):
+                self._engine.wait(self._engine.instance(name).state.put(json=body), timeout_seconds)
 
-        _settled(change)
+        settled(change)
 
     def _log_of_start(self, name: str) -> str:
         """The end of what liblxc wrote: the engine's own message on a failed start says nothing."""
         try:
-            return str(self._instance(name).logs["lxc.log"].get(is_api=False).text)[-2000:]
+            return str(self._engine.instance(name).logs["lxc.log"].get(is_api=False).text)[-2000:]
         except (LXDAPIException, ClientConnectionFailed, requests.RequestException):
             return ""
-
-    def _wait(self, answer: Any, timeout_seconds: int) -> dict[str, Any]:
-        """Wait for a background operation, in steps short enough for the client's own time limit.
-
-        The operation goes on in the engine after a TryAgain: whoever catches that reads the state again.
-        """
-        operation = answer.json()["operation"].rpartition("/")[2].partition("?")[0]
-        deadline = time.monotonic() + timeout_seconds
-        while True:
-            step = max(1, min(WAIT_STEP_SECONDS, int(deadline - time.monotonic())))
-            waiting = self._api.operations[operation].wait
-            try:
-                metadata = waiting.get(params={"timeout": step}).json()["metadata"]
-            except LXDAPIException as error:
-                if "context deadline exceeded" not in str(error):  # how Incus says "not yet"
-                    raise
-                metadata = {"status_code": 103}
-            if metadata["status_code"] >= 400:
-                raise _OperationFailed(metadata.get("err", ""))
-            if metadata["status_code"] == 200:
-                return metadata.get("metadata") or {}
-            if time.monotonic() > deadline:
-                raise TryAgain(
-                    "The container engine has not finished after {seconds} seconds; look again later.",
-                    seconds=timeout_seconds,
-                )
-
-    def _recorded(self, url: str) -> str:
-        """What a command printed, from where the engine (LXD and Incus differ) says that it keeps it."""
-        log = self._api
-        for part in url.removeprefix("/1.0/").split("/"):
-            log = log[part]
-        content = log.get(is_api=False).content
-        log.delete()
-        return str(content[: 1 << 16], "utf-8", "replace")
-
-
-def _settled(change: Callable[[], None]) -> None:
-    """Do `change`, again for a while if the engine is still finishing a stop that has already happened."""
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while True:
-        try:
-            change()
-        except Busy:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
-
-
-class _OperationFailed(Exception):
-    """A background operation ended badly; the text is the engine's."""
 
 
 def _container(item: Mapping[str, Any]) -> Container:
@@ -534,33 +375,6 @@ def _save(answer: requests.Response, target: Path) -> None:
         os.fsync(file.fileno())
 
 
-@contextlib.contextmanager
-def _engine(name: str, action: str) -> Iterator[None]:
-    """Turn whatever the engine or pylxd raise into one of our errors. `action`: "cannot …"."""
-    try:
-        yield
-    except NotFound as error:
-        raise NoContainer("There is no container {name}.", name=name) from error
-    except (LXDAPIException, _OperationFailed) as error:
-        raise _error_for(str(error), name, action) from error
-    except (requests.Timeout, TimeoutError) as error:
-        raise TryAgain("The container engine does not answer; try again in a moment.") from error
-    except (ClientConnectionFailed, requests.RequestException) as error:
-        raise TryAgain("The container engine is away; try again in a moment.") from error
-
-
-def _error_for(message: str, name: str, action: str) -> LabshellError:
-    for part, kind, sentence in SENTENCES:
-        if part in message:
-            return kind(sentence, name=name, action=action)
-    return LabshellError(
-        "The container engine could not do this: the container {name} cannot {action}. "
-        "The administrator finds the reason in the journal.",
-        name=name,
-        action=action,
-    )
-
-
 def ssh_answers(address: str, port: int = policy.SSH, timeout_seconds: float = 1.0) -> bool:
     """Whether an SSH server shows its banner there."""
     try:
@@ -569,8 +383,3 @@ def ssh_answers(address: str, port: int = policy.SSH, timeout_seconds: float = 1
             return connection.recv(4) == b"SSH-"
     except OSError:
         return False
-
-
-def parse_forwards(text: str) -> Iterable[Mapping[str, Any]]:
-    """The user's own forwards as `user.labshell.forwards` holds them."""
-    return json.loads(text) if text else []

@@ -28,6 +28,7 @@ from labshell import accounts, files, policy, protocol
 from labshell.accounts import Accounts
 from labshell.config import CONFIG_FILE, GROUP, Config, load
 from labshell.containers import Containers
+from labshell.engine import Engine
 from labshell.errors import LabshellError
 from labshell.gateway import Gateway
 from labshell.journal import start_logging
@@ -149,7 +150,7 @@ class Server:
 
 def make_gateway(config: Config) -> Gateway:
     """The verbs over the real effects."""
-    containers = Containers(config.engine_socket, config.network, config.pool)
+    containers = Containers(Engine(config.engine_socket), config.network, config.pool)
     pool = policy.PortPool(*config.port_range, config.ports_per_user)
     gateway: Gateway
 

@@ -14,7 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from labshell.containers import Containers
+from labshell.containers import TEMPLATE, Containers
+from labshell.engine import COPY_SECONDS, Engine, asking
 from labshell.errors import LabshellError, UsageError
 
 RELEASE = "bookworm"
@@ -28,7 +29,7 @@ PACKAGES = (
 INTERFACES = "auto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet dhcp\n"
 
 
-def build(containers: Containers, name: str, rootfs: Path | None) -> Iterator[str]:
+def build(engine: Engine, containers: Containers, name: str, rootfs: Path | None) -> Iterator[str]:
     """Make the stopped container `name` from a new root file system, or from the tar file `rootfs`.
 
     Yields what is being done, for the person who waits.
@@ -45,7 +46,7 @@ def build(containers: Containers, name: str, rootfs: Path | None) -> Iterator[st
         yield "Importing it as a template"
         metadata = Path(folder) / "metadata.tar"
         _write_metadata(metadata)
-        containers.import_template(name, metadata, rootfs)
+        _import(engine, name, metadata, rootfs)
 
 
 def build_rootfs(target: Path) -> None:
@@ -67,6 +68,26 @@ def build_rootfs(target: Path) -> None:
         raise LabshellError("mmdebstrap could not be run: {why}.", why=error) from error
     if done.returncode != 0:
         raise LabshellError("mmdebstrap failed:\n{output}", output=done.stderr[-2000:])
+
+
+def _import(engine: Engine, name: str, metadata: Path, rootfs: Path) -> None:
+    """A stopped container, marked as a template, from two tar files as the engine's image format has them."""
+    with asking(name, "be made"), metadata.open("rb") as first, rootfs.open("rb") as second:
+        parts = {
+            "metadata": ("metadata.tar", first, "application/octet-stream"),
+            "rootfs": ("rootfs.tar", second, "application/octet-stream"),
+        }
+        image = engine.new_client(COPY_SECONDS).api.images.post(files=parts)
+        fingerprint = engine.wait(image, COPY_SECONDS)["fingerprint"]
+        try:
+            request = {
+                "name": name,
+                "source": {"type": "image", "fingerprint": fingerprint},
+                "config": {TEMPLATE: "true"},
+            }
+            engine.wait(engine.api.instances.post(json=request), COPY_SECONDS)
+        finally:
+            engine.wait(engine.api.images[fingerprint].delete(), COPY_SECONDS)
 
 
 def _write_metadata(target: Path) -> None:

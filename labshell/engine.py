@@ -1,0 +1,189 @@
+"""The connection to the container engine, through pylxd: who it is, how long it may take, how it fails.
+
+pylxd's errors are strings and its calls have no time limit, so: every call has one, operations are started
+without waiting and then waited for in steps, and every failure becomes one of our errors with a sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+os.environ.setdefault("PYLXD_WARNINGS", "none")  # read by pylxd at import: unknown attributes are no news
+
+import pylxd
+import requests
+from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
+
+from labshell import policy
+from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
+
+SOCKETS = ("/var/lib/lxd/unix.socket", "/var/snap/lxd/common/lxd/unix.socket")
+CALL_SECONDS = 15
+COPY_SECONDS = 900
+WAIT_STEP_SECONDS = 5
+SETTLE_SECONDS = 4  # how long the engine may be busy finishing a stop that has already happened
+RECORDED_BYTES = 1 << 16
+
+
+class Busy(TryAgain):
+    """The engine is still at something else with this container."""
+
+
+class OperationFailed(Exception):
+    """A background operation ended badly; the text is the engine's."""
+
+
+# What the engine says -> what the person reads. Matched by substring: the class and the HTTP status of a failed
+# operation are always the same.
+SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
+    ("Instance not found", NoContainer, "There is no container {name}."),
+    ("No such object", NoContainer, "There is no container {name}."),
+    (
+        "no space left on device",
+        LabshellError,
+        "The storage pool is full, so the container cannot {action}. The administrator has to make room.",
+    ),
+    (
+        "write failed",
+        LabshellError,
+        "The storage pool is full, so the container cannot {action}. The administrator has to make room.",
+    ),
+    ("is busy running", Busy, "The container is busy with something else; try again in a moment."),
+    (
+        "Failed to detect requested GPU",
+        LabshellError,
+        "The container cannot {action}: a GPU it was given is not there. The administrator has to look at it.",
+    ),
+    (
+        "NVIDIA container tools",
+        LabshellError,
+        "The container cannot {action}: the host's NVIDIA container tools are missing.",
+    ),
+    (
+        "already defined on another NIC",
+        LabshellError,
+        "The container cannot {action}: another container has the same address. The administrator has to look at it.",
+    ),
+    (
+        "Not enough uid/gid available",
+        LabshellError,
+        "The host has no ids left for another isolated container; enlarge root's range in /etc/subuid.",
+    ),
+    ("shutting down", TryAgain, "The container engine is being restarted; try again in a moment."),
+    ("database is closed", TryAgain, "The container engine is being restarted; try again in a moment."),
+    (
+        "No root device could be found",
+        LabshellError,
+        "The container cannot {action}: no storage pool is known. Set pool in labshell.toml.",
+    ),
+    ("already exists", UsageError, "There is a container {name} already."),
+)
+
+
+class Engine:
+    """One engine, reached by its Unix socket; the first of the known places if none is given."""
+
+    def __init__(self, socket: str = "") -> None:
+        self._socket = socket
+        self._lock = threading.Lock()
+        self._connected: Any = None
+
+    @property
+    def api(self) -> Any:
+        with self._lock:
+            if self._connected is None:
+                self._connected = self.new_client(CALL_SECONDS)
+            return self._connected.api
+
+    def new_client(self, timeout_seconds: int) -> Any:
+        path = self._socket or next((path for path in SOCKETS if Path(path).exists()), SOCKETS[0])
+        return pylxd.Client(endpoint="http+unix://" + quote(path, safe=""), timeout=timeout_seconds)
+
+    def instance(self, name: str) -> Any:
+        # The name becomes part of a URL, which pylxd does not quote.
+        if not policy.NAME.fullmatch(name):
+            raise UsageError("{name} is not the name of a container.", name=repr(name)[:80])
+        return self.api.instances[name]
+
+    def wait(self, answer: Any, timeout_seconds: int) -> dict[str, Any]:
+        """Wait for a background operation, in steps short enough for the client's own time limit.
+
+        The operation goes on in the engine after a TryAgain: whoever catches that reads the state again.
+        """
+        operation = answer.json()["operation"].rpartition("/")[2].partition("?")[0]
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            step = max(1, min(WAIT_STEP_SECONDS, int(deadline - time.monotonic())))
+            waiting = self.api.operations[operation].wait
+            try:
+                metadata = waiting.get(params={"timeout": step}).json()["metadata"]
+            except LXDAPIException as error:
+                if "context deadline exceeded" not in str(error):  # how Incus says "not yet"
+                    raise
+                metadata = {"status_code": 103}
+            if metadata["status_code"] >= 400:
+                raise OperationFailed(metadata.get("err", ""))
+            if metadata["status_code"] == 200:
+                return metadata.get("metadata") or {}
+            if time.monotonic() > deadline:
+                raise TryAgain(
+                    "The container engine has not finished after {seconds} seconds; look again later.",
+                    seconds=timeout_seconds,
+                )
+
+    def recorded(self, url: str) -> str:
+        """What a command printed, from where the engine (LXD and Incus differ) says that it keeps it."""
+        log = self.api
+        for part in url.removeprefix("/1.0/").split("/"):
+            log = log[part]
+        content = log.get(is_api=False).content
+        log.delete()
+        return str(content[:RECORDED_BYTES], "utf-8", "replace")
+
+
+def settled(change: Callable[[], None]) -> None:
+    """Do `change`, again for a while if the engine is still finishing a stop that has already happened."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        try:
+            change()
+        except Busy:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+@contextlib.contextmanager
+def asking(name: str, action: str) -> Iterator[None]:
+    """Turn whatever the engine or pylxd raise into one of our errors. `action`: "cannot …"."""
+    try:
+        yield
+    except NotFound as error:
+        raise NoContainer("There is no container {name}.", name=name) from error
+    except (LXDAPIException, OperationFailed) as error:
+        raise _error_for(str(error), name, action) from error
+    except (requests.Timeout, TimeoutError) as error:
+        raise TryAgain("The container engine does not answer; try again in a moment.") from error
+    except (ClientConnectionFailed, requests.RequestException) as error:
+        raise TryAgain("The container engine is away; try again in a moment.") from error
+
+
+def _error_for(message: str, name: str, action: str) -> LabshellError:
+    for part, kind, sentence in SENTENCES:
+        if part in message:
+            return kind(sentence, name=name, action=action)
+    return LabshellError(
+        "The container engine could not do this: the container {name} cannot {action}. "
+        "The administrator finds the reason in the journal.",
+        name=name,
+        action=action,
+    )
