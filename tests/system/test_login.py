@@ -1,0 +1,283 @@
+"""A researcher's login, through the real sshd, from another machine."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+
+import pexpect
+import pytest
+from testhost import ENVIRONMENT, Host, wait_until
+
+pytestmark = pytest.mark.root
+
+
+def state_of(host: Host, name: str) -> str:
+    return host.run(["lxc", "list", "--format", "csv", "--columns", "s", f"^{name}$"]).stdout.strip()
+
+
+def processes_of(host: Host, name: str) -> list[str]:
+    return host.run(["ps", "-u", name, "-o", "args="], check=False).stdout.split("\n")[:-1]
+
+
+def menu(host: Host, name: str = "alice", term: str = "xterm-256color", columns: int = 80) -> pexpect.spawn[str]:
+    argv = host.client.argv(host.client.ssh_argv(name, tty=True))
+    child = pexpect.spawn(
+        argv[0], argv[1:], env={**ENVIRONMENT, "TERM": term}, encoding="utf-8", timeout=30, dimensions=(40, columns)
+    )
+    child.expect_exact("labshell> ")
+    return child
+
+
+def test_a_login_starts_a_stopped_container_and_shows_how_to_connect(host: Host, alice_port: int) -> None:
+    host.run(["lxc", "stop", "--force", "alice"])
+    done = host.client.ssh("alice", check=True)
+    assert state_of(host, "alice") == "RUNNING"
+    assert f"ssh -p {alice_port} alice@" in done.stdout
+    assert f"scp -P {alice_port} FILE alice@" in done.stdout
+    assert "SHA256:" in done.stdout
+    assert done.stderr == ""
+    assert host.client.ssh("alice", "hostname", port=alice_port, check=True).stdout == "alice\n"
+
+
+def test_the_card_shows_the_host_key_that_the_container_really_has(host: Host, alice_port: int) -> None:
+    shown = host.client.ssh("alice", "status --json", check=True)
+    scanned = host.client.run(["ssh-keyscan", "-t", "ed25519", "-p", str(alice_port), host.client.gateway]).stdout
+    assert json.loads(shown.stdout)["host_key"] in scanned
+
+
+def test_the_card_fits_a_terminal_of_80_columns(host: Host, alice_port: int) -> None:
+    card = host.client.ssh("alice", check=True).stdout
+    assert str(alice_port) in card
+    assert max(len(line) for line in card.splitlines()) <= 80
+
+
+def test_stop_start_and_restart_do_what_they_say_and_answer_in_json(host: Host, alice_port: int) -> None:
+    assert alice_port
+    for verb, state in (("stop", "stopped"), ("start", "running"), ("restart", "running"), ("status", "running")):
+        answer = json.loads(host.client.ssh("alice", f"{verb} --json", check=True).stdout)
+        assert answer["state"] == state
+        assert state_of(host, "alice") == state.upper()
+
+
+def test_a_frozen_container_is_thawed_by_a_login(host: Host, alice_port: int) -> None:
+    host.run(["lxc", "pause", "alice"])
+    assert "running" in host.client.ssh("alice", check=True).stdout
+    assert host.client.ssh("alice", "hostname", port=alice_port, check=True).stdout == "alice\n"
+
+
+def test_two_logins_at_once_make_one_start_and_both_get_the_card(host: Host, alice_port: int) -> None:
+    host.run(["lxc", "stop", "--force", "alice"])
+    argv = host.client.argv(host.client.ssh_argv("alice"))
+    logins = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) for _ in range(3)]
+    cards = [login.communicate(timeout=60)[0] for login in logins]
+    assert all(f"ssh -p {alice_port}" in card for card in cards)
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("nonsense", "nonsense is not a verb of labshell"),
+        ("status; id", "status; is not a verb"),
+        ("$(id)", "$(id) is not a verb"),
+        ("stop now", "stop does not take now"),
+        ("status --verbose", "status does not take --verbose"),
+        ("/usr/lib/openssh/sftp-server", "sftp -P "),
+        ("scp -t /tmp", "scp -P "),
+        ("rsync --server . /", "rsync -e 'ssh -p "),
+        ("git-upload-pack 'x'", "git clone ssh://alice@"),
+        ("\x1b[31mred", "is not a verb"),
+    ],
+)
+def test_anything_unknown_gets_one_sentence_on_stderr_and_status_2(
+    host: Host, alice_port: int, command: str, sentence: str
+) -> None:
+    assert alice_port
+    done = host.client.ssh("alice", command)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "\x1b" not in done.stderr
+
+
+def test_the_file_programs_are_told_the_right_command_and_reach_nothing(host: Host, alice_port: int) -> None:
+    options = host.client.ssh_argv("alice")
+    settings = [word for word in options[4:-1] if word not in ("-T", "-tt")][1:]
+    for argv in (
+        ["sftp", "-F", "none", *settings[1:], f"alice@{host.client.gateway}:/etc/passwd", str(host.client.folder)],
+        ["scp", "-F", "none", *settings[1:], f"alice@{host.client.gateway}:/etc/passwd", str(host.client.folder)],
+        ["scp", "-O", "-F", "none", *settings[1:], f"alice@{host.client.gateway}:/etc/passwd", str(host.client.folder)],
+    ):
+        done = host.client.run(argv, check=False, env=ENVIRONMENT)
+        assert done.returncode != 0
+        assert f"-P {alice_port}" in done.stderr
+    assert not (host.client.folder / "passwd").exists()
+
+
+def test_a_stopped_daemon_means_one_sentence_and_status_75(host: Host, alice_port: int) -> None:
+    assert alice_port
+    host.stop_daemon()
+    try:
+        done = host.client.ssh("alice", "status")
+        assert done.returncode == 75
+        assert "daemon is not running" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert host.client.ssh("alice", "help").returncode == 0
+    finally:
+        host.start_daemon()
+    assert host.client.ssh("alice", "status").returncode == 0
+
+
+def test_a_hung_engine_means_one_sentence_and_status_75(host: Host, alice_port: int) -> None:
+    assert alice_port
+    pid = host.run(["pgrep", "-o", "-x", "lxd"]).stdout.strip()
+    host.run(["kill", "-STOP", pid])
+    try:
+        done = host.client.ssh("alice", "status", timeout=30)
+        assert done.returncode == 75
+        assert done.stderr.count("\n") == 1
+    finally:
+        host.run(["kill", "-CONT", pid])
+    wait_until(lambda: host.client.ssh("alice", "status").returncode == 0, 30)
+
+
+def test_a_container_that_is_gone_means_status_69(host: Host) -> None:
+    host.add_user("dave")
+    host.run(["lxc", "delete", "--force", "dave"])
+    done = host.client.ssh("dave")
+    assert done.returncode == 69
+    assert "no container" in done.stderr
+    host.remove_user("dave")
+
+
+def test_a_container_with_a_false_owner_mark_is_not_used(host: Host, alice_port: int) -> None:
+    assert alice_port
+    mark = host.run(["lxc", "config", "get", "alice", "user.labshell.uid"]).stdout.strip()
+    host.run(["lxc", "config", "set", "alice", "user.labshell.uid", "12345"])
+    try:
+        assert host.client.ssh("alice", "status").returncode == 69
+        host.admin("reconcile")
+        rules = host.run(["iptables-legacy", "-t", "nat", "-S", "LABSHELL"]).stdout
+        assert "labshell:alice" not in rules
+    finally:
+        host.run(["lxc", "config", "set", "alice", "user.labshell.uid", mark])
+        host.admin("reconcile")
+
+
+def test_a_damaged_port_file_stops_nobody_else_and_is_never_overwritten(host: Host, alice_port: int, bob_port: int) -> None:
+    host.run(["sh", "-c", "printf '0x50' > /public/ports/alice"])
+    try:
+        done = host.client.ssh("alice")
+        assert done.returncode == 1
+        assert "/public/ports/alice" in done.stderr
+        host.admin("reconcile")
+        rules = host.run(["iptables-legacy", "-t", "nat", "-S", "LABSHELL"]).stdout
+        assert f"--dport {alice_port} " in rules
+        assert f"--dport {bob_port} " in rules
+        assert host.read("/public/ports/alice") == "0x50"
+        assert host.client.ssh("bob").returncode == 0
+    finally:
+        host.run(["sh", "-c", f"echo {alice_port} > /public/ports/alice"])
+
+
+def test_nothing_is_executed_for_a_login_but_the_login_shell_itself(host: Host, alice_port: int) -> None:
+    assert alice_port
+    trace = "/tmp/labshell-trace"
+    host.run(
+        ["strace", "-f", "-qq", "-o", trace, "-e", "trace=execve,execveat,fork,vfork,clone", "setpriv", "--reuid", "alice",
+         "--regid", "labshell", "--clear-groups", "/opt/labshell/bin/labshell", "-c", "status"],
+    )  # fmt: skip
+    calls = [line.split(None, 1)[1] for line in host.read(trace).splitlines() if "exec" in line and " = 0" in line]
+    host.run(["rm", trace])
+    programs = [call.split('"')[1] for call in calls]
+    assert programs[1:] == ["/opt/labshell/bin/labshell", "/usr/bin/python3"]
+
+
+# The menu ---------------------------------------------------------------------------------------------
+
+
+def test_the_menu_takes_verbs_by_name_and_number_until_ctrl_d(host: Host, alice_port: int) -> None:
+    child = menu(host)
+    child.sendline("status")
+    child.expect_exact(f"SSH port     {alice_port}")
+    child.expect_exact("labshell> ")
+    child.sendline("1")
+    child.expect_exact(f"SSH port     {alice_port}")
+    child.expect_exact("labshell> ")
+    child.sendline("?")
+    child.expect_exact("restart [--force]")
+    child.expect_exact("labshell> ")
+    child.sendline("nonsense")
+    child.expect_exact("There is no verb nonsense")
+    child.expect_exact("labshell> ")
+    child.sendeof()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_tab_completes_a_verb_in_the_menu(host: Host, alice_port: int) -> None:
+    child = menu(host)
+    child.send("statu\t\r")
+    child.expect_exact(f"SSH port     {alice_port}")
+    child.sendline("quit")
+    child.expect(pexpect.EOF)
+
+
+@pytest.mark.parametrize("key", ["\x03", "\x1a", "\x1c", "\x1b[A", "\x1b[200~", "\x00", "\x80"])
+def test_no_key_leaves_a_traceback_or_a_shell(host: Host, alice_port: int, key: str) -> None:
+    assert alice_port
+    child = menu(host)
+    for _ in range(3):
+        child.send(key)
+    child.sendline("")
+    child.sendline("version")
+    child.expect_exact("labshell 0.", timeout=15)
+    child.sendline("quit")
+    child.expect(pexpect.EOF)
+    assert "Traceback" not in (child.before or "")
+
+
+def test_ctrl_c_while_something_runs_comes_back_to_the_menu(host: Host, alice_port: int) -> None:
+    assert alice_port
+    child = menu(host)
+    child.sendline("restart")
+    child.expect_exact("Stopping your container")
+    child.send("\x03")
+    child.expect_exact("Interrupted; what has begun goes on.")
+    child.expect_exact("labshell> ")
+    child.sendline("quit")
+    child.expect(pexpect.EOF)
+    wait_until(lambda: host.client.ssh("alice", "start").returncode == 0, 60)
+    assert state_of(host, "alice") == "RUNNING"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+def test_a_client_that_goes_away_leaves_no_process_on_the_host(host: Host, alice_port: int, number: signal.Signals) -> None:
+    assert alice_port
+    child = menu(host)
+    child.kill(number)
+    child.close(force=True)
+    wait_until(lambda: not [line for line in processes_of(host, "alice") if "labshell" in line], 15)
+
+
+def test_an_unknown_terminal_gets_a_menu_without_escapes(host: Host, alice_port: int) -> None:
+    child = menu(host, term="../../evil")
+    child.sendline("status")
+    child.expect_exact(f"SSH port     {alice_port}")
+    assert "\x1b[3" not in (child.before or "")
+    child.sendline("quit")
+    child.expect(pexpect.EOF)
+
+
+def test_closed_output_ends_the_session_quietly(host: Host, alice_port: int) -> None:
+    assert alice_port
+    program = "exec 1>&-; exec /opt/labshell/bin/labshell -c status"
+    for script in (program, program.replace("1>&-", "0<&- 1>&- 2>&-"), program.replace("1>&-", "1>/dev/full")):
+        done = host.run(
+            ["setpriv", "--reuid", "alice", "--regid", "labshell", "--clear-groups", "sh", "-c", script], check=False
+        )
+        assert done.returncode in (0, 1)
+        assert "Traceback" not in done.stderr
