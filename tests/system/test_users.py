@@ -1,0 +1,310 @@
+"""Adding and removing people, by the administrator's command on a real host."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from testhost import ENVIRONMENT, Host, wait_until
+
+pytestmark = pytest.mark.root
+
+
+def everything(host: Host) -> dict[str, str]:
+    """What adding a user could change."""
+    rules = host.run(["iptables-legacy", "-t", "nat", "-S", "LABSHELL"]).stdout
+    return {
+        "accounts": host.read("/etc/passwd") + host.read("/etc/group"),
+        "containers": host.run(["lxc", "list", "--format", "csv", "--columns", "ns4"]).stdout,
+        "files": host.run(["find", "/public/ports", "/etc/labshell/keys", "/home", "-printf", "%p %m %u\n"]).stdout,
+        "rules": rules,
+    }
+
+
+def container_run(host: Host, name: str, script: str) -> str:
+    return host.run(["lxc", "exec", name, "--", "sh", "-c", script]).stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a/b", "..", "a b", "Alice", "a" * 33, "root", "nobody", "sshd", "template", "a;id", "$(id)", "-x", "a", "1ab", "übung",
+     "ab-", "a--b", "ab\n"],
+)  # fmt: skip
+def test_a_bad_name_gets_one_sentence_and_changes_nothing(host: Host, alice_port: int, name: str) -> None:
+    assert alice_port
+    before = everything(host)
+    key = host.client.make_key("nobody-special").with_suffix(".pub")
+    done = host.admin("add-user", "--key", str(key), "--", name, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("labshell-admin: ")
+    assert done.stderr.count("\n") == 1
+    assert everything(host) == before
+
+
+def test_a_bad_key_gets_one_sentence_and_changes_nothing(host: Host, alice_port: int, tmp_path: Path) -> None:
+    assert alice_port
+    private = host.client.make_key("somebody")
+    public = private.with_suffix(".pub").read_text()
+    before = everything(host)
+    for content, word in (
+        (private.read_text(), "private key"),
+        (public + public.replace("somebody", "other"), "more than one key"),
+        ("", "empty"),
+        ("ssh-ed25519 AAAA", "damaged"),
+        ("hello", "not a public key"),
+        ('command="id" ' + public, "options"),
+        (public[:40], "damaged"),
+    ):
+        file = Path("/tmp") / "labshell-test.pub"
+        host.run(["tee", str(file)], input=content)
+        done = host.admin("add-user", "erin", "--key", str(file), check=False)
+        assert done.returncode == 2, content
+        assert word in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert host.admin("add-user", "erin", "--key", "/nowhere", check=False).returncode == 2
+    assert everything(host) == before
+    host.run(["rm", "/tmp/labshell-test.pub"])
+
+
+def test_a_bad_template_or_port_gets_one_sentence_and_changes_nothing(host: Host, alice_port: int, bob_port: int) -> None:
+    key = str(host.client.make_key("frank").with_suffix(".pub"))
+    before = everything(host)
+    for options, word in (
+        (["--template", "missing"], "no template missing"),
+        (["--template", "bob"], "somebody's container"),
+        (["--template", "../x"], "cannot be the name"),
+        (["--port", str(alice_port)], "overlaps the block of alice"),
+        (["--port", str(bob_port + 3)], "overlaps the block of bob"),
+        (["--port", "22"], "do not lie within"),
+        (["--port", "70000"], "do not lie within"),
+        (["--memory", "lots"], "memory limit"),
+        (["--cpu", "-1"], "cpu limit"),
+    ):
+        done = host.admin("add-user", "frank", "--key", key, *options, check=False)
+        assert done.returncode == 2, options
+        assert word in done.stderr, options
+        assert done.stderr.count("\n") == 1
+    assert everything(host) == before
+
+
+def test_a_running_template_is_refused(host: Host, alice_port: int) -> None:
+    assert alice_port
+    host.run(["lxc", "copy", "template", "busy"])
+    host.run(["lxc", "start", "busy"])
+    try:
+        key = str(host.client.make_key("frank").with_suffix(".pub"))
+        done = host.admin("add-user", "frank", "--key", key, "--template", "busy", check=False)
+        assert done.returncode == 2
+        assert "is running" in done.stderr
+    finally:
+        host.run(["lxc", "delete", "--force", "busy"])
+
+
+def test_a_port_that_something_listens_on_is_refused(host: Host, alice_port: int) -> None:
+    assert alice_port
+    code = "import socket, time; s = socket.create_server(('127.0.0.1', 24004)); print('on', flush=True); time.sleep(60)"
+    key = str(host.client.make_key("frank").with_suffix(".pub"))
+    with subprocess.Popen(host.argv(["/usr/bin/python3", "-c", code]), stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        service.stdout.readline()
+        done = host.admin("add-user", "frank", "--key", key, "--port", "24000", check=False)
+        service.kill()
+    assert done.returncode == 2
+    assert "listens on port 24004" in done.stderr
+
+
+def test_a_container_of_that_name_that_is_not_ours_is_never_touched(host: Host, alice_port: int) -> None:
+    assert alice_port
+    host.run(["lxc", "copy", "template", "henry"])
+    host.run(["lxc", "config", "unset", "henry", "user.labshell.template"])
+    try:
+        key = str(host.client.make_key("henry").with_suffix(".pub"))
+        done = host.admin("add-user", "henry", "--key", key, check=False)
+        assert done.returncode == 2
+        assert "not labshell's" in done.stderr
+        assert host.admin("remove-user", "henry", "--yes", check=False).returncode == 2
+        assert "henry" in host.run(["lxc", "list", "--format", "csv"]).stdout
+    finally:
+        host.run(["lxc", "delete", "henry"])
+
+
+def test_dry_run_shows_the_steps_and_changes_nothing(host: Host, alice_port: int) -> None:
+    assert alice_port
+    before = everything(host)
+    key = str(host.client.make_key("frank").with_suffix(".pub"))
+    assert "Cloning the template" in host.admin("add-user", "frank", "--key", key, "--dry-run").stdout
+    assert "Archiving the container" in host.admin("remove-user", "alice", "--dry-run").stdout
+    assert everything(host) == before
+
+
+def test_adding_a_user_again_is_harmless(host: Host, alice_port: int) -> None:
+    before = everything(host)
+    host.add_user("alice")
+    assert everything(host) == before
+    assert host.ssh_port("alice") == alice_port
+
+
+def test_adding_a_user_again_with_other_keys_changes_nothing(host: Host, alice_port: int) -> None:
+    assert alice_port
+    before = host.read("/etc/labshell/keys/alice")
+    other = str(host.client.make_key("not-alice").with_suffix(".pub"))
+    assert host.admin("add-user", "alice", "--key", other, check=False).returncode == 2
+    assert host.read("/etc/labshell/keys/alice") == before
+
+
+def test_a_clone_is_safe_and_a_machine_of_its_own(host: Host, alice_port: int, bob_port: int) -> None:
+    assert alice_port != bob_port
+    for name in ("alice", "bob"):
+        about = json.loads(host.run(["lxc", "query", f"/1.0/instances/{name}"]).stdout)
+        config, nic = about["expanded_config"], about["expanded_devices"]["eth0"]
+        assert config["security.privileged"] == "false"
+        assert config["security.nesting"] == "false"
+        assert config["security.idmap.isolated"] == "true"
+        assert config["security.devlxd"] == "false"
+        assert int(config["limits.processes"]) > 0
+        assert "boot.autostart" not in config
+        filters = ("mac_filtering", "ipv4_filtering", "ipv6_filtering", "port_isolation")
+        assert all(nic[f"security.{item}"] == "true" for item in filters)
+        assert not [key for key in config if key.startswith("raw.")]
+        assert container_run(host, name, "hostname; cat /etc/hostname") == f"{name}\n{name}\n"
+        assert container_run(host, name, "cut -d: -f2 /etc/shadow | grep -v '^[!*]' | wc -l").strip() == "0"
+        assert container_run(host, name, "ls /root/.ssh /root/.bash_history 2>/dev/null | wc -l").strip() == "0"
+        assert name in container_run(host, name, "getent passwd 1000")
+    for script in ("cat /etc/machine-id", "cat /etc/ssh/ssh_host_ed25519_key.pub", "cat /etc/ssh/ssh_host_ecdsa_key.pub"):
+        values = {container_run(host, name, script) for name in ("alice", "bob")}
+        assert len(values) == 2
+        assert all(len(value) > 30 for value in values)
+    maps = {container_run(host, name, "cat /proc/self/uid_map") for name in ("alice", "bob")}
+    assert len(maps) == 2
+
+
+def test_no_password_opens_a_container(host: Host, alice_port: int) -> None:
+    offered = host.client.run(
+        ["ssh", "-F", "none", "-p", str(alice_port), "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no",
+         "-o", f"UserKnownHostsFile={host.client.folder}/known_hosts", "-o", "PubkeyAuthentication=no", "-v",
+         f"alice@{host.client.gateway}", "true"], check=False,
+    ).stderr  # fmt: skip
+    assert "Permission denied (publickey)" in offered
+
+
+def test_the_host_account_opens_one_door_only(host: Host, alice_port: int) -> None:
+    assert alice_port
+    entry = host.run(["getent", "passwd", "alice"]).stdout.strip().split(":")
+    assert entry[5:] == ["/home/alice", "/opt/labshell/bin/labshell"]
+    assert host.run(["id", "-Gn", "alice"]).stdout == "labshell\n"
+    assert host.run(["getent", "shadow", "alice"]).stdout.split(":")[1] in ("*", "!", "!*")
+    assert host.run(["stat", "-c", "%U %a", "/home/alice"]).stdout == "root 755\n"
+    assert host.run(["find", "/home/alice", "-mindepth", "1"]).stdout == ""
+    assert "labshell" not in host.read("/etc/shells")
+    assert host.read("/etc/labshell/keys/alice").startswith("restrict,pty ssh-ed25519 ")
+    assert "alice" not in host.read("/etc/subuid")
+
+
+def test_a_uid_is_never_given_twice(host: Host) -> None:
+    uids = []
+    for _ in range(2):
+        host.add_user("ivan")
+        uids.append(int(host.run(["id", "-u", "ivan"]).stdout))
+        host.remove_user("ivan")
+    assert uids[0] < uids[1]
+
+
+def test_removing_a_user_frees_everything_and_rests_the_ports(host: Host, alice_port: int) -> None:
+    assert alice_port
+    before = everything(host)
+    host.add_user("judy")
+    port = host.ssh_port("judy")
+    uid = host.run(["id", "-u", "judy"]).stdout.strip()
+    with subprocess.Popen(
+        host.client.argv(host.client.ssh_argv("judy", tty=True)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT
+    ) as session:
+        wait_until(lambda: host.run(["pgrep", "-u", uid], check=False).stdout != "", 20)
+        done = host.admin("remove-user", "judy", "--yes", timeout=300)
+        session.wait(20)
+    assert everything(host) == before
+    assert host.run(["pgrep", "-u", uid], check=False).stdout == ""
+    archive = done.stdout.split("Archive: ")[1].strip()
+    assert "backup/container/rootfs/etc/hostname" in host.run(["tar", "-tzf", archive], timeout=120).stdout
+    host.run(["rm", archive])
+    assert str(port) in host.read("/var/lib/labshell/resting-ports.json")
+    host.add_user("karl")
+    assert host.ssh_port("karl") != port
+    host.remove_user("karl")
+
+
+def test_removing_somebody_unknown_is_refused(host: Host) -> None:
+    done = host.admin("remove-user", "nosuch", "--yes", check=False)
+    assert done.returncode == 2
+    assert "no user nosuch" in done.stderr
+    done = host.admin("remove-user", "alice", check=False)
+    assert done.returncode == 2
+    assert "--yes" in done.stderr
+
+
+def test_a_failing_step_is_named_and_everything_before_it_undone(host: Host, alice_port: int) -> None:
+    """A template whose init is gone clones well and cannot start."""
+    assert alice_port
+    host.run(["lxc", "copy", "template", "broken"])
+    host.run(["lxc", "file", "delete", "broken/sbin/init"])
+    before = everything(host)
+    try:
+        key = str(host.client.make_key("laura").with_suffix(".pub"))
+        done = host.admin("add-user", "laura", "--key", key, "--template", "broken", check=False)
+        assert done.returncode == 1
+        assert 'failed at the step "Starting the container"' in done.stderr
+        assert "has been undone" in done.stderr
+        assert everything(host) == before
+    finally:
+        host.run(["lxc", "delete", "--force", "broken"])
+
+
+@pytest.mark.parametrize("step", ["Making the account", "Cloning", "identity", "Starting the container", "Installing"])
+def test_a_daemon_killed_in_the_middle_leaves_what_a_second_run_completes(host: Host, alice_port: int, step: str) -> None:
+    assert alice_port
+    key = str(host.client.make_key("mary").with_suffix(".pub"))
+    with subprocess.Popen(
+        host.argv(["labshell-admin", "add-user", "mary", "--key", key]), stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+    ) as adding:
+        assert adding.stdout is not None
+        for line in adding.stdout:
+            if step in line:
+                break
+        host.stop_daemon("KILL")
+        assert adding.wait(20) == 75
+    host.start_daemon()
+    host.admin("add-user", "mary", "--key", key)
+    assert host.client.ssh("mary", "hostname", port=host.ssh_port("mary"), check=True).stdout == "mary\n"
+    host.remove_user("mary")
+    assert "mary" not in host.run(["lxc", "list", "--format", "csv"]).stdout
+
+
+def test_list_and_show_tell_everything_about_a_user(host: Host, alice_port: int, bob_port: int) -> None:
+    users = {user["user"]: user for user in json.loads(host.admin("list", "--json").stdout)}
+    assert users["alice"]["port"] == alice_port
+    assert users["bob"]["port"] == bob_port
+    assert users["bob"]["problem"] is None
+    assert "alice" in host.admin("list").stdout
+    about = json.loads(host.admin("show", "alice", "--json").stdout)
+    assert about["rule_is_live"] is True
+    assert len(about["keys"]) == 1
+    assert str(alice_port) in host.admin("show", "alice").stdout
+    assert host.admin("show", "nosuch", check=False).returncode == 2
+
+
+def test_limits_are_given_to_the_container(host: Host) -> None:
+    host.add_user("nina", "--cpu", "1", "--memory", "512MiB", "--processes", "300", "--port", "23450")
+    try:
+        assert host.ssh_port("nina") == 23450
+        assert container_run(host, "nina", "nproc") == "1\n"
+        assert "limits.memory: 512MiB" in host.run(["lxc", "config", "show", "nina"]).stdout
+        assert 'limits.processes: "300"' in host.run(["lxc", "config", "show", "nina"]).stdout
+    finally:
+        host.remove_user("nina")
+
+
+def test_only_root_may_administer(host: Host, alice_port: int) -> None:
+    assert alice_port
+    done = host.run(["setpriv", "--reuid", "alice", "--regid", "labshell", "--clear-groups", "labshell-admin", "list"], check=False)
+    assert done.returncode == 77
