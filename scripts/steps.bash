@@ -42,6 +42,10 @@ has_systemd() {
     [ -d /run/systemd/system ]
 }
 
+setting() { # NAME: a value from labshell.toml
+    /opt/labshell/venv/bin/python -Ic "from labshell.config import load; print(load().$1)"
+}
+
 start_by_hand() { # NAME COMMAND...: in the background, its pid in /run/labshell/NAME.pid, its output in a log
     local name=$1
     shift

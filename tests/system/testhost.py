@@ -212,14 +212,8 @@ class Host:
         wait_until(lambda: self.run(["test", "-d", f"/proc/{pid}"], check=False).returncode != 0, 10)
 
     def start_daemon(self) -> None:
-        self.run(
-            [
-                "bash",
-                "-c",
-                "setsid /opt/labshell/venv/bin/labshelld </dev/null >>/var/log/labshell/labshelld.log 2>&1 & "
-                "echo $! >/run/labshell/labshelld.pid",
-            ]
-        )
+        start = f". {TREE}/scripts/steps.bash; start_by_hand labshelld /opt/labshell/venv/bin/labshelld"
+        self.run(["bash", "-euo", "pipefail", "-c", start])
         wait_until(lambda: self.admin("list", check=False).returncode == 0, 20)
 
     def restart_daemon(self) -> None:
