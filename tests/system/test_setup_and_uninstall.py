@@ -115,12 +115,12 @@ def test_uninstall_can_leave_the_containers_and_whose_ports_were_whose(fresh: Ho
         "demo,RUNNING",
         "template,STOPPED",
     ]
-    fresh.script("quickstart", "--wheels", "/var/cache/labshell-test/wheels")
     assert fresh.ssh_port("demo") == port
 
 
 def test_uninstall_takes_everything_away_and_nothing_else(fresh: Host) -> None:
-    fresh.admin("list")
+    fresh.run(["lxc", "delete", "--force", "demo"])  # of an earlier demo
+    fresh.script("quickstart", "--wheels", "/var/cache/labshell-test/wheels")
     fresh.run(["lxc", "copy", "template", "foreign"])
     fresh.run(["lxc", "config", "set", "foreign", "user.labshell.template="])
     for _ in range(2):  # harmless twice
