@@ -101,29 +101,20 @@ def status_text(status: Mapping[str, Any], style: Style) -> str:
     return "".join(_row(label, text, style) + "\n" for label, text in rows)
 
 
-FILE_PROGRAMS = {
-    "sftp": "sftp -P {port} {user}@{host}",
-    "scp": "scp -P {port} FILE {user}@{host}:",
-    "rsync": "rsync -e 'ssh -p {port}' FILES {user}@{host}:",
-    "git": "git clone ssh://{user}@{host}:{port}/home/{user}/REPOSITORY",
-}
+SFTP_SERVERS = ("sftp-server", "internal-sftp")
+FILE_PROGRAMS = ("scp", "rsync", "git-upload-pack", "git-receive-pack", "git-upload-archive")
 
 
-def program_of(command: str) -> str:
-    """Which well-known client sent this command; "" for anything else."""
+def command_for_files(command: str) -> str | None:
+    """What to run in the container for a command that a file program's client sent; None for anything else."""
     words = command.split(None, 1)
-    name = words[0].rpartition("/")[2] if words else ""
-    if name in ("sftp-server", "internal-sftp"):
-        return "sftp"
-    return "git" if name.startswith("git-") else name if name in FILE_PROGRAMS else ""
+    if words[0].rpartition("/")[2] in SFTP_SERVERS:
+        return "exec /usr/lib/openssh/sftp-server"
+    return command if words[0] in FILE_PROGRAMS else None
 
 
 def refusal(command: str, user: str, host: str, port: int | None) -> str:
     """One sentence for a command that is no verb: where such a thing works, exact to the letter."""
-    program = program_of(command)
-    values = {"user": user, "host": host, "port": port or "PORT"}
-    if program:
-        return f"{program} reaches your container on your own port: {FILE_PROGRAMS[program].format_map(values)}"
-    word = plain(command.split()[0] if command.split() else command)[:40]
-    way = "ssh -p {port} {user}@{host} COMMAND".format_map(values)
-    return f"{word} is not a verb of labshell (help lists them); programs run in your container: {way}"
+    word = plain(command.split()[0])[:40]
+    ways = f"ssh {user}@{host} run {word}" + (f", or ssh -p {port} {user}@{host} {word}" if port else "")
+    return f"{word} is not a verb of labshell (help lists them); programs run in your container: {ways}"

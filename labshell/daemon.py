@@ -34,7 +34,7 @@ from labshell.gateway import Gateway
 from labshell.journal import start_logging
 from labshell.policy import Caller
 from labshell.ports import PortRegistry, listening_ports
-from labshell.service import AdminInterface, GatewayInterface, Service
+from labshell.service import AdminInterface, Call, GatewayInterface, Service
 
 log = logging.getLogger(__name__)
 REQUEST_SECONDS = 10
@@ -98,6 +98,22 @@ def requests(connection: socket.socket) -> Iterator[bytes]:
         yield message
 
 
+def _send(connection: socket.socket, reply: bytes, descriptors: list[int]) -> None:
+    sent = socket.send_fds(connection, [reply], descriptors) if descriptors else 0
+    connection.sendall(reply[sent:])
+
+
+def _has_hung_up(connection: socket.socket) -> bool:
+    """Whether the peer has closed its end; looks without waiting and without taking anything."""
+    connection.settimeout(0)  # with any other, recv would wait for it in spite of MSG_DONTWAIT
+    try:
+        return connection.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 class Server:
     """One socket and its service."""
 
@@ -135,13 +151,15 @@ class Server:
         """Send every reply. A verb that has begun goes on to its end, even if nobody reads any more."""
         began = time.monotonic()
         is_read = True
-        for reply in self._service.answer(message, caller):
+        call = Call(caller, is_gone=lambda: not is_read or _has_hung_up(connection))
+        for reply in self._service.answer(message, call):
             if is_read:
                 try:
                     connection.settimeout(SEND_SECONDS)
-                    connection.sendall(reply)
+                    _send(connection, reply, call.attached)
                 except OSError:
                     is_read = False
+            call.attached.clear()
         milliseconds = round((time.monotonic() - began) * 1000)
         log.info("request", extra={"uid": caller.uid, "user": caller.name, "ms": milliseconds, "read": is_read})
         if not is_read:

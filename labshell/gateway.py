@@ -23,6 +23,7 @@ from labshell.forwarding import Forwarding
 from labshell.guard import Guard
 from labshell.policy import Container
 from labshell.ports import PortRegistry
+from labshell.sessions import Session, connect, open_session
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -157,6 +158,27 @@ class Gateway:
         self.forward_user(user)
         return self.status(user, uid)
 
+    def enter(self, user: str, uid: int, wanted: policy.Program) -> Steps[Session]:
+        """A program inside the container, through the engine: works with its network and sshd broken."""
+        container = self.containers.owned(user, uid)
+        if container.state != "Running":
+            with self.locks.held(user):
+                container = self.containers.owned(user, uid)
+                yield from self._ensure_started(container)
+        return open_session(
+            self.config.engine_socket, self.config.paths.state, user, policy.command_inside(user, wanted),
+            terminal=wanted.terminal,
+        )  # fmt: skip
+
+    def proxy(self, user: str, uid: int) -> Steps[int]:
+        """A TCP connection to the container's SSH server, started first if it is stopped: a descriptor."""
+        with self.locks.held(user):
+            container = self.containers.owned(user, uid)
+            yield from self.ensure_running(container)
+        if not container.address:
+            raise LabshellError("Your container has no address; ask the administrator to look at it.")
+        return connect(container.address)
+
     # Steps others use ----------------------------------------------------------------------------------
 
     def ensure_running(self, container: Container) -> Steps[bool]:
@@ -164,6 +186,14 @@ class Gateway:
 
         The caller holds the user's lock, so a container that runs has been waited for.
         """
+        if not (yield from self._ensure_started(container)):
+            return False
+        yield Progress("Waiting for its SSH server")
+        self._wait_for_ssh(container)
+        return True
+
+    def _ensure_started(self, container: Container) -> Steps[bool]:
+        """Start or thaw; whether there was anything to do."""
         if container.state == "Running":
             return False
         if container.state not in ("Stopped", "Frozen"):
@@ -174,8 +204,6 @@ class Gateway:
                 yield Progress("Waiting to start: place {place} in the queue", {"place": str(place)})
             yield Progress("Starting your container")
             self.containers.start(container.name, self.config.start_timeout_seconds)
-            yield Progress("Waiting for its SSH server")
-            self._wait_for_ssh(container)
         return True
 
     def _wait_for_ssh(self, container: Container) -> None:

@@ -46,6 +46,7 @@ def _do(session: Session, line: str) -> bool:
         if request.verb.name == "quit":
             return False
         session.run(request)
+        session.exit_status = 0
     except LabshellError as error:
         session.terminal.complain(shown.plain(error))
     except Interrupted:

@@ -22,6 +22,7 @@ ADMIN = "org.labshell.Admin"
 LONGEST_REQUEST = 64 * 1024
 LONGEST_REPLY = 16 * 1024 * 1024
 DEEPEST_NESTING = 4
+MOST_DESCRIPTORS = 3
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -73,7 +74,8 @@ def _refuse(constant: str) -> None:
 def call(path: str, method: str, parameters: dict[str, Any], timeout_seconds: float) -> Iterator[dict[str, Any]]:
     """The replies' parameters, progress first; the daemon's errors are raised as ours.
 
-    `timeout_seconds` bounds the silence between two replies.
+    `timeout_seconds` bounds the silence between two replies. What a reply says is "attached" to it is there as
+    "descriptors", for the caller to close.
     """
     request = {"method": method, "parameters": parameters, "more": True}
     try:
@@ -93,22 +95,28 @@ def call(path: str, method: str, parameters: dict[str, Any], timeout_seconds: fl
         raise TryAgain("labshell's daemon is not running on this host; please tell the administrator.") from None
     except TimeoutError:
         raise TryAgain("labshell's daemon does not answer; try again in a moment.") from None
-    except (OSError, ValueError):
+    except (OSError, ValueError, IndexError):
         pass
     raise TryAgain("The connection to labshell's daemon was lost; try again in a moment.")
 
 
 def _replies(connection: socket.socket) -> Iterator[dict[str, Any]]:
-    pending = b""
+    pending, descriptors = b"", list[int]()
     while len(pending) <= LONGEST_REPLY:
-        message, end, pending = pending.partition(b"\0")
+        message, end, rest = pending.partition(b"\0")
         if end:
-            yield json.loads(message)
+            pending = rest
+            reply = json.loads(message)
+            parameters = reply.get("parameters") or {}
+            if parameters.get("attached"):
+                parameters["descriptors"] = [descriptors.pop(0) for _ in range(parameters["attached"])]
+            yield reply
             continue
-        received = connection.recv(65536)
+        received, attached, _, _ = socket.recv_fds(connection, 65536, MOST_DESCRIPTORS)
+        descriptors += attached
         if not received:
             return
-        pending = message + received
+        pending += received
 
 
 def _error(reply: dict[str, Any]) -> LabshellError:

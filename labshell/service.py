@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,15 @@ log = logging.getLogger(__name__)
 BASIC_TYPES = (bool, int, float, str)
 
 
+@dataclass
+class Call:
+    """One connection's side of a request: who calls, whether they have gone, what goes along with a reply."""
+
+    caller: Caller
+    is_gone: Callable[[], bool] = lambda: False
+    attached: list[int] = field(default_factory=list)
+
+
 class Service:
     """One socket's interface: turns request bytes into reply bytes."""
 
@@ -36,15 +47,16 @@ class Service:
         )
         self._varlink.interface(interface)(lambda: handler)
 
-    def answer(self, message: bytes, caller: Caller) -> Iterator[bytes]:
+    def answer(self, message: bytes, call: Call) -> Iterator[bytes]:
         """The replies to one request. Whatever goes wrong becomes one error reply."""
+        caller = call.caller
         method = None
         try:
             request = protocol.decode_request(message)
             method = request["method"]
             self._check(request)
             encoded = json.dumps(request).encode()
-            for reply in self._varlink.handle(encoded, _request=caller):
+            for reply in self._varlink.handle(encoded, _request=call):
                 if reply is not None:
                     yield reply + b"\0"
         except (ValueError, RecursionError) as error:
@@ -103,16 +115,21 @@ def _check_value(interface: Any, kind: Any, value: Any, path: str) -> None:
         raise varlink.InvalidParameter(path)
 
 
-def _answers(steps: Steps[Any], name: str, *, more: bool) -> Iterator[dict[str, Any]]:
-    """A verb's steps as replies: progress if the caller wants more than one, then the answer as `name`."""
+def _progress(steps: Steps[Any], *, more: bool) -> Generator[dict[str, Any], None, Any]:
+    """A verb's progress as replies, if the caller wants more than one; returns its answer."""
     while True:
         try:
             progress = next(steps)
         except StopIteration as stop:
-            yield {"_continues": False, name: stop.value}
-            return
+            return stop.value
         if more:
             yield {"_continues": True, "progress": progress._asdict()}
+
+
+def _answers(steps: Steps[Any], name: str, *, more: bool) -> Iterator[dict[str, Any]]:
+    """A verb's steps as replies: progress, then the answer as `name`."""
+    answer = yield from _progress(steps, more=more)
+    yield {"_continues": False, name: answer}
 
 
 def _at_once(answer: Callable[[], Any]) -> Steps[Any]:
@@ -127,30 +144,60 @@ class GatewayInterface:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    def Status(self, _more: bool = False, _request: Caller | None = None) -> Iterator[dict[str, Any]]:
-        caller = _researcher(_request)
+    def Status(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        caller = _researcher(_request).caller
         return self._reply(_at_once(lambda: self._gateway.status(caller.name, caller.uid)), _more)
 
-    def Start(self, _more: bool = False, _request: Caller | None = None) -> Iterator[dict[str, Any]]:
-        caller = _researcher(_request)
+    def Start(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        caller = _researcher(_request).caller
         return self._reply(self._gateway.start(caller.name, caller.uid), _more)
 
-    def Stop(self, force: bool, _more: bool = False, _request: Caller | None = None) -> Iterator[dict[str, Any]]:
-        caller = _researcher(_request)
+    def Stop(self, force: bool, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        caller = _researcher(_request).caller
         return self._reply(self._gateway.stop(caller.name, caller.uid, force=force), _more)
 
-    def Restart(self, force: bool, _more: bool = False, _request: Caller | None = None) -> Iterator[dict[str, Any]]:
-        caller = _researcher(_request)
+    def Restart(self, force: bool, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        caller = _researcher(_request).caller
         return self._reply(self._gateway.restart(caller.name, caller.uid, force=force), _more)
+
+    def Enter(
+        self,
+        command: str | None,
+        root: bool,
+        terminal: dict[str, Any] | None,
+        _more: bool = False,
+        _request: Call | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        call = _researcher(_request)
+        size = (terminal["type"], terminal["rows"], terminal["columns"]) if terminal else None
+        program = policy.checked_program(command, as_root=root, terminal=size)
+        session = yield from _progress(self._gateway.enter(call.caller.name, call.caller.uid, program), more=_more)
+        try:
+            call.attached.extend(session.descriptors)
+            yield {"_continues": True, "attached": len(session.descriptors)}
+            session.hand_over()
+            yield {"_continues": False, "exit_status": session.wait(call.is_gone)}
+        finally:
+            session.end()
+
+    def Proxy(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        call = _researcher(_request)
+        descriptor = yield from _progress(self._gateway.proxy(call.caller.name, call.caller.uid), more=_more)
+        try:
+            call.attached.append(descriptor)
+            yield {"_continues": False, "attached": 1}
+        finally:
+            os.close(descriptor)
 
     def _reply(self, steps: Steps[Any], more: bool) -> Iterator[dict[str, Any]]:
         return _answers(steps, "status", more=more)
 
 
-def _researcher(caller: Caller | None) -> Caller:
-    assert caller is not None  # noqa: S101 - Service.answer always passes it
-    policy.may_use_gateway(caller, GROUP)
-    return caller
+def _researcher(call: Call | None) -> Call:
+    """The call, if it is a researcher's."""
+    assert call is not None  # noqa: S101 - Service.answer always passes it
+    policy.may_use_gateway(call.caller, GROUP)
+    return call
 
 
 class AdminInterface:

@@ -18,7 +18,7 @@ from labshell.errors import LabshellError, TryAgain, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
 FORCED_COMMAND = "/opt/labshell/bin/labshell --ssh"  # what ForceCommand in the sshd drop-in says
@@ -102,13 +102,18 @@ class Session:
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
+        self.exit_status = 0
         self.user = pwd.getpwuid(os.getuid()).pw_name
 
     def run(self, request: verbs.Request) -> None:
         """Do one verb and print what it says."""
         name, as_json = request.verb.name, "json" in request.options
-        if name == "help":
-            self.terminal.say(verbs.help_text(request.topic))
+        if name in ("enter", "run"):
+            self.enter(request.rest, as_root="root" in request.options)
+        elif name == "proxy":
+            self.proxy()
+        elif name == "help":
+            self.terminal.say(verbs.help_text(request.rest))
         elif name == "version":
             self.terminal.say(json.dumps({"version": __version__}) + "\n" if as_json else f"labshell {__version__}\n")
         elif name != "quit":
@@ -137,11 +142,44 @@ class Session:
         """The daemon's answer to a method of its, with progress shown meanwhile."""
         seconds = ANSWER_SECONDS if method == "Status" else WORK_SECONDS
         status: Mapping[str, Any] = {}
+        for reply in self.replies(method, parameters, seconds):
+            status = reply.get("status") or status
+        return status
+
+    def replies(self, method: str, parameters: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
+        """The daemon's replies but for its progress, which is shown."""
         for reply in protocol.call(protocol.USER_SOCKET, f"{protocol.GATEWAY}.{method}", parameters, seconds):
             if reply.get("progress"):
                 self.terminal.progress(shown.sentence(reply["progress"]))
-            status = reply.get("status") or status
-        return status
+            else:
+                self.terminal.end_progress()
+                yield reply
+
+    def enter(self, command: str, *, as_root: bool = False) -> None:
+        """A program in the container on these streams; its exit status becomes ours."""
+        from labshell import streams
+
+        terminal = None
+        if os.isatty(0) and os.isatty(1):
+            rows, columns = streams.size_of_terminal()
+            terminal = {"type": os.environ.get("TERM", "dumb"), "rows": rows, "columns": columns}
+        elif not command:
+            raise UsageError("Without a terminal, enter needs a command; with one, say: ssh -t HOST enter")
+        parameters = {"command": command or None, "root": as_root, "terminal": terminal}
+        for reply in self.replies("Enter", parameters, WORK_SECONDS):
+            if reply.get("attached") == 1:
+                streams.relay_terminal(*reply["descriptors"])
+            elif reply.get("attached"):
+                streams.relay_streams(reply["descriptors"])
+            self.exit_status = reply.get("exit_status") or 0
+
+    def proxy(self) -> None:
+        """Standard input and output as a connection to the container's SSH server."""
+        from labshell import streams
+
+        for reply in self.replies("Proxy", {}, WORK_SECONDS):
+            if reply.get("attached"):
+                streams.relay_connection(*reply["descriptors"])
 
     def confirm(self, question: str) -> bool:
         self.terminal.say(f"{question} [y/N] ")
@@ -159,11 +197,14 @@ class Session:
 
     def command(self, command: str) -> None:
         """Run what was typed after `ssh HOST`."""
-        words = command.split()
-        name = words[0] if words else ""
-        if verbs.ALIASES.get(name, name) not in verbs.BY_NAME:
+        name = command.split()[0]
+        inside = card.command_for_files(command)
+        if inside is not None:
+            self.enter(inside)
+        elif verbs.ALIASES.get(name, name) in verbs.BY_NAME:
+            self.run(verbs.parse(command))
+        else:
             raise self.refuse(command)
-        self.run(verbs.parse(command))
 
     def login(self) -> None:
         """A login without a command: start, the card, and the menu where there is a terminal."""
@@ -193,7 +234,7 @@ def main() -> None:
             session.login()
         else:
             session.command(command)
-        status = 0
+        status = session.exit_status
     except LabshellError as error:
         terminal.complain(f"labshell: {shown.plain(error)}")
         status = error.status

@@ -1,0 +1,131 @@
+"""Programs inside a container for somebody who is logged in: the engine's exec, not its network or sshd.
+
+The engine's own client program runs as our child, on streams made here; the other ends go to the caller's login
+shell. The daemon copies no byte and accepts no descriptor, and a caller who goes away closes the streams.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import signal
+import socket
+import struct
+import subprocess
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+from labshell import files, policy
+from labshell.errors import LabshellError, TryAgain, UsageError
+
+CLIENTS = ("/usr/bin/lxc", "/snap/bin/lxc")
+END_SECONDS = 5.0
+LOOK_SECONDS = 0.5
+CONNECT_SECONDS = 5.0
+
+
+class Session:
+    """A running program inside a container, and the caller's ends of its streams.
+
+    One descriptor is a terminal; three are standard input, output and error.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], descriptors: list[int]) -> None:
+        self._process = process
+        self.descriptors = descriptors
+
+    def hand_over(self) -> None:
+        """Close our copies of the caller's ends, once they have been sent."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        self.descriptors = []
+
+    def wait(self, is_caller_gone: Callable[[], bool]) -> int:
+        """The program's exit status; if the caller goes away first, the program is ended."""
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return _status(self._process.wait(LOOK_SECONDS))
+            if is_caller_gone():
+                self.end()
+
+    def end(self) -> None:
+        """End the program: as a terminal that hangs up does, then without asking."""
+        self.hand_over()
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_SECONDS / 2)
+                return
+
+
+def _status(status: int) -> int:
+    return 128 - status if status < 0 else status
+
+
+def open_session(
+    engine_socket: str, state: Path, name: str, argv: list[str], *, terminal: tuple[str, int, int] | None
+) -> Session:
+    """Run `argv` inside the container `name` as root; `terminal` is its type, rows and columns, or None."""
+    client = next((path for path in CLIENTS if os.access(path, os.X_OK)), None)
+    if client is None:
+        raise LabshellError("The engine's client program lxc is not installed on the host.")
+    if not policy.NAME.fullmatch(name):
+        raise UsageError("{name} is not the name of a container.", name=repr(name)[:80])
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(state), "LXD_CONF": str(state / "lxc")}
+    if engine_socket:
+        environment["LXD_SOCKET"] = engine_socket
+    mode = "interactive" if terminal else "non-interactive"
+    command = [client, "exec", name, f"--mode={mode}"]
+    if terminal:
+        # The controlling terminal of a session of its own: so the size follows, and hanging up ends it.
+        command = ["/usr/bin/setsid", "--ctty", *command, f"--env=TERM={terminal[0]}"]
+    command += ["--", *argv]
+    _ensure_client_settings(state / "lxc")
+    ours, theirs = _terminal(*terminal[1:]) if terminal else _streams()
+    try:
+        streams = theirs * 3 if terminal else theirs
+        process = subprocess.Popen(
+            command, stdin=streams[0], stdout=streams[1], stderr=streams[2], env=environment, cwd="/",
+            start_new_session=not terminal,
+        )  # fmt: skip
+    except OSError as error:
+        for descriptor in ours:
+            os.close(descriptor)
+        raise LabshellError("The engine's client program could not be started.") from error
+    finally:
+        for descriptor in theirs:
+            os.close(descriptor)
+    return Session(process, ours)
+
+
+def _ensure_client_settings(folder: Path) -> None:
+    """The client program greets whoever runs it for the first time; an empty file of settings prevents that."""
+    files.ensure_folder(folder, 0o700)
+    if files.read(folder / "config.yml") is None:
+        files.write(folder / "config.yml", b"{}\n", 0o600)
+
+
+def _terminal(rows: int, columns: int) -> tuple[list[int], list[int]]:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+    return [ours], [theirs]
+
+
+def _streams() -> tuple[list[int], list[int]]:
+    """Pipes, so that either end sees when the other closes: ours and the program's, in the order 0, 1, 2."""
+    (read0, write0), (read1, write1), (read2, write2) = os.pipe(), os.pipe(), os.pipe()
+    return [write0, read1, read2], [read0, write1, write2]
+
+
+def connect(address: str, port: int = policy.SSH) -> int:
+    """A connected TCP socket to a container, as a descriptor for the caller."""
+    try:
+        connection = socket.create_connection((address, port), timeout=CONNECT_SECONDS)
+    except OSError as error:
+        raise TryAgain("The container's SSH server does not answer; try: enter") from error
+    connection.settimeout(None)
+    return connection.detach()

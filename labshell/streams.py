@@ -1,0 +1,149 @@
+"""The login shell's side of a program or a connection: bytes between the caller's streams and what the daemon sent.
+
+Loaded only by the verbs that need it. One thread, bounded buffers, half-closes passed on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+import termios
+import tty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CHUNK = 256 * 1024
+LONGEST_WAIT = 1.0  # between looks at whether an end has gone that select does not tell about
+
+
+class Pump:
+    """One direction: from a descriptor to another, a chunk at a time."""
+
+    def __init__(self, source: int, target: int, at_end: Callable[[int], None] | None = None) -> None:
+        """`at_end` tells the target that nothing more will come."""
+        self.source = source
+        self.target = target
+        self._at_end = at_end
+        self._pending = b""
+        self.is_open = True
+
+    @property
+    def wants_to_read(self) -> bool:
+        return self.is_open and not self._pending
+
+    @property
+    def wants_to_write(self) -> bool:
+        return self.is_open and bool(self._pending)
+
+    def read(self) -> None:
+        """Take a chunk; at the end of the source, close the target's direction."""
+        try:
+            self._pending = os.read(self.source, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._pending = b""
+        if not self._pending:
+            self.finish()
+
+    def write(self) -> None:
+        try:
+            self._pending = self._pending[os.write(self.target, self._pending) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.finish()
+
+    def finish(self) -> None:
+        if not self.is_open:
+            return
+        self.is_open = False
+        if self._at_end:
+            with contextlib.suppress(OSError):
+                self._at_end(self.target)
+
+
+def _shut_down(descriptor: int) -> None:
+    """Half-close a connection."""
+    with socket.socket(fileno=os.dup(descriptor)) as connection:
+        connection.shutdown(socket.SHUT_WR)
+
+
+def relay(pumps: list[Pump], until: list[Pump]) -> None:
+    """Move bytes until every pump of `until` has come to its end."""
+    for pump in pumps:
+        os.set_blocking(pump.target, False)
+    try:
+        while any(pump.is_open for pump in until):
+            readable = [pump.source for pump in pumps if pump.wants_to_read]
+            writable = [pump.target for pump in pumps if pump.wants_to_write]
+            ready, able, _ = select.select(readable, writable, [], LONGEST_WAIT)
+            for pump in pumps:
+                if pump.wants_to_read and pump.source in ready:
+                    pump.read()
+                if pump.wants_to_write and (pump.target in able or pump.source in ready):
+                    pump.write()
+    finally:
+        for pump in pumps:
+            with contextlib.suppress(OSError):
+                os.set_blocking(pump.target, True)
+
+
+def relay_connection(descriptor: int) -> None:
+    """Standard input and output become the connection, until the other side closes it."""
+    to_them, to_us = Pump(0, descriptor, _shut_down), Pump(descriptor, 1)
+    relay([to_them, to_us], until=[to_us])
+
+
+def relay_streams(descriptors: list[int]) -> None:
+    """Standard input, output and error become a program's, until it has closed both outputs."""
+    given, out, err = descriptors
+    outputs = [Pump(out, 1), Pump(err, 2)]
+    relay([Pump(0, given, os.close), *outputs], until=outputs)
+
+
+def relay_terminal(descriptor: int) -> None:
+    """This terminal becomes a program's: raw, and its size follows."""
+    with _raw_terminal(), _size_followed(descriptor):
+        output = Pump(descriptor, 1)
+        relay([Pump(0, descriptor), output], until=[output])
+
+
+def size_of_terminal() -> tuple[int, int]:
+    """Rows and columns of this terminal; a usual size if it does not say."""
+    try:
+        rows, columns, _, _ = struct.unpack("4H", fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8)))
+    except OSError:
+        return 24, 80
+    return rows or 24, columns or 80
+
+
+@contextlib.contextmanager
+def _raw_terminal() -> Iterator[None]:
+    before = termios.tcgetattr(0)
+    tty.setraw(0)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+@contextlib.contextmanager
+def _size_followed(descriptor: int) -> Iterator[None]:
+    def follow(*_: object) -> None:
+        rows, columns = size_of_terminal()
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+    before = signal.signal(signal.SIGWINCH, follow)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, before)
