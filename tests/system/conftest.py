@@ -34,6 +34,18 @@ def bob(host: Host) -> str:
     return "bob"
 
 
+@pytest.fixture(scope="session")
+def alice_port(host: Host, alice: str) -> int:
+    """Alice's SSH port on the gateway."""
+    return host.ssh_port(alice)
+
+
+@pytest.fixture(scope="session")
+def bob_port(host: Host, bob: str) -> int:
+    """Bob's SSH port on the gateway."""
+    return host.ssh_port(bob)
+
+
 @pytest.fixture
 def guest(host: Host) -> Iterator[str]:
     """A researcher for one test, who may be broken in any way."""
