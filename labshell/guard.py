@@ -9,6 +9,7 @@ where Docker or ufw have set its FORWARD policy to DROP.
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 from collections.abc import Collection
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any
 
 from labshell.errors import LabshellError
 
+log = logging.getLogger(__name__)
 PROGRAM_SECONDS = 15
+BRIDGE_NETFILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 TABLE = "labshell"
 CHAIN = "LABSHELL-FORWARD"
 
@@ -64,6 +67,7 @@ class Guard:
         self._rules = rules(bridge, closed_networks, closed=closed)
         self._chains = {"loopback", "input", "forward"} if closed else {"loopback"}
         self._loaded = False
+        self._has_warned = False
 
     def ensure(self) -> bool:
         """Make the table what it should be and open what it makes safe to open; True if it was not so."""
@@ -72,6 +76,7 @@ class Guard:
             _run(["nft", "-f", "-"], self._rules)
             self._loaded = True
         self._allow_loopback()
+        self._route_between_containers()
         return self._accept_beside_drop() or changed
 
     def remove(self) -> None:
@@ -93,14 +98,25 @@ class Guard:
         """Let `ssh -p PORT localhost` on the host reach the container: safe behind the loopback chain."""
         self._set_route_localnet("1")
 
+    def _route_between_containers(self) -> None:
+        """Let a container reach forwarded ports on the gateway, another's or its own.
+
+        With br_netfilter on, the kernel turns such a packet round inside the bridge, where port isolation drops
+        it. The switch is for all bridges of the host, so it is left alone where there are others, which may
+        need it (Docker, Kubernetes).
+        """
+        others = [path for path in Path("/sys/class/net").glob("*/bridge") if path.parent.name != self._bridge]
+        if BRIDGE_NETFILTER.exists() and BRIDGE_NETFILTER.read_text().strip() != "0":
+            if not others:
+                _set(BRIDGE_NETFILTER, "0")
+            elif not self._has_warned:
+                self._has_warned = True
+                log.warning(
+                    "containers cannot reach forwarded ports of this host: net.bridge.bridge-nf-call-iptables is 1"
+                )
+
     def _set_route_localnet(self, value: str) -> None:
-        setting = Path(f"/proc/sys/net/ipv4/conf/{self._bridge}/route_localnet")
-        try:
-            if setting.read_text().strip() != value:
-                setting.write_text(value)
-        except OSError as error:
-            if setting.exists():
-                raise LabshellError("{path} cannot be changed: {why}.", path=setting, why=error.strerror) from error
+        _set(Path(f"/proc/sys/net/ipv4/conf/{self._bridge}/route_localnet"), value)
 
     def _other_forward_policy(self) -> str | None:
         """The policy of FORWARD in the nftables variant of iptables; None if there is no such chain."""
@@ -126,6 +142,16 @@ COMMIT
 """
         _run(["iptables-nft-restore", "--noflush", "-w"], restore)
         return True
+
+
+def _set(setting: Path, value: str) -> None:
+    """Make a kernel setting what it should be; one that is not there is nobody's."""
+    try:
+        if setting.read_text().strip() != value:
+            setting.write_text(value)
+    except OSError as error:
+        if setting.exists():
+            raise LabshellError("{path} cannot be changed: {why}.", path=setting, why=error.strerror) from error
 
 
 def _run(argv: list[str], text: str = "", *, may_fail: bool = False) -> str | None:

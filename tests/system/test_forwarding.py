@@ -34,7 +34,7 @@ while True:
     print(peer[0], flush=True)
 """
 # Runs in a container, which has no Python: bash can connect too.
-BASH_BANNER = "exec 3<>/dev/tcp/$0/$1 && head -c 64 <&3 | head -1"
+BASH_BANNER = 'exec 3<>/dev/tcp/$0/$1 && read -r -t 3 line <&3; echo "$line"'
 
 
 def banner_from(place: Host | Client, address: str, port: int) -> str:
@@ -80,7 +80,9 @@ def test_the_container_sees_the_clients_own_address(host: Host, alice_port: int)
 
 
 @pytest.mark.usefixtures("greeter")
-def test_an_outgoing_connection_to_the_same_port_elsewhere_is_not_captured(host: Host, alice_port: int, bob_port: int) -> None:
+def test_an_outgoing_connection_to_the_same_port_elsewhere_is_not_captured(
+    host: Host, alice_port: int, bob_port: int
+) -> None:
     assert bob_port != alice_port
     assert banner_from_container(host, "bob", host.other.address, alice_port) == "greeter"
 
@@ -98,7 +100,9 @@ def test_a_container_reaches_its_own_port_on_the_gateway(host: Host, alice_port:
 
 
 @pytest.mark.parametrize("address", ["198.18.0.1", "198.18.1.1", "127.0.0.1"])
-def test_the_gateway_itself_reaches_the_users_port_on_its_own_addresses(host: Host, alice_port: int, address: str) -> None:
+def test_the_gateway_itself_reaches_the_users_port_on_its_own_addresses(
+    host: Host, alice_port: int, address: str
+) -> None:
     assert banner_from(host, address, alice_port).startswith("SSH-2.0-")
 
 
@@ -129,7 +133,9 @@ def test_a_rule_in_our_chain_that_nobody_wants_is_removed(host: Host, alice_port
     stray = ["-p", "tcp", "--dport", "29999", "-j", "DNAT", "--to-destination", "10.83.0.250:22"]
     host.run(["iptables-legacy", "-t", "nat", "-A", "LABSHELL", *stray])
     double = ["-p", "tcp", "--dport", str(alice_port), "-m", "comment", "--comment", "labshell:alice"]
-    host.run(["iptables-legacy", "-t", "nat", "-A", "LABSHELL", *double, "-j", "DNAT", "--to-destination", "10.83.0.9:22"])
+    host.run(
+        ["iptables-legacy", "-t", "nat", "-A", "LABSHELL", *double, "-j", "DNAT", "--to-destination", "10.83.0.9:22"]
+    )
     host.admin("reconcile")
     rules = host.run(["iptables-legacy", "-t", "nat", "-S", "LABSHELL"]).stdout
     assert "29999" not in rules
@@ -178,16 +184,21 @@ for turn in range(25):
     forwarding.apply_user(name, [Forward(25000 + number * 100 + turn, name, "10.83.0.200")])
 """
     writers = [
-        subprocess.Popen(host.argv(["/opt/labshell/venv/bin/python", "-Ic", script, str(number)])) for number in range(4)
+        subprocess.Popen(host.argv(["/opt/labshell/venv/bin/python", "-Ic", script, str(number)]))
+        for number in range(4)
     ]
     for turn in range(25):
-        host.run(["iptables-legacy", "-w", "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", str(26000 + turn)])
+        host.run(
+            ["iptables-legacy", "-w", "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", str(26000 + turn)]
+        )
     assert [writer.wait(60) for writer in writers] == [0] * 4
     rules = host.run(["iptables-legacy", "-t", "nat", "-S"]).stdout
     assert len(re.findall(r"-A LABSHELL .*labshell:race", rules)) >= 100 - rules.count("never")
     assert len(re.findall(r"-A PREROUTING .*--dport 260\d\d", rules)) == 25
     for turn in range(25):
-        host.run(["iptables-legacy", "-w", "-t", "nat", "-D", "PREROUTING", "-p", "tcp", "--dport", str(26000 + turn)])
+        host.run(
+            ["iptables-legacy", "-w", "-t", "nat", "-D", "PREROUTING", "-p", "tcp", "--dport", str(26000 + turn)]
+        )
     host.admin("reconcile")
     assert "race" not in host.run(["iptables-legacy", "-t", "nat", "-S"]).stdout
     assert banner_from(host.client, host.client.gateway, alice_port).startswith("SSH-2.0-")
@@ -203,7 +214,9 @@ def test_a_container_reaches_no_service_of_the_host(host: Host, alice_port: int)
     assert banner_from(host.client, host.client.gateway, 22).startswith("SSH-2.0-")
 
 
-def test_a_container_reaches_another_only_through_its_forwarded_port(host: Host, alice_port: int, bob_port: int) -> None:
+def test_a_container_reaches_another_only_through_its_forwarded_port(
+    host: Host, alice_port: int, bob_port: int
+) -> None:
     assert bob_port
     address = json.loads(host.admin("show", "alice", "--json").stdout)["address"]
     assert banner_from_container(host, "bob", address, 22) == ""

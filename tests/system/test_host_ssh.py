@@ -26,7 +26,9 @@ def warden(host: Host) -> Iterator[str]:
     """An administrator's account: an ordinary shell, not in group labshell."""
     public_key = host.client.make_key("warden").with_suffix(".pub").read_text()
     host.run(["useradd", "--create-home", "--shell", "/bin/bash", "--password", "*", "warden"])
-    install = "install -d -o warden -m 700 ~warden/.ssh && install -o warden -m 600 /dev/stdin ~warden/.ssh/authorized_keys"
+    install = (
+        "install -d -o warden -m 700 ~warden/.ssh && install -o warden -m 600 /dev/stdin ~warden/.ssh/authorized_keys"
+    )
     host.run(["bash", "-c", install], input=public_key)
     yield "warden"
     host.run(["userdel", "--remove", "warden"], check=False)
@@ -175,7 +177,10 @@ def planted(host: Host, user: str, content: dict[str, str]) -> Iterator[None]:
 
 
 def test_a_researchers_home_is_empty_and_roots(host: Host, alice: str) -> None:
-    assert host.run(["stat", "-c", "%U:%G %a", "/home", f"/home/{alice}"]).stdout.split("\n")[:2] == ["root:root 755"] * 2
+    assert (
+        host.run(["stat", "-c", "%U:%G %a", "/home", f"/home/{alice}"]).stdout.split("\n")[:2]
+        == ["root:root 755"] * 2
+    )
     assert host.run(["ls", "-A", f"/home/{alice}"]).stdout == ""
 
 
@@ -201,10 +206,16 @@ def test_the_rc_file_of_an_administrator_still_runs(host: Host, warden: str) -> 
         # planted by root, but readable, which is what sshd asks for
         host.run(["chown", "-R", "warden", "/home/warden/.ssh"])
         public_key = host.client.make_key("warden").with_suffix(".pub").read_text()
-        host.run(["install", "-o", "warden", "-m", "600", "/dev/stdin", "/home/warden/.ssh/authorized_keys"], input=public_key)
+        host.run(
+            ["install", "-o", "warden", "-m", "600", "/dev/stdin", "/home/warden/.ssh/authorized_keys"],
+            input=public_key,
+        )
         host.client.ssh(warden, "true", check=True)
         assert host.exists("/home/warden/rc-ran")
-    host.run(["install", "-D", "-o", "warden", "-m", "600", "/dev/stdin", "/home/warden/.ssh/authorized_keys"], input=public_key)
+    host.run(
+        ["install", "-D", "-o", "warden", "-m", "600", "/dev/stdin", "/home/warden/.ssh/authorized_keys"],
+        input=public_key,
+    )
     host.run(["chown", "warden", "/home/warden/.ssh"])
 
 
@@ -215,7 +226,9 @@ def test_a_client_sends_no_variable_but_the_language(host: Host, alice: str, nam
     assert (done.returncode, done.stderr) == (plain.returncode, plain.stderr)
 
 
-@pytest.mark.parametrize("command", ["/bin/sh", "bash -i", "sh -c id", "$(id)", "`id`", "status; id", "status | id", "x\nid"])
+@pytest.mark.parametrize(
+    "command", ["/bin/sh", "bash -i", "sh -c id", "$(id)", "`id`", "status; id", "status | id", "x\nid"]
+)
 def test_no_program_of_the_host_runs(host: Host, alice: str, command: str) -> None:
     done = host.client.ssh(alice, command)
     assert done.returncode != 0
@@ -227,4 +240,9 @@ def test_an_administrator_is_not_affected(host: Host, warden: str) -> None:
     assert done.stdout.splitlines()[0] == "warden"
     sent: Sequence[str] = ["-o", "SetEnv=LC_EVIL=arrives"]
     assert host.client.ssh(warden, "echo $LC_EVIL", options=sent).stdout == "arrives\n"
-    assert host.client.ssh(warden, tty=True, input="echo in a shell of $USER; exit\n").stdout.count("in a shell of warden") == 1
+    assert (
+        host.client.ssh(warden, tty=True, input="echo in a shell of $USER; exit\n").stdout.count(
+            "in a shell of warden"
+        )
+        == 1
+    )

@@ -45,7 +45,9 @@ def test_a_researcher_hears_about_their_own_container_only(host: Host, alice_por
 @pytest.mark.parametrize("field", ["user", "uid", "name", "container", "owner"])
 def test_a_request_that_names_somebody_is_refused(host: Host, alice_port: int, field: str) -> None:
     assert alice_port
-    assert json.loads(talk(host, "bob", call("Status", **{field: "alice"})).rstrip("\0"))["error"].endswith("InvalidParameter")
+    assert json.loads(talk(host, "bob", call("Status", **{field: "alice"})).rstrip("\0"))["error"].endswith(
+        "InvalidParameter"
+    )
 
 
 def test_the_administrators_socket_is_closed_to_researchers(host: Host, alice_port: int) -> None:
@@ -57,7 +59,9 @@ def test_the_administrators_socket_is_closed_to_researchers(host: Host, alice_po
     assert host.run(["stat", "-c", "%U:%G %a", USERS]).stdout == "root:labshell 660\n"
 
 
-@pytest.mark.parametrize(("user", "group"), [("nobody", "labshell"), ("root", "root"), ("100000", "labshell"), ("www-data", "labshell")])
+@pytest.mark.parametrize(
+    ("user", "group"), [("nobody", "labshell"), ("root", "root"), ("100000", "labshell"), ("www-data", "labshell")]
+)
 def test_whoever_is_not_a_researcher_is_refused(host: Host, user: str, group: str) -> None:
     reply = talk(host, user, call("Status"), group=group)
     assert json.loads(reply.rstrip("\0"))["error"].endswith("NotAllowed")

@@ -68,7 +68,9 @@ def test_a_bad_key_gets_one_sentence_and_changes_nothing(host: Host, alice_port:
     host.run(["rm", "/tmp/labshell-test.pub"])
 
 
-def test_a_bad_template_or_port_gets_one_sentence_and_changes_nothing(host: Host, alice_port: int, bob_port: int) -> None:
+def test_a_bad_template_or_port_gets_one_sentence_and_changes_nothing(
+    host: Host, alice_port: int, bob_port: int
+) -> None:
     key = str(host.client.make_key("frank").with_suffix(".pub"))
     before = everything(host)
     for options, word in (
@@ -104,7 +106,9 @@ def test_a_running_template_is_refused(host: Host, alice_port: int) -> None:
 
 def test_a_port_that_something_listens_on_is_refused(host: Host, alice_port: int) -> None:
     assert alice_port
-    code = "import socket, time; s = socket.create_server(('127.0.0.1', 24004)); print('on', flush=True); time.sleep(60)"
+    code = (
+        "import socket, time; s = socket.create_server(('127.0.0.1', 24004)); print('on', flush=True); time.sleep(60)"
+    )
     key = str(host.client.make_key("frank").with_suffix(".pub"))
     with subprocess.Popen(host.argv(["/usr/bin/python3", "-c", code]), stdout=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
@@ -172,7 +176,11 @@ def test_a_clone_is_safe_and_a_machine_of_its_own(host: Host, alice_port: int, b
         assert container_run(host, name, "cut -d: -f2 /etc/shadow | grep -v '^[!*]' | wc -l").strip() == "0"
         assert container_run(host, name, "ls /root/.ssh /root/.bash_history 2>/dev/null | wc -l").strip() == "0"
         assert name in container_run(host, name, "getent passwd 1000")
-    for script in ("cat /etc/machine-id", "cat /etc/ssh/ssh_host_ed25519_key.pub", "cat /etc/ssh/ssh_host_ecdsa_key.pub"):
+    for script in (
+        "cat /etc/machine-id",
+        "cat /etc/ssh/ssh_host_ed25519_key.pub",
+        "cat /etc/ssh/ssh_host_ecdsa_key.pub",
+    ):
         values = {container_run(host, name, script) for name in ("alice", "bob")}
         assert len(values) == 2
         assert all(len(value) > 30 for value in values)
@@ -218,7 +226,10 @@ def test_removing_a_user_frees_everything_and_rests_the_ports(host: Host, alice_
     port = host.ssh_port("judy")
     uid = host.run(["id", "-u", "judy"]).stdout.strip()
     with subprocess.Popen(
-        host.client.argv(host.client.ssh_argv("judy", tty=True)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT
+        host.client.argv(host.client.ssh_argv("judy", tty=True)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=ENVIRONMENT,
     ) as session:
         wait_until(lambda: host.run(["pgrep", "-u", uid], check=False).stdout != "", 20)
         done = host.admin("remove-user", "judy", "--yes", timeout=300)
@@ -260,12 +271,19 @@ def test_a_failing_step_is_named_and_everything_before_it_undone(host: Host, ali
         host.run(["lxc", "delete", "--force", "broken"])
 
 
-@pytest.mark.parametrize("step", ["Making the account", "Cloning", "identity", "Starting the container", "Installing"])
-def test_a_daemon_killed_in_the_middle_leaves_what_a_second_run_completes(host: Host, alice_port: int, step: str) -> None:
+@pytest.mark.parametrize(
+    "step", ["Making the account", "Cloning", "identity", "Starting the container", "Installing"]
+)
+def test_a_daemon_killed_in_the_middle_leaves_what_a_second_run_completes(
+    host: Host, alice_port: int, step: str
+) -> None:
     assert alice_port
     key = str(host.client.make_key("mary").with_suffix(".pub"))
     with subprocess.Popen(
-        host.argv(["labshell-admin", "add-user", "mary", "--key", key]), stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+        host.argv(["labshell-admin", "add-user", "mary", "--key", key]),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
     ) as adding:
         assert adding.stdout is not None
         for line in adding.stdout:
@@ -306,5 +324,8 @@ def test_limits_are_given_to_the_container(host: Host) -> None:
 
 def test_only_root_may_administer(host: Host, alice_port: int) -> None:
     assert alice_port
-    done = host.run(["setpriv", "--reuid", "alice", "--regid", "labshell", "--clear-groups", "labshell-admin", "list"], check=False)
+    done = host.run(
+        ["setpriv", "--reuid", "alice", "--regid", "labshell", "--clear-groups", "labshell-admin", "list"],
+        check=False,
+    )
     assert done.returncode == 77

@@ -8,6 +8,7 @@ Client machines are further network namespaces, joined by veth pairs, in 198.18.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 TREE = Path(__file__).resolve().parents[2]
 CACHE = Path("/var/cache/labshell-test")
@@ -227,10 +229,11 @@ def running_host() -> Iterator[Host]:
     with contextlib.ExitStack() as cleanup:
         state = Path(tempfile.mkdtemp(prefix="labshell-test-", dir="/var/tmp"))
         cleanup.callback(_remove_tree, state)
-        for mount_point in MOUNT_POINTS:
-            _ensure_mount_point(Path(mount_point), cleanup)
+        _ensure_mount_points(cleanup)
         init = [str(Path(__file__).with_name("testhost-init")), str(state)]
-        process = _start(["unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", *init], cleanup)
+        process = _start(
+            ["unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", *init], cleanup
+        )
         assert process.stdout is not None
         word, _, pid = process.stdout.readline().partition(" ")
         assert word == "ready", f"the test host did not start: {word}{pid}"
@@ -308,15 +311,23 @@ def _join_client(host: Host, name: str, network: str, cleanup: contextlib.ExitSt
     return client
 
 
-def _ensure_mount_point(path: Path, cleanup: contextlib.ExitStack) -> None:
-    if not path.exists():
+def _ensure_mount_points(cleanup: contextlib.ExitStack) -> None:
+    """Folders that the machine may not have, gone again with the last test host: removing one ends every mount on it."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    mark = cleanup.enter_context((CACHE / "in-use").open("w"))
+    fcntl.flock(mark, fcntl.LOCK_SH)
+    made = [path for path in map(Path, MOUNT_POINTS) if not path.exists()]
+    for path in made:
         path.mkdir(parents=True)
-        cleanup.callback(_remove_empty, path)
+    cleanup.callback(_remove_unused, mark, made)
 
 
-def _remove_empty(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.rmdir()
+def _remove_unused(mark: IO[str], folders: list[Path]) -> None:
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _remove_tree(path: Path) -> None:

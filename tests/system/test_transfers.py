@@ -1,0 +1,188 @@
+"""Programs and files at the host's port 22: inside the container, byte for byte, and never on the host."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pexpect
+import pytest
+from testhost import ENVIRONMENT, Completed, Host, wait_until
+
+pytestmark = pytest.mark.root
+
+ODD_NAMES = ["plain", "with space", "quote'quote", 'double"quote', "dollar$HOME", "semi;id", "new\nline", "-dash", "ümläut", "*"]
+
+
+def settings(host: Host, name: str = "alice") -> list[str]:
+    """The client's options, as every OpenSSH program takes them."""
+    argv = host.client.ssh_argv(name)
+    return ["-F", "none", *argv[argv.index("-o") : -1]]
+
+
+def address(host: Host, name: str = "alice") -> str:
+    return f"{name}@{host.client.gateway}"
+
+
+def client(host: Host, argv: list[str], **options: object) -> Completed:
+    return host.client.run(argv, env=ENVIRONMENT, timeout=180, **options)  # type: ignore[arg-type]
+
+
+def tree(folder: Path, count: int) -> Path:
+    """A folder with files of odd names, one large file, and `count` small ones."""
+    (folder / "sub").mkdir(parents=True)
+    for name in ODD_NAMES:
+        (folder / name).write_bytes(os.urandom(1000))
+    (folder / "large").write_bytes(os.urandom(5 << 20))
+    for number in range(count):
+        (folder / "sub" / f"{number:05}").write_bytes(str(number).encode())
+    return folder
+
+
+def digest(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_run_gives_streams_and_exit_status_byte_for_byte(host: Host, alice_port: int) -> None:
+    assert alice_port
+    argv = host.client.argv(host.client.ssh_argv("alice", "run", "cat; printf 'to\\0err\\377' >&2; exit 7"))
+    payload = os.urandom(3 << 20)
+    done = subprocess.run(argv, input=payload, capture_output=True, env=ENVIRONMENT, timeout=60, check=False)
+    assert done.stdout == payload
+    assert done.stderr == b"to\0err\xff"
+    assert done.returncode == 7
+
+
+def test_run_is_the_user_and_with_root_is_root_and_always_inside(host: Host, alice_port: int) -> None:
+    assert alice_port
+    assert host.client.ssh("alice", "run id -un; hostname; pwd", check=True).stdout == "alice\nalice\n/home/alice\n"
+    assert host.client.ssh("alice", "run --root id -un; hostname", check=True).stdout == "root\nalice\n"
+
+
+def test_run_starts_a_stopped_container(host: Host, alice_port: int) -> None:
+    assert alice_port
+    host.client.ssh("alice", "stop", check=True)
+    assert host.client.ssh("alice", "run hostname", check=True).stdout == "alice\n"
+
+
+def test_enter_and_run_work_with_the_containers_network_and_sshd_broken(host: Host, guest: str) -> None:
+    host.client.ssh(guest, "run --root systemctl disable --now ssh; ip link set eth0 down", check=True)
+    assert host.client.ssh(guest, "run hostname", check=True).stdout == f"{guest}\n"
+
+
+def test_sftp_scp_and_rsync_carry_a_tree_there_and_back(host: Host, alice_port: int, tmp_path: Path) -> None:
+    assert alice_port
+    sent = tree(tmp_path / "sent", 200)
+    ssh = shlex.join(["ssh", *settings(host)])
+    for number, (there, back) in enumerate([
+        (["scp", *settings(host), "-qr", str(sent), f"{address(host)}:tree0"],
+         ["scp", *settings(host), "-qr", f"{address(host)}:tree0", str(tmp_path / "back0")]),
+        (["scp", "-O", *settings(host), "-qr", str(sent), f"{address(host)}:tree1"],
+         ["scp", "-O", *settings(host), "-qr", f"{address(host)}:tree1", str(tmp_path / "back1")]),
+        (["rsync", "-a", "-e", ssh, f"{sent}/", f"{address(host)}:tree2"],
+         ["rsync", "-a", "-e", ssh, f"{address(host)}:tree2/", str(tmp_path / "back2")]),
+    ]):  # fmt: skip
+        client(host, there)
+        client(host, back)
+        assert digest(tmp_path / f"back{number}") == digest(sent), there[0]
+    host.client.ssh("alice", "run rm -r tree0 tree1 tree2", check=True)
+    assert host.run(["find", "/home/alice", "/tmp", "-user", "alice"]).stdout == ""
+
+
+def test_ten_thousand_small_files_arrive_by_rsync(host: Host, alice_port: int, tmp_path: Path) -> None:
+    assert alice_port
+    sent = tree(tmp_path / "sent", 10_000)
+    ssh = shlex.join(["ssh", *settings(host)])
+    client(host, ["rsync", "-a", "-e", ssh, f"{sent}/", f"{address(host)}:many"])
+    assert host.client.ssh("alice", "run find many -type f | wc -l", check=True).stdout.strip() in ("10011", "10012")
+    client(host, ["rsync", "-a", "-e", ssh, f"{address(host)}:many/", str(tmp_path / "back")])
+    assert digest(tmp_path / "back") == digest(sent)
+    host.client.ssh("alice", "run rm -r many", check=True)
+
+
+def test_sftp_gives_the_containers_files_and_not_the_hosts(host: Host, alice_port: int, tmp_path: Path) -> None:
+    assert alice_port
+    target = tmp_path / "hostname"
+    client(host, ["sftp", *settings(host), "-q", f"{address(host)}:/etc/hostname", str(target)])
+    assert target.read_text() == "alice\n"
+
+
+def test_proxy_carries_ssh_scp_and_port_forwards_to_the_container(host: Host, alice_port: int, tmp_path: Path) -> None:
+    """Where a campus firewall opens port 22 alone: host forwarding is off, the container's own is not."""
+    assert alice_port
+    host.client.ssh("alice", "stop", check=True)
+    outer = shlex.join(["ssh", *settings(host), address(host), "proxy"]).replace("%", "%%")
+    inner = [*settings(host), "-o", f"ProxyCommand={outer}", "-o", "HostKeyAlias=alice-inside"]
+    assert client(host, ["ssh", *inner, "alice@inside", "hostname"]).stdout == "alice\n"
+    sent = tmp_path / "sent"
+    sent.write_bytes(os.urandom(20 << 20))
+    client(host, ["scp", *inner, "-q", str(sent), "alice@inside:proxied"])
+    client(host, ["scp", *inner, "-q", "alice@inside:proxied", str(tmp_path / "back")])
+    assert (tmp_path / "back").read_bytes() == sent.read_bytes()
+    with host.client.popen(["ssh", *inner, "-N", "-L", "7022:127.0.0.1:22", "alice@inside"], stdin=subprocess.DEVNULL) as tunnel:
+        wait_until(lambda: "SSH-2.0" in client(host, ["bash", "-c", "head -1 < /dev/tcp/127.0.0.1/7022"], check=False).stdout, 20)
+        tunnel.kill()
+
+
+def test_proxy_passes_a_half_close_on(host: Host, alice_port: int) -> None:
+    assert alice_port
+    done = host.client.ssh("alice", "proxy", input="not ssh\n")
+    assert done.stdout.startswith("SSH-2.0-")
+    assert done.returncode == 0
+
+
+def test_enter_is_a_real_terminal_whose_size_follows(host: Host, alice_port: int) -> None:
+    assert alice_port
+    argv = host.client.argv(host.client.ssh_argv("alice", "enter", tty=True))
+    child = pexpect.spawn(argv[0], argv[1:], env=ENVIRONMENT, encoding="utf-8", timeout=30, dimensions=(33, 101))
+    child.expect_exact("alice@alice:")
+    child.sendline("stty size; tty")
+    child.expect_exact("33 101")
+    child.setwinsize(44, 122)
+    child.sendline("sleep 1; stty size")
+    child.expect_exact("44 122")
+    child.sendline("sleep 100")
+    child.send("\x03")
+    child.sendline("echo still-$((40 + 2))")
+    child.expect_exact("still-42")
+    child.sendline("exit 5")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 5
+
+
+def test_full_screen_programs_work_in_enter(host: Host, alice_port: int) -> None:
+    assert alice_port
+    argv = host.client.argv(host.client.ssh_argv("alice", "enter", "less", "/etc/passwd", tty=True))
+    child = pexpect.spawn(argv[0], argv[1:], env=ENVIRONMENT, encoding="utf-8", timeout=30, dimensions=(10, 80))
+    child.expect_exact("root:x:0:0")
+    child.send("G")
+    child.expect_exact("alice:x:1000")
+    child.send("q")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+@pytest.mark.parametrize("tty", [True, False])
+def test_a_dropped_connection_leaves_nothing_on_the_host_or_inside(host: Host, alice_port: int, *, tty: bool) -> None:
+    assert alice_port
+    argv = host.client.ssh_argv("alice", "enter", "sleep 4321", tty=tty)
+    with host.client.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as session:
+        wait_until(lambda: host.run(["pgrep", "-f", "^sleep 4321"], check=False).stdout != "", 20)
+        session.kill()
+    wait_until(lambda: host.run(["pgrep", "-f", "4321"], check=False).stdout == "", 20)
+
+
+def test_git_reaches_a_repository_in_the_container(host: Host, alice_port: int, tmp_path: Path) -> None:
+    assert alice_port
+    if host.client.ssh("alice", "run command -v git").returncode != 0:
+        done = host.client.ssh("alice", "git-upload-pack 'x'")
+        assert done.returncode == 127
+        assert "git-upload-pack" in done.stderr
+        return
+    client(host, ["git", "clone", f"{address(host)}:x", str(tmp_path / "x")])
