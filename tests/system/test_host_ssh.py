@@ -6,6 +6,7 @@ Every refusal has its counterpart: the same attempt succeeds for an administrato
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -34,14 +35,22 @@ def warden(host: Host) -> Iterator[str]:
     host.run(["userdel", "--remove", "warden"], check=False)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def drop_in_alone(host: Host, alice: str) -> Iterator[None]:
+    """Without the restrictions in front of each key: sshd's drop-in has to hold by itself."""
+    keys = f"/etc/labshell/keys/{alice}"
+    before = host.read(keys)
+    host.run(["install", "-m", "0644", "/dev/stdin", keys], input=before.replace("restrict,pty ", ""))
+    assert "restrict" not in host.read(keys)
+    yield
+    host.run(["install", "-m", "0644", "/dev/stdin", keys], input=before)
+
+
 @contextlib.contextmanager
 def connected(client: Client, user: str, *options: str) -> Iterator[None]:
     """An ssh connection without a command, with these options, for the length of the block."""
-    with client.popen(client.ssh_argv(user, options=["-N", *options])) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
+    with client.background(client.ssh_argv(user, options=["-N", *options])):
+        yield
 
 
 def is_listening(client: Client, port: int) -> bool:
@@ -145,23 +154,16 @@ def test_x11_is_refused(host: Host, alice: str) -> None:
 
 def test_the_agent_stays_at_home(host: Host, alice: str, warden: str, tmp_path: Path) -> None:
     agent = tmp_path / "agent"
-    with host.client.popen(["ssh-agent", "-D", "-a", str(agent)], stdout=-3) as process:
-        try:
-            wait_until(agent.exists)
-            env = {"SSH_AUTH_SOCK": str(agent)}
-            shown = host.client.ssh(warden, "echo $SSH_AUTH_SOCK", options=["-A"], env=env).stdout
-            assert shown.startswith("/tmp/ssh-")
-            argv = host.client.ssh_argv(alice, tty=True, options=["-A"])
-            with host.client.popen(["env", f"SSH_AUTH_SOCK={agent}", *argv], stdin=-1, stdout=-1) as session:
-                assert session.stdin is not None
-                assert session.stdout is not None
-                assert session.stdout.readline() != ""  # the session runs, and would have its agent by now
-                assert owned(host, alice) == ""
-                session.terminate()
-                session.stdout.close()
-                session.stdin.close()
-        finally:
-            process.terminate()
+    with host.client.background(["ssh-agent", "-D", "-a", str(agent)], stdout=subprocess.DEVNULL):
+        wait_until(agent.exists)
+        env = {"SSH_AUTH_SOCK": str(agent)}
+        shown = host.client.ssh(warden, "echo $SSH_AUTH_SOCK", options=["-A"], env=env).stdout
+        assert shown.startswith("/tmp/ssh-")
+        session = ["env", f"SSH_AUTH_SOCK={agent}", *host.client.ssh_argv(alice, tty=True, options=["-A"])]
+        with host.client.background(session, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() != ""  # the session runs, and would have its agent by now
+            assert owned(host, alice) == ""
 
 
 @contextlib.contextmanager

@@ -87,8 +87,14 @@ class Client:
     def run(self, argv: Sequence[str], **options: object) -> Completed:
         return run(self.argv(argv), **options)  # type: ignore[arg-type]
 
-    def popen(self, argv: Sequence[str], **options: object) -> subprocess.Popen[str]:
-        return subprocess.Popen(self.argv(argv), text=True, env=ENVIRONMENT, **options)  # type: ignore[call-overload, no-any-return]
+    @contextlib.contextmanager
+    def background(self, argv: Sequence[str], **options: object) -> Iterator[subprocess.Popen[str]]:
+        """A command that runs for the length of the block and is killed at its end, whatever happened."""
+        process = subprocess.Popen(self.argv(argv), text=True, env=ENVIRONMENT, **options)  # type: ignore[call-overload]
+        try:
+            yield process
+        finally:
+            _finish(process)
 
     def make_key(self, name: str) -> Path:
         """The private key of this name; made if there is none."""
@@ -276,8 +282,10 @@ def _start(argv: list[str], cleanup: contextlib.ExitStack) -> subprocess.Popen[s
 def _finish(process: subprocess.Popen[str]) -> None:
     process.kill()
     process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
 
 
 def _end(pid: int) -> None:
