@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from labshell import shown
 from labshell.config import CPU, SIZE
 from labshell.errors import LabshellError, NotAllowed, UsageError
 
@@ -247,11 +248,6 @@ def difference(live: Iterable[Forward], wanted: Iterable[Forward]) -> Difference
 
 # Programs inside -----------------------------------------------------------------------------------------
 
-TERMINALS = re.compile(
-    r"(xterm|screen|tmux|rxvt|linux|vt[0-9]+|alacritty|kitty|foot|putty)[a-z0-9+-]{0,20}", re.ASCII
-)
-SFTP_SERVER = "exec /usr/lib/openssh/sftp-server"
-
 
 @dataclass(frozen=True)
 class Program:
@@ -268,7 +264,7 @@ def checked_program(command: str | None, *, as_root: bool, terminal: tuple[str, 
         raise UsageError("This command has a character that no command can have.")
     if terminal is not None:
         kind, rows, columns = terminal
-        kind = kind if TERMINALS.fullmatch(kind) else "vt100"
+        kind = kind if shown.TERMINALS.fullmatch(kind) else "vt100"
         terminal = (kind, min(max(rows, 5), 500), min(max(columns, 20), 500))
     return Program(command or None, as_root, terminal)
 

@@ -62,7 +62,9 @@ class Terminal:
 
     def __init__(self) -> None:
         self.is_interactive = os.isatty(0) and os.isatty(1)
-        colour = os.isatty(1) and os.environ.get("TERM", "dumb") != "dumb" and not os.environ.get("NO_COLOR")
+        if not shown.TERMINALS.fullmatch(os.environ.get("TERM", "")):
+            os.environ["TERM"] = "dumb"
+        colour = os.isatty(1) and os.environ["TERM"] != "dumb" and not os.environ.get("NO_COLOR")
         self.style = card.Style(colour=colour)
         self._has_progress = False
 
@@ -238,6 +240,8 @@ def main() -> None:
     except LabshellError as error:
         terminal.complain(f"labshell: {shown.plain(error)}")
         status = error.status
+    except BrokenPipeError:
+        status = 1
     except Interrupted:
         terminal.complain("labshell: interrupted; what has begun goes on.")
         status = 130

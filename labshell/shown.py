@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 # Control characters, DEL and C1, surrogates, line and paragraph separators, everything that turns text around.
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+# Terminals whose type may be used; anything else is a plain one.
+TERMINALS = re.compile(
+    r"(xterm|screen|tmux|rxvt|linux|vt[0-9]+|alacritty|kitty|foot|putty)[a-z0-9+-]{0,20}", re.ASCII
+)
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CHUNK = 256 * 1024
-LONGEST_WAIT = 1.0  # between looks at whether an end has gone that select does not tell about
 
 
 class Pump:
@@ -33,6 +32,7 @@ class Pump:
         self._at_end = at_end
         self._pending = b""
         self.is_open = True
+        self.was_cut = False
 
     @property
     def wants_to_read(self) -> bool:
@@ -59,7 +59,12 @@ class Pump:
         except BlockingIOError:
             return
         except OSError:
-            self.finish()
+            self.cut()
+
+    def cut(self) -> None:
+        """Nobody reads the target any more."""
+        self.was_cut = True
+        self.finish()
 
     def finish(self) -> None:
         if not self.is_open:
@@ -77,23 +82,42 @@ def _shut_down(descriptor: int) -> None:
 
 
 def relay(pumps: list[Pump], until: list[Pump]) -> None:
-    """Move bytes until every pump of `until` has come to its end."""
+    """Move bytes until every pump of `until` has come to its end.
+
+    BrokenPipeError if one of them did not, because nobody reads what it writes any more.
+    """
     for pump in pumps:
         os.set_blocking(pump.target, False)
     try:
         while any(pump.is_open for pump in until):
-            readable = [pump.source for pump in pumps if pump.wants_to_read]
-            writable = [pump.target for pump in pumps if pump.wants_to_write]
-            ready, able, _ = select.select(readable, writable, [], LONGEST_WAIT)
+            events = _wait(pumps)
             for pump in pumps:
-                if pump.wants_to_read and pump.source in ready:
-                    pump.read()
-                if pump.wants_to_write and (pump.target in able or pump.source in ready):
+                if pump.is_open and events.get(pump.target, 0) & (select.POLLERR | select.POLLHUP):
+                    pump.cut()
+                if pump.wants_to_write and events.get(pump.target, 0) & select.POLLOUT:
                     pump.write()
+                elif pump.wants_to_read and events.get(pump.source, 0) & ~select.POLLOUT:
+                    pump.read()
+        if any(pump.was_cut for pump in until):
+            raise BrokenPipeError
     finally:
         for pump in pumps:
             with contextlib.suppress(OSError):
                 os.set_blocking(pump.target, True)
+
+
+def _wait(pumps: list[Pump]) -> dict[int, int]:
+    """Until something can be moved or an end has gone: descriptor -> poll's events."""
+    wanted: dict[int, int] = {}
+    for pump in pumps:
+        if pump.is_open:
+            wanted[pump.target] = wanted.get(pump.target, 0) | (select.POLLOUT if pump.wants_to_write else 0)
+            if pump.wants_to_read:
+                wanted[pump.source] = wanted.get(pump.source, 0) | select.POLLIN
+    poll = select.poll()
+    for descriptor, events in wanted.items():
+        poll.register(descriptor, events)
+    return dict(poll.poll())
 
 
 def relay_connection(descriptor: int) -> None:

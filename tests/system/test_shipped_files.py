@@ -112,7 +112,6 @@ def test_the_daemon_is_confined(host: Host) -> None:
     shown = host.run(["systemd-analyze", "security", "--offline=true", "--no-pager", unit]).stdout
     exposure = re.search(r"Overall exposure level.*?: ([0-9.]+)", shown)
     assert exposure is not None
-    print(exposure.group(0))
     assert float(exposure.group(1)) < 3
 
 
