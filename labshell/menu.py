@@ -96,5 +96,7 @@ def _prepare_line_editor() -> None:
     names = [verb.name for verb in CHOICES]
     readline.set_completer(lambda text, state: [*(n + " " for n in names if n.startswith(text)), None][state])
     readline.parse_and_bind("tab: complete")
-    readline.parse_and_bind("set enable-bracketed-paste off")  # a paste that never ends would swallow every line
+    # A bracketed paste that never ends would swallow every line that follows.
+    readline.parse_and_bind("set enable-bracketed-paste off")
+    readline.parse_and_bind(r'"\e[200~": redraw-current-line')
     readline.set_auto_history(True)

@@ -22,6 +22,7 @@ from labshell import files, policy
 from labshell.errors import LabshellError, TryAgain, UsageError
 
 CLIENTS = ("/usr/bin/lxc", "/snap/bin/lxc")
+WITH_US = ("/usr/bin/setpriv", "--pdeathsig", "HUP")  # a daemon that is killed leaves no program behind
 END_SECONDS = 5.0
 LOOK_SECONDS = 0.5
 CONNECT_SECONDS = 5.0
@@ -83,7 +84,7 @@ def open_session(
     if terminal:
         # The controlling terminal of a session of its own: so the size follows, and hanging up ends it.
         command = ["/usr/bin/setsid", "--ctty", *command, f"--env=TERM={terminal[0]}"]
-    command += ["--", *argv]
+    command = [*WITH_US, *command, "--", *argv]
     _ensure_client_settings(state / "lxc")
     ours, theirs = _terminal(*terminal[1:]) if terminal else _streams()
     try:
