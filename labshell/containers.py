@@ -38,6 +38,8 @@ SAFE_CONFIG = {
     "security.idmap.isolated": "true",
     "security.devlxd": "false",
 }
+# What a clone never inherits from its template.
+LEFT_OUT = ("raw.", "security.", "user.", "boot.", "cloud-init.", "linux.kernel_modules")
 SAFE_NIC = {
     "security.mac_filtering": "true",
     "security.ipv4_filtering": "true",
@@ -156,55 +158,74 @@ class Containers:
 
     # Changing ------------------------------------------------------------------------------------------
 
-    def check_template(self, name: str) -> Container:
-        """The stopped container that clones are made from, or the reason why it cannot be used."""
+    def check_template(self, name: str) -> None:
+        """Refuse what clones cannot be made from: it must be a stopped container or the alias of an image."""
         template = self.get(name)
         if template is None:
-            raise UsageError("There is no template {name}; make one with: labshell-admin template build", name=name)
-        if template.owner is not None:
+            if not self._is_image(name):
+                raise UsageError(
+                    "There is no template {name}; make one with: labshell-admin template build", name=name
+                )
+        elif template.owner is not None:
             raise UsageError("{name} is somebody's container, not a template.", name=name)
-        if template.state != "Stopped":
+        elif template.state != "Stopped":
             raise UsageError("The template {name} is running; stop it first: lxc stop {name}", name=name)
-        return template
+
+    def _is_image(self, alias: str) -> bool:
+        with asking(alias, "be read"):
+            try:
+                self._engine.api.images.aliases[alias].get()
+            except NotFound:
+                return False
+        return True
+
+    def _source(self, template: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
+        """What to copy from, in the engine's words, and what a copy would inherit: config, devices, profiles."""
+        with asking(template, "be read"):
+            if self._is_image(template) and self.get(template) is None:
+                profile = self._engine.api.profiles["default"].get().json()["metadata"]
+                inherited = {"expanded_devices": profile["devices"], "profiles": ["default"]}
+                return {"type": "image", "alias": template}, inherited
+            inherited = self._engine.instance(template).get().json()["metadata"]
+            return {"type": "copy", "source": template, "instance_only": True}, inherited
 
     def clone(self, template: str, user: str, uid: int, address: str, limits: Mapping[str, str]) -> None:
         """Copy the template to a stopped container of `user`'s with a pinned address.
 
         `limits` has limits.cpu, limits.memory and limits.processes in the engine's notation, and `disk`.
-        Everything safe is said here again, whatever the template has.
+        Everything safe is said here again, whatever the template has, and what leads to the host is left out.
         """
         limits = dict(limits)
         disk = limits.pop("disk", "")
-        with asking(template, "be read"):
-            source = self._engine.instance(template).get().json()["metadata"]
-        root = dict(source["expanded_devices"].get("root", {"type": "disk", "path": "/"}))
-        if self._pool:
-            root["pool"] = self._pool
-        if disk:
-            root["size"] = disk
-        nic = {"type": "nic", "name": "eth0", "network": self._network, "ipv4.address": address, **SAFE_NIC}
-        config = {
-            **SAFE_CONFIG,
-            **limits,
-            OWNER: user,
-            UID: str(uid),
-            TEMPLATE: "",
-            PREPARED: "",
-            HOST_KEY: "",
-            FORWARDS: "[]",
-            "boot.autostart": "",
+        source, inherited = self._source(template)
+        devices = {
+            name: {"type": "none"}
+            for name, device in inherited["expanded_devices"].items()
+            if device["type"] == "proxy"
         }
+        devices["root"] = dict(inherited["expanded_devices"].get("root", {"type": "disk", "path": "/"}))
+        if self._pool:
+            devices["root"]["pool"] = self._pool
+        if disk:
+            devices["root"]["size"] = disk
+        devices["eth0"] = {
+            "type": "nic", "name": "eth0", "network": self._network, "ipv4.address": address, **SAFE_NIC,
+        }  # fmt: skip
+        # An empty value takes an inherited key away.
+        inherited_keys = [key for key in inherited.get("config", {}) if key.startswith(LEFT_OUT)]
+        config = {
+            **dict.fromkeys([*inherited_keys, TEMPLATE, PREPARED, HOST_KEY, "boot.autostart"], ""),
+            **SAFE_CONFIG, **limits, OWNER: user, UID: str(uid), FORWARDS: "[]",
+        }  # fmt: skip
         body = {
             "name": user,
-            "source": {"type": "copy", "source": template, "instance_only": True},
-            "profiles": source.get("profiles", []),
+            "source": source,
+            "profiles": inherited.get("profiles", []),
             "config": config,
-            "devices": {"root": root, "eth0": nic},
+            "devices": devices,
         }
         with asking(user, "be made"):
             self._engine.wait(self._engine.api.instances.post(json=body), COPY_SECONDS)
-            # An empty value stays as an empty key after a copy; patching with it removes the key.
-            self._patch(user, {"config": dict.fromkeys((TEMPLATE, PREPARED, HOST_KEY, "boot.autostart"), "")})
 
     def set_host_key(self, name: str, host_key: str) -> None:
         """Remember the container's public host key, for the card and for known_hosts."""

@@ -246,6 +246,7 @@ class Gateway:
             "user": container.name,
             "host": self.config.shown_hostname,
             "host_port": self.config.ssh_port,
+            "menu_idle_minutes": self.config.menu_idle_minutes,
             "state": container.state.lower(),
             "address": container.address,
             "port": port,

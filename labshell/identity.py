@@ -28,8 +28,12 @@ SETUP_SCRIPT = r"""
 set -eu
 user=$1 keys=$2
 awk -F: '$2 !~ /^[!*]/ { print $1 }' /etc/shadow | while read -r name; do usermod --password '!' "$name"; done
-rm -f /root/.bash_history /root/.ssh/authorized_keys /root/.ssh/known_hosts /var/lib/dhcp/*.leases
-rm -f /var/lib/systemd/random-seed
+for home in /root /home/*; do
+    if [ "$home" != "/home/$user" ]; then
+        rm -f "$home"/.*_history "$home/.ssh/authorized_keys" "$home/.ssh/known_hosts" "$home"/.ssh/id_*
+    fi
+done
+rm -f /var/lib/dhcp/*.leases /var/lib/systemd/random-seed
 if [ -e /var/lib/dbus/machine-id ]; then ln -sf /etc/machine-id /var/lib/dbus/machine-id; fi
 id -u "$user" >/dev/null 2>&1 || useradd --create-home --user-group --shell /bin/bash "$user"
 if getent group sudo >/dev/null; then usermod --append --groups sudo "$user"; fi

@@ -10,21 +10,20 @@ import os
 import signal
 
 from labshell import shown, verbs
-from labshell.errors import LabshellError, UsageError
+from labshell.errors import LabshellError
 from labshell.shell import Interrupted, Session
 
-IDLE_MINUTES = 60
 CHOICES = tuple(verb for verb in verbs.VERBS if verb.in_menu)
 
 
-def run(session: Session) -> None:
-    """Ask and do until quit, Ctrl-D, or a long silence."""
+def run(session: Session, idle_minutes: int) -> None:
+    """Ask and do until quit, Ctrl-D, or `idle_minutes` of silence."""
     _prepare_line_editor()
     signal.signal(signal.SIGALRM, _leave)
     session.terminal.say(_choices(session))
     while True:
         try:
-            line = _read_line(session)
+            line = _read_line(session, idle_minutes)
         except Interrupted:
             session.terminal.say("\n")
             continue
@@ -66,17 +65,15 @@ def _named(line: str) -> str:
     return line
 
 
-def _read_line(session: Session) -> str | None:
+def _read_line(session: Session, idle_minutes: int) -> str | None:
     """One line; None at the end of the input or of the idle time."""
-    signal.alarm(IDLE_MINUTES * 60)
+    signal.alarm(idle_minutes * 60)
     try:
         line = input("labshell> ")
     except EOFError:
         return None
-    except UnicodeDecodeError:
-        raise UsageError("This line is not text.") from None
     except TimeoutError:
-        session.terminal.say(f"\nNothing was typed for {IDLE_MINUTES} minutes; the container goes on running.")
+        session.terminal.say(f"\nNothing was typed for {idle_minutes} minutes; the container goes on running.")
         return None
     finally:
         signal.alarm(0)

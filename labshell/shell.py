@@ -215,7 +215,7 @@ class Session:
         if self.terminal.is_interactive:
             from labshell import menu
 
-            menu.run(self)
+            menu.run(self, status["menu_idle_minutes"])
 
 
 def requested_command(argv: list[str], environment: Mapping[str, str]) -> str | None:
