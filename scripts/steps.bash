@@ -6,7 +6,7 @@ umask 022
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
 # shellcheck disable=SC2034 # for the script that sources this
 tree=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-step_output=$(mktemp)
+scratch=$(mktemp -d) # gone at the end
 step_name=
 exec 3>&1
 trap end_steps EXIT
@@ -15,9 +15,9 @@ trap 'exit 130' INT TERM
 end_steps() {
     local status=$?
     if [ "$status" != 0 ] && [ -n "$step_name" ]; then
-        { echo "failed:"; cat "$step_output"; } >&3
+        { echo "failed:"; cat "$scratch/output"; } >&3
     fi
-    rm -f "$step_output"
+    rm -rf "$scratch"
 }
 
 step() { # NAME COMMAND...: one line with the name and the seconds; the command's output only if it fails
@@ -25,7 +25,7 @@ step() { # NAME COMMAND...: one line with the name and the seconds; the command'
     step_name=$1
     shift
     printf '%-58s ' "$step_name" >&3
-    "$@" >"$step_output" 2>&1
+    "$@" >"$scratch/output" 2>&1
     local microseconds=$((${EPOCHREALTIME/[.,]/} - ${began/[.,]/}))
     printf '%4d.%d s\n' $((microseconds / 1000000)) $((microseconds / 100000 % 10)) >&3
     step_name=
