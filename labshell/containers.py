@@ -25,6 +25,7 @@ from labshell.policy import Container
 
 log = logging.getLogger(__name__)
 
+STOP_SECONDS = 30  # a forced stop takes one
 OWNER = "user.labshell.owner"
 UID = "user.labshell.uid"
 TEMPLATE = "user.labshell.template"
@@ -280,9 +281,9 @@ class Containers:
         """Make sure that there is no such container: stopped by force first if it runs."""
         if self.get(name) is None:
             return
-        self.stop(name, 30, force=True)
 
         def delete() -> None:
+            self.stop(name, STOP_SECONDS, force=True)
             with asking(name, "be deleted"), contextlib.suppress(NotFound):
                 self._engine.wait(self._engine.instance(name).delete(), COPY_SECONDS)
 

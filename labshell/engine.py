@@ -56,6 +56,7 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
         "The storage pool is full, so the container cannot {action}. The administrator has to make room.",
     ),
     ("is busy running", Busy, "The container is busy with something else; try again in a moment."),
+    ("Instance is running", Busy, "The container is being started by somebody else; try again in a moment."),
     (
         "Failed to detect requested GPU",
         LabshellError,

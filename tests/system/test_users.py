@@ -174,7 +174,7 @@ def test_a_clone_is_safe_and_a_machine_of_its_own(host: Host, alice_port: int, b
         assert not [key for key in config if key.startswith("raw.")]
         assert container_run(host, name, "hostname; cat /etc/hostname") == f"{name}\n{name}\n"
         assert container_run(host, name, "cut -d: -f2 /etc/shadow | grep -v '^[!*]' | wc -l").strip() == "0"
-        assert container_run(host, name, "ls /root/.ssh /root/.bash_history 2>/dev/null | wc -l").strip() == "0"
+        assert container_run(host, name, "find /root/.ssh /root/.*_history -type f | wc -l").strip() == "0"
         assert name in container_run(host, name, "getent passwd 1000")
     for script in (
         "cat /etc/machine-id",
@@ -186,6 +186,66 @@ def test_a_clone_is_safe_and_a_machine_of_its_own(host: Host, alice_port: int, b
         assert all(len(value) > 30 for value in values)
     maps = {container_run(host, name, "cat /proc/self/uid_map") for name in ("alice", "bob")}
     assert len(maps) == 2
+
+
+def test_nothing_dangerous_or_personal_in_a_template_reaches_a_clone(host: Host, alice_port: int) -> None:
+    assert alice_port
+    host.run(["lxc", "copy", "template", "dirty"])
+    residue = host.client.make_key("former-admin").with_suffix(".pub").read_text()
+    for path in ("/root/.ssh/authorized_keys", "/root/.bash_history", "/home/ubuntu/.ssh/authorized_keys"):
+        host.run(["lxc", "file", "push", "--create-dirs", "-", f"dirty{path}"], input=residue)
+    shadow = host.run(["lxc", "file", "pull", "dirty/etc/shadow", "-"]).stdout
+    opened = shadow.replace("root:*:", "root:$y$j9T$abc$def:")
+    assert opened != shadow
+    host.run(["lxc", "file", "push", "-", "dirty/etc/shadow"], input=opened)
+    host.run(
+        [
+            "lxc",
+            "config",
+            "set",
+            "dirty",
+            "security.privileged=true",
+            "raw.lxc=lxc.log.level=1",
+            "boot.autostart=true",
+        ]
+    )
+    host.run(
+        [
+            "lxc",
+            "config",
+            "device",
+            "add",
+            "dirty",
+            "hole",
+            "proxy",
+            "listen=tcp:127.0.0.1:9000",
+            "connect=tcp:127.0.0.1:22",
+        ]
+    )
+    try:
+        host.add_user("olga", "--template", "dirty")
+        about = json.loads(host.run(["lxc", "query", "/1.0/instances/olga"]).stdout)
+        assert about["expanded_config"]["security.privileged"] == "false"
+        assert not [key for key in about["expanded_config"] if key.startswith(("raw.", "boot."))]
+        assert not [item for item in about["expanded_devices"].values() if item["type"] == "proxy"]
+        assert "former-admin" not in container_run(
+            host, "olga", "cat /root/.ssh/* /root/.*history /home/*/.ssh/* || true"
+        )
+        assert container_run(host, "olga", "getent shadow root | cut -d: -f2") == "!\n"
+    finally:
+        host.remove_user("olga")
+        host.run(["lxc", "delete", "dirty"])
+
+
+def test_a_template_may_be_the_alias_of_an_image(host: Host, alice_port: int) -> None:
+    assert alice_port
+    host.run(["lxc", "publish", "template", "--alias", "published", "--compression", "none"], timeout=120)
+    try:
+        host.add_user("petra", "--template", "published")
+        assert host.client.ssh("petra", "hostname", port=host.ssh_port("petra"), check=True).stdout == "petra\n"
+    finally:
+        host.remove_user("petra")
+        host.run(["lxc", "image", "delete", "published"])
 
 
 def test_no_password_opens_a_container(host: Host, alice_port: int) -> None:
