@@ -17,7 +17,8 @@ import filelock
 
 from labshell.errors import LabshellError, TryAgain
 
-LOCK_SECONDS = 10
+LOCK_SECONDS = 30
+LOCK_POLL_SECONDS = 0.01
 LARGEST_BYTES = 1 << 20
 
 
@@ -29,11 +30,14 @@ def read(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise LabshellError("{path} cannot be read: it must be a regular file.", path=path) from error
-    with open(descriptor, "rb") as file:
+    try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1 or about.st_uid != os.geteuid():
             raise LabshellError("{path} must be a regular file of root's with no other name.", path=path)
-        return file.read(LARGEST_BYTES)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(LARGEST_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def write(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -93,7 +97,7 @@ def ensure_folder(path: Path, mode: int = 0o755) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path` (0600, in a folder of root's), waiting LOCK_SECONDS at most."""
     try:
-        with filelock.FileLock(path, timeout=LOCK_SECONDS, mode=0o600):
+        with filelock.FileLock(path, LOCK_SECONDS, 0o600, poll_interval=LOCK_POLL_SECONDS):
             yield
     except filelock.Timeout as error:
         raise TryAgain("Somebody else is changing this just now; try again in a moment.") from error
