@@ -127,7 +127,10 @@ def test_uninstall_takes_everything_away_and_nothing_else(fresh: Host) -> None:
         fresh.script("uninstall", "--yes")
         assert foreign_rules(fresh) == (fresh.state / "rules-before").read_text()
         assert [path for path in OURS if fresh.exists(path)] in ([], ["/public"])  # a mount of the test host's
-        assert fresh.run(["bash", "-c", "ls -A /public; find /etc /usr/local /opt /root/.ssh -name '*labshell*'"]).stdout == ""
+        assert (
+            fresh.run(["bash", "-c", "ls -A /public; find /etc /usr/local /opt /root/.ssh -name '*labshell*'"]).stdout
+            == ""
+        )
         assert fresh.run(["getent", "group", "labshell"], check=False).returncode != 0
         assert fresh.run(["getent", "passwd", "demo"], check=False).returncode != 0
         assert not fresh.exists("/home/demo")

@@ -26,6 +26,7 @@ GOOD = {
 }
 KEY = GOOD["ed25519"]
 PRIVATE = ED25519.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+SHORT = public(rsa.generate_private_key(65537, 1024))  # noqa: S505 - what has to be refused
 FORGED = "ssh-rsa " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x01x").decode()
 
 
@@ -40,7 +41,7 @@ def test_a_public_key_is_taken_with_its_comment(kind: str) -> None:
     [(PRIVATE, "private key"), ("", "empty"), ("\n# only a comment\n", "empty"), (f"{KEY}\n{GOOD['rsa']}\n", "more than one"),
      (f'command="id" {KEY}', "options"), (f"cert-authority {KEY}", "options"), ("hello world", "not a public key"), (KEY[:50], "damaged"),
      ("ssh-ed25519", "cut off"), ("ssh-ed25519 !!!", "damaged"), ("ssh-ed25519 ", "cut off"), (FORGED, "different kinds"),
-     (public(rsa.generate_private_key(65537, 1024)), "too short"), (f"{KEY} a\x1b[31m", "cannot be shown"),
+     (SHORT, "too short"), (f"{KEY} a\x1b[31m", "cannot be shown"),
      ("ssh-dss AAAA", "not a public key"), ("ssh-ed25519 " + "A" * 20000, "too long")],
 )  # fmt: skip
 def test_anything_else_is_refused_with_the_reason(text: str, reason: str) -> None:
