@@ -131,10 +131,13 @@ def test_remote_forwarding_opens_no_port_on_the_host(host: Host, alice: str, war
 
 def test_remote_forwarding_leaves_no_socket_on_the_host(host: Host, alice: str, warden: str) -> None:
     options = ["-N", "-o", "ExitOnForwardFailure=yes", "-R"]
-    refused = host.client.ssh(alice, options=[*options, "/var/tmp/left-behind:127.0.0.1:9"])
-    assert refused.returncode != 0
-    assert not host.exists("/var/tmp/left-behind")
-    assert owned(host, alice) == ""
+    try:
+        refused = host.client.ssh(alice, options=[*options, "/var/tmp/left-behind:127.0.0.1:9"])
+        assert refused.returncode != 0
+        assert not host.exists("/var/tmp/left-behind")
+        assert owned(host, alice) == ""
+    finally:
+        host.run(["rm", "-f", "/var/tmp/left-behind"])
     with connected(host.client, warden, *options[1:], "/home/warden/socket:127.0.0.1:9"):
         wait_until(lambda: host.exists("/home/warden/socket"))
 
@@ -196,11 +199,14 @@ def test_files_in_a_home_run_nothing_and_set_nothing(host: Host, alice: str) -> 
         ".bashrc": "touch /var/tmp/rc-ran\n",
     }
     with planted(host, alice, files):
-        for command in ([], ["status"]):
-            done = host.client.ssh(alice, *command)
-            assert done.returncode == 0, done
-            assert "evil.so" not in done.stdout + done.stderr  # the loader complains when it is told to load it
-            assert not host.exists("/var/tmp/rc-ran")
+        try:
+            for command in ([], ["status"]):
+                done = host.client.ssh(alice, *command)
+                assert done.returncode == 0, done
+                assert "evil.so" not in done.stdout + done.stderr  # the loader complains when it is told to load it
+                assert not host.exists("/var/tmp/rc-ran")
+        finally:
+            host.run(["rm", "-f", "/var/tmp/rc-ran"])
 
 
 def test_the_rc_file_of_an_administrator_still_runs(host: Host, warden: str) -> None:

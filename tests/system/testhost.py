@@ -87,10 +87,13 @@ class Client:
     def run(self, argv: Sequence[str], **options: object) -> Completed:
         return run(self.argv(argv), **options)  # type: ignore[arg-type]
 
+    def popen(self, argv: Sequence[str], **options: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(self.argv(argv), text=True, env=ENVIRONMENT, **options)  # type: ignore[call-overload, no-any-return]
+
     @contextlib.contextmanager
     def background(self, argv: Sequence[str], **options: object) -> Iterator[subprocess.Popen[str]]:
         """A command that runs for the length of the block and is killed at its end, whatever happened."""
-        process = subprocess.Popen(self.argv(argv), text=True, env=ENVIRONMENT, **options)  # type: ignore[call-overload]
+        process = self.popen(argv, **options)
         try:
             yield process
         finally:
