@@ -101,6 +101,26 @@ def status_text(status: Mapping[str, Any], style: Style) -> str:
     return "".join(_row(label, text, style) + "\n" for label, text in rows)
 
 
+def forwards_text(status: Mapping[str, Any], forwards: list[Mapping[str, Any]], style: Style) -> str:
+    """The user's own ports and where to point a browser."""
+    host = plain(status["host"])
+    lines = []
+    for forward in forwards:
+        notes = [plain(forward["name"])] if forward.get("name") else []
+        if forward.get("source"):
+            notes.append(f"from {plain(forward['source'])}")
+        if forward.get("seconds_left") is not None:
+            notes.append(f"for another {duration(forward['seconds_left'])}")
+        text = f"http://{host}:{forward['port']}  leads to port {forward['target']} in the container"
+        lines.append(_row(f"{forward['port']}", text, style) + (f" ({', '.join(notes)})" if notes else ""))
+    if not lines:
+        lines.append("  None yet: ports add 8888 makes port 8888 of the container reachable.")
+    if status.get("port"):
+        first, last = status["port"] + 1, status["last_port"]
+        lines.append(f"  {style.dim(f'{last - first + 1 - len(forwards)} of {first} to {last} are free.')}")
+    return "\n".join(lines) + "\n"
+
+
 SFTP_SERVERS = ("sftp-server", "internal-sftp")
 FILE_PROGRAMS = ("scp", "rsync", "git-upload-pack", "git-receive-pack", "git-upload-archive")
 

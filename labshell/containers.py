@@ -7,11 +7,12 @@ container are touched only through the engine's API, never by a path on the host
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import socket
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 from labshell import policy
 from labshell.engine import CALL_SECONDS, COPY_SECONDS, WAIT_STEP_SECONDS, Engine, asking, settled
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
-from labshell.policy import Container
+from labshell.policy import Container, OwnForward
 
 log = logging.getLogger(__name__)
 
@@ -233,6 +234,10 @@ class Containers:
         with asking(name, "be changed"):
             self._patch(name, {"config": {HOST_KEY: host_key}})
 
+    def set_forwards(self, name: str, forwards: Collection[OwnForward]) -> None:
+        with asking(name, "be changed"):
+            self._patch(name, {"config": {FORWARDS: json.dumps([asdict(own) for own in forwards])}})
+
     def mark_prepared(self, name: str) -> None:
         """From here on it is somebody's: never deleted to begin again."""
         with asking(name, "be changed"):
@@ -380,8 +385,18 @@ def _container(item: Mapping[str, Any]) -> Container:
         is_prepared=config.get(PREPARED) == "true",
         host_key=config.get(HOST_KEY, ""),
         started=item.get("last_used_at", ""),
+        forwards=_forwards(config.get(FORWARDS, "")),
         config={**(item.get("expanded_config") or config), "disk": _root_size(item)},
     )
+
+
+def _forwards(text: str) -> tuple[OwnForward, ...]:
+    """The user's own forwards; what is not in our form is none, and said so in the journal."""
+    try:
+        return tuple(OwnForward(**item) for item in json.loads(text or "[]"))
+    except (ValueError, TypeError):
+        log.warning("unreadable forwards", extra={"text": text[:200]})
+        return ()
 
 
 def _root_size(item: Mapping[str, Any]) -> str:

@@ -204,18 +204,21 @@ def _as_forward(rule: Rule) -> Forward:
     target = rule.get("target")
     destination = target.get("DNAT", {}).get("to-destination", "") if isinstance(target, dict) else ""
     address, _, target_port = destination.partition(":")
-    if port is None or not target_port.isdigit() or rule != _as_rule(Forward(port, user, address, int(target_port))):
-        return Forward(0, user, repr(sorted(rule)), 0)
-    return Forward(port, user, address, int(target_port))
+    if port is not None and target_port.isdigit():
+        forward = Forward(port, user, address, int(target_port), rule.get("src", ""))
+        if rule == _as_rule(forward):
+            return forward
+    return Forward(0, user, repr(sorted(rule)), 0)
 
 
 def _as_rule(forward: Forward) -> Rule:
-    return {
+    rule: Rule = {
         "protocol": "tcp",
         "tcp": {"dport": str(forward.port)},
         "comment": {"comment": forward.comment},
         "target": {"DNAT": {"to-destination": f"{forward.address}:{forward.target}"}},
     }
+    return {**rule, "src": forward.source} if forward.source else rule
 
 
 def _change_forwards(change: policy.Difference) -> None:

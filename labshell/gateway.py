@@ -11,7 +11,7 @@ import datetime
 import logging
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from labshell import keys, machine, policy
@@ -179,6 +179,39 @@ class Gateway:
             raise LabshellError("Your container has no address; ask the administrator to look at it.")
         return connect(container.address)
 
+    def forwards(self, user: str, uid: int) -> list[dict[str, Any]]:
+        """The user's own forwards that are not over yet."""
+        now = time.time()
+        return [
+            {
+                "port": own.port,
+                "target": own.target,
+                "name": own.name or None,
+                "source": own.source or None,
+                "seconds_left": None if own.until is None else int(own.until - now),
+            }
+            for own in self.containers.owned(user, uid).forwards
+            if not own.is_over(now)
+        ]
+
+    def add_forward(self, user: str, uid: int, target: int, name: str, lasting: str, source: str) -> None:
+        """One more forward in the user's own block; live when this returns."""
+        now = time.time()
+        until = int(now) + policy.seconds_of(lasting) if lasting else None
+        wanted = policy.OwnForward(0, target, name, policy.checked_source(source) if source else "", until)
+        with self.locks.held(user):
+            container = self.containers.owned(user, uid)
+            port = self.ports.ensure(user)
+            block = range(port, port + self.config.ports_per_user)
+            self.containers.set_forwards(user, policy.add_forward(container.forwards, block, wanted, now))
+            self.forward_user(user)
+
+    def remove_forward(self, user: str, uid: int, port: int) -> None:
+        with self.locks.held(user):
+            container = self.containers.owned(user, uid)
+            self.containers.set_forwards(user, policy.remove_forward(container.forwards, port))
+            self.forward_user(user)
+
     # Steps others use ----------------------------------------------------------------------------------
 
     def ensure_running(self, container: Container) -> Steps[bool]:
@@ -287,10 +320,20 @@ class Gateway:
         uid, port = self.accounts.uid_of(user), self.ports.port_of(user)
         wanted = []
         if container and uid is not None and port is not None:
-            wanted = policy.wanted_forwards([container], {user: uid}, {user: port})
+            wanted = self._wanted([container], {user: uid}, {user: port})
         change = self.forwarding().apply_user(user, wanted)
         if change:
             log.info("rules changed", extra={"user": user, "removed": len(change.remove), "added": len(change.add)})
+
+    def _wanted(
+        self, containers: list[Container], uids: Mapping[str, int], ports: Mapping[str, int]
+    ) -> list[policy.Forward]:
+        return policy.wanted_forwards(containers, uids, ports, self.config.ports_per_user, time.time())
+
+    def has_live_rules(self, container: Container, uid: int, port: int) -> bool:
+        """Whether the rules of one user are exactly those that should be."""
+        live = [forward for forward in self.forwarding().live() if forward.user == container.name]
+        return live == self._wanted([container], {container.name: uid}, {container.name: port})
 
     def reconcile(self, *, plan: bool = False) -> policy.Difference:
         """Make the live firewall equal to what is stored; with `plan` only say what would change.
@@ -299,7 +342,7 @@ class Gateway:
         """
         forwarding, guard = self._on_network()
         ports, damaged = self.ports.readable_ports()
-        wanted = policy.wanted_forwards(self.containers.all(), self.accounts.all(), ports)
+        wanted = self._wanted(self.containers.all(), self.accounts.all(), ports)
         if damaged:
             log.error("damaged port files", extra={"users": damaged})
             wanted += [forward for forward in forwarding.live() if forward.user in damaged]

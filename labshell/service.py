@@ -18,7 +18,7 @@ from typing import Any
 import varlink
 import varlink.scanner
 
-from labshell import __version__, keys, policy, protocol
+from labshell import __version__, keys, machine, policy, protocol
 from labshell.config import GROUP
 from labshell.errors import LabshellError
 from labshell.gateway import Gateway, Steps
@@ -188,6 +188,33 @@ class GatewayInterface:
             yield {"_continues": False, "attached": 1}
         finally:
             os.close(descriptor)
+
+    def Forwards(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        return self._forwards_after(_request, lambda *_: None)
+
+    def AddForward(
+        self,
+        target: int,
+        name: str | None,
+        lasting: str | None,
+        source: str | None,
+        _more: bool = False,
+        _request: Call | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        given = (target, name or "", lasting or "", source or "")
+        return self._forwards_after(_request, lambda user, uid: self._gateway.add_forward(user, uid, *given))
+
+    def RemoveForward(self, port: int, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        return self._forwards_after(_request, lambda user, uid: self._gateway.remove_forward(user, uid, port))
+
+    def _forwards_after(self, request: Call | None, change: Callable[[str, int], None]) -> Iterator[dict[str, Any]]:
+        caller = _researcher(request).caller
+        change(caller.name, caller.uid)
+        yield {"_continues": False, "forwards": self._gateway.forwards(caller.name, caller.uid)}
+
+    def GatewayKeys(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        _researcher(_request)
+        yield {"_continues": False, "keys": machine.ssh_host_keys()}
 
     def _reply(self, steps: Steps[Any], more: bool) -> Iterator[dict[str, Any]]:
         return _answers(steps, "status", more=more)

@@ -30,6 +30,9 @@ FORBIDDEN_EVENTS = frozenset({
 })  # fmt: skip
 
 
+FORWARD_OPTIONS = {"name": "name", "for": "lasting", "from": "source"}  # the verb's options, the daemon's words
+
+
 class Interrupted(BaseException):
     """Ctrl-C, or the end of the idle time."""
 
@@ -109,23 +112,53 @@ class Session:
 
     def run(self, request: verbs.Request) -> None:
         """Do one verb and print what it says."""
-        name, as_json = request.verb.name, "json" in request.options
-        if name in ("enter", "run"):
-            self.enter(request.rest, as_root="root" in request.options)
+        name = request.verb.name
+        if name in ("status", "start", "stop", "restart"):
+            self._state(request)
+        elif name in ("enter", "run"):
+            self.enter(request.arguments[0] if request.arguments else "", as_root="root" in request.options)
         elif name == "proxy":
             self.proxy()
+        elif name == "ports":
+            self._ports(request)
+        elif name == "ssh-config":
+            from labshell import laptop
+
+            self.terminal.say(laptop.ssh_config(self.ask("Status", {})))
+        elif name == "known-hosts":
+            from labshell import laptop
+
+            keys = self.answer("GatewayKeys", {}, "keys")
+            self.terminal.say(laptop.known_hosts(self.ask("Status", {}), keys))
         elif name == "help":
-            self.terminal.say(verbs.help_text(request.rest))
-        elif name == "version":
-            self.terminal.say(json.dumps({"version": __version__}) + "\n" if as_json else f"labshell {__version__}\n")
-        elif name != "quit":
-            status = self._change(name, force="force" in request.options)
-            if as_json:
-                self.terminal.say(json.dumps(status, ensure_ascii=True) + "\n")
-            elif name in ("start", "restart"):
-                self.terminal.say(card.card(status, self.terminal.style))
-            else:
-                self.terminal.say(card.status_text(status, self.terminal.style))
+            self.terminal.say(verbs.help_text(*request.arguments))
+        elif name == "version" and not self._json(request, {"version": __version__}):
+            self.terminal.say(f"labshell {__version__}\n")
+
+    def _json(self, request: verbs.Request, answer: object) -> bool:
+        """Print an answer as JSON, if that was asked for."""
+        if "json" not in request.options:
+            return False
+        self.terminal.say(json.dumps(answer, ensure_ascii=True) + "\n")
+        return True
+
+    def _state(self, request: verbs.Request) -> None:
+        name = request.verb.name
+        status = self._change(name, force="force" in request.options)
+        if self._json(request, status):
+            return
+        show = card.card if name in ("start", "restart") else card.status_text
+        self.terminal.say(show(status, self.terminal.style))
+
+    def _ports(self, request: verbs.Request) -> None:
+        if request.action == "add":
+            options = {name: request.options.get(option) for option, name in FORWARD_OPTIONS.items()}
+            self.answer("AddForward", {"target": _number(request.arguments[0]), **options}, "forwards")
+        elif request.action == "remove":
+            self.answer("RemoveForward", {"port": _number(request.arguments[0])}, "forwards")
+        status, forwards = self.ask("Status", {}), self.answer("Forwards", {}, "forwards")
+        if not self._json(request, forwards):
+            self.terminal.say(card.forwards_text(status, forwards, self.terminal.style))
 
     def _change(self, name: str, *, force: bool) -> Mapping[str, Any]:
         """Ask the daemon; a clean shutdown that did not work is offered again by force, if somebody is there."""
@@ -147,6 +180,13 @@ class Session:
         for reply in self.replies(method, parameters, seconds):
             status = reply.get("status") or status
         return status
+
+    def answer(self, method: str, parameters: dict[str, Any], name: str) -> Any:
+        """What the daemon answers under `name`."""
+        found = None
+        for reply in self.replies(method, parameters, ANSWER_SECONDS):
+            found = reply.get(name, found)
+        return found or []
 
     def replies(self, method: str, parameters: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
         """The daemon's replies but for its progress, which is shown."""
@@ -216,6 +256,12 @@ class Session:
             from labshell import menu
 
             menu.run(self, status["menu_idle_minutes"])
+
+
+def _number(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and len(word) <= 5):
+        raise UsageError("{word} is not a port number.", word=shown.plain(word)[:40])
+    return int(word)
 
 
 def requested_command(argv: list[str], environment: Mapping[str, str]) -> str | None:

@@ -292,13 +292,11 @@ class Users:
                 name=name,
                 problem=parts.problem,
             )
-        live = [item for item in self._gateway.forwarding().live() if item.user == name]
-        wanted = policy.wanted_forwards([parts.container], {name: parts.uid}, {name: parts.port or 0})
         return {
             **self._gateway.status(name, parts.uid),
             "uid": parts.uid,
             "keys": [f"{key.kind} {key.fingerprint} {key.comment}".strip() for key in self._accounts.keys_of(name)],
-            "rule_is_live": live == wanted,
+            "rules_are_live": self._gateway.has_live_rules(parts.container, parts.uid, parts.port or 0),
         }
 
     def _find(self, name: str) -> _Parts:

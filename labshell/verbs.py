@@ -2,66 +2,93 @@
 
 from __future__ import annotations
 
+import re
+
 from labshell import shown
 from labshell.errors import UsageError
 
 LONGEST_LINE = 4096
+LONGEST_COMMAND = 131072  # what sshd passes on at most
+
+# What an option takes ("" for nothing) and what it does.
+OPTIONS = {
+    "json": ("", "answer with one JSON object, for programs"),
+    "force": ("", "at once and without a clean shutdown, if it does not stop by itself"),
+    "root": ("", "as root instead of as yourself"),
+    "name": ("NAME", "a word to remember it by"),
+    "for": ("TIME", "how long it stays: 30m, 8h, 3d; without this until it is removed"),
+    "from": ("NETWORK", "only from these addresses: 192.0.2.0/24"),
+    "yes": ("", "do not ask"),
+}
+
+
+class Form:
+    """One way to use a verb: an action word or none, arguments, options.
+
+    An argument in brackets may be left out; one that ends in dots is the rest of the line, as it was typed.
+    """
+
+    __slots__ = ("action", "arguments", "options")
+
+    def __init__(self, action: str = "", arguments: str = "", options: str = "") -> None:
+        self.action = action
+        self.arguments = arguments.split()
+        self.options = options.split()
 
 
 class Verb:
-    """One thing a researcher can ask for.
+    """One thing a researcher can ask for."""
 
-    `options` are the ones it takes, without their dashes; `takes` is what may follow, as help shows it.
-    """
+    __slots__ = ("forms", "in_menu", "name", "summary")
 
-    __slots__ = ("in_menu", "name", "options", "summary", "takes")
-
-    def __init__(
-        self,
-        name: str,
-        summary: str,
-        options: tuple[str, ...] = (),
-        *,
-        in_menu: bool = True,
-        takes: str = "",
-    ) -> None:
+    def __init__(self, name: str, summary: str, *forms: Form, in_menu: bool = True) -> None:
         self.name = name
         self.summary = summary
-        self.options = options
+        self.forms = forms or (Form(),)
         self.in_menu = in_menu
-        self.takes = takes
 
     @property
-    def usage(self) -> str:
-        words = [self.name, *(f"[--{option}]" for option in self.options)]
-        return " ".join([*words, self.takes] if self.takes else words)
+    def usages(self) -> list[str]:
+        return [_usage(self.name, form) for form in self.forms]
+
+
+def _usage(name: str, form: Form) -> str:
+    options = [f"[--{option} {OPTIONS[option][0]}".rstrip() + "]" for option in form.options]
+    return " ".join(word for word in (name, form.action, *options, *form.arguments) if word)
 
 
 VERBS = (
-    Verb("status", "state, address, ports, and what is used of the limits", ("json",)),
-    Verb("start", "start the container, or wait until it has started", ("json",)),
-    Verb("stop", "shut the container down; running jobs end", ("force", "json")),
-    Verb("restart", "shut it down and start it again", ("force", "json")),
-    Verb("enter", "a shell in the container, even if its own SSH is broken", ("root",), takes="[COMMAND]"),
-    Verb("run", "run a command in the container", ("root",), in_menu=False, takes="COMMAND"),
+    Verb("status", "state, address, ports, and what is used of the limits", Form(options="json")),
+    Verb("start", "start the container, or wait until it has started", Form(options="json")),
+    Verb("stop", "shut the container down; running jobs end", Form(options="force json")),
+    Verb("restart", "shut it down and start it again", Form(options="force json")),
+    Verb("enter", "a shell in the container, even if its own SSH is broken", Form("", "[COMMAND...]", "root")),
+    Verb("run", "run a command in the container", Form("", "COMMAND...", "root"), in_menu=False),
     Verb("proxy", "be the connection to the container's SSH server, for ProxyCommand", in_menu=False),
-    Verb("help", "what there is, or more about one verb", takes="[VERB]"),
-    Verb("version", "the version of labshell", ("json",), in_menu=False),
+    Verb(
+        "ports", "your own ports: reach a web page or a service in the container",
+        Form(options="json"), Form("add", "PORT", "name for from json"), Form("remove", "PORT", "json"),
+    ),
+    Verb("ssh-config", "lines for ~/.ssh/config on your laptop", in_menu=False),
+    Verb("known-hosts", "lines for ~/.ssh/known_hosts on your laptop", in_menu=False),
+    Verb("help", "what there is, or more about one verb", Form("", "[VERB]")),
+    Verb("version", "the version of labshell", Form(options="json"), in_menu=False),
     Verb("quit", "leave; the container goes on running"),
-)
+)  # fmt: skip
 BY_NAME = {verb.name: verb for verb in VERBS}
 ALIASES = {"?": "help", "exit": "quit", "logout": "quit", "-h": "help", "--help": "help", "--version": "version"}
 
 
 class Request:
-    """A line that was understood: a verb and what was given with it."""
+    """A line that was understood: a verb, its action, and what was given with it."""
 
-    __slots__ = ("options", "rest", "verb")
+    __slots__ = ("action", "arguments", "options", "verb")
 
-    def __init__(self, verb: Verb, options: frozenset[str] = frozenset(), rest: str = "") -> None:
+    def __init__(self, verb: Verb, action: str, arguments: list[str], options: dict[str, str]) -> None:
         self.verb = verb
+        self.action = action
+        self.arguments = arguments
         self.options = options
-        self.rest = rest
 
 
 def parse(line: str) -> Request:
@@ -73,62 +100,64 @@ def parse(line: str) -> Request:
     verb = BY_NAME.get(ALIASES.get(name, name))
     if verb is None:
         raise _unknown(name)
-    if "COMMAND" in verb.takes:
-        return _with_command(verb, rest.strip())
-    if len(line) > LONGEST_LINE:
+    longest = (
+        LONGEST_COMMAND if any("..." in word for form in verb.forms for word in form.arguments) else LONGEST_LINE
+    )
+    if len(line) > longest:
         raise UsageError("This line is too long.")
-    options, words = set(), []
-    for word in rest.split():
-        if word.startswith("--") and word[2:] in verb.options:
-            options.add(word[2:])
-        else:
-            words.append(word)
-    topic = words.pop(0) if "VERB" in verb.takes and words else ""
-    if words:
-        raise UsageError(
-            "{verb} does not take {word}: {usage}", verb=verb.name, word=shown.plain(words[0])[:40], usage=verb.usage
-        )
-    if topic and topic not in BY_NAME:
-        raise _unknown(topic)
-    return Request(verb, frozenset(options), topic)
+    first = rest.split(None, 1)[0] if rest.strip() else ""
+    form = next((form for form in verb.forms if form.action and form.action == first), verb.forms[0])
+    if form.action:
+        rest = rest.partition(first)[2]
+    arguments, options = _arguments(verb, form, rest)
+    if verb.name == "help" and arguments and arguments[0] not in BY_NAME:
+        raise _unknown(arguments[0])
+    return Request(verb, form.action, arguments, options)
 
 
-def _with_command(verb: Verb, rest: str) -> Request:
-    """Options first; what follows them is the command, as it was typed."""
-    options = set()
-    while rest.startswith("--"):
-        word, _, following = rest.partition(" ")
+def _arguments(verb: Verb, form: Form, rest: str) -> tuple[list[str], dict[str, str]]:
+    """The arguments and options of one form in the rest of a line."""
+    arguments: list[str] = []
+    options: dict[str, str] = {}
+    usage = _usage(verb.name, form)
+    words = re.finditer(r"\S+", rest)
+    for found in words:
+        word = found.group()
+        wanted = form.arguments[len(arguments)] if len(arguments) < len(form.arguments) else ""
         if word == "--":
-            rest = following
+            continue
+        if word.startswith("--") and word[2:] in form.options:
+            value = next(words, None) if OPTIONS[word[2:]][0] else found
+            if value is None:
+                raise UsageError("{option} needs a value: {usage}", option=word, usage=usage)
+            options[word[2:]] = value.group()
+        elif "..." in wanted and not word.startswith("--"):
+            arguments.append(rest[found.start() :].rstrip())
             break
-        if word[2:] not in verb.options:
-            raise UsageError(
-                "{verb} does not take {word}: {usage}", verb=verb.name, word=shown.plain(word)[:40], usage=verb.usage
-            )
-        options.add(word[2:])
-        rest = following.strip()
-    if not rest and not verb.takes.startswith("["):
-        raise UsageError("{verb} needs a command: {usage}", verb=verb.name, usage=verb.usage)
-    return Request(verb, frozenset(options), rest)
+        elif wanted and not word.startswith("--"):
+            arguments.append(word)
+        else:
+            raise UsageError("{verb} does not take {word}: {usage}", verb=verb.name, word=_short(word), usage=usage)
+    if len(arguments) < len([word for word in form.arguments if not word.startswith("[")]):
+        raise UsageError("{verb} needs more: {usage}", verb=verb.name, usage=usage)
+    return arguments, options
+
+
+def _short(word: str) -> str:
+    return shown.plain(word)[:40]
 
 
 def _unknown(word: str) -> UsageError:
-    return UsageError("There is no verb {word}; help lists what there is.", word=shown.plain(word)[:40])
+    return UsageError("There is no verb {word}; help lists what there is.", word=_short(word))
 
 
 def help_text(topic: str = "") -> str:
-    """All verbs in one list, or one verb with its options."""
+    """All verbs in one list, or one verb with its forms and options."""
     if topic:
         verb = BY_NAME[topic]
-        return f"{verb.usage}\n    {verb.summary}\n" + "".join(
-            f"    --{option}  {OPTIONS[option]}\n" for option in verb.options
-        )
-    lines = [f"  {verb.usage:28}{verb.summary}" for verb in VERBS]
-    return "\n".join(["In the menu, or after ssh HOST:", "", *lines, ""]) + "\n"
-
-
-OPTIONS = {
-    "root": "as root instead of as yourself",
-    "json": "answer with one JSON object, for programs",
-    "force": "at once and without a clean shutdown, if it does not stop by itself",
-}
+        options = sorted({option for form in verb.forms for option in form.options})
+        lines = [*verb.usages, f"    {verb.summary}"]
+        lines += [f"    {f'--{option} {OPTIONS[option][0]}':16}{OPTIONS[option][1]}" for option in options]
+        return "\n".join(lines) + "\n"
+    lines = [f"  {verb.name:13}{verb.summary}" for verb in VERBS]
+    return "\n".join(["In the menu, or after ssh HOST:", "", *lines, "", "help VERB says more.", ""])

@@ -365,7 +365,7 @@ def test_list_and_show_tell_everything_about_a_user(host: Host, alice_port: int,
     assert users["bob"]["problem"] is None
     assert "alice" in host.admin("list").stdout
     about = json.loads(host.admin("show", "alice", "--json").stdout)
-    assert about["rule_is_live"] is True
+    assert about["rules_are_live"] is True
     assert len(about["keys"]) == 1
     assert str(alice_port) in host.admin("show", "alice").stdout
     assert host.admin("show", "nosuch", check=False).returncode == 2

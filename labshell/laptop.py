@@ -1,0 +1,52 @@
+"""Text for the files in ~/.ssh on a researcher's laptop. Pure.
+
+With the lines of ssh_config, `ssh HOST` starts the container and logs in to it through the host's port 22, and so do
+VS Code, scp, sftp, rsync and port forwards. With those of known_hosts the first connection asks nothing.
+"""
+
+from __future__ import annotations
+
+from labshell.shown import plain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+
+def ssh_config(status: Mapping[str, Any]) -> str:
+    """A block for the container under the host's own name, and one for the gateway that it goes through."""
+    user, host, port = plain(status["user"]), plain(status["host"]), status["host_port"]
+    return (
+        f"# {user}'s container on {host}, started when it is needed\n"
+        f"Host {host}\n"
+        f"    HostName {host}\n"
+        f"    User {user}\n"
+        f"    HostKeyAlias {_alias(user, host)}\n"
+        f"    ProxyCommand ssh -T {host}-gateway proxy\n"
+        f"# the gateway itself: ssh {host}-gateway help\n"
+        f"Host {host}-gateway\n"
+        f"    HostName {host}\n"
+        f"    Port {port}\n"
+        f"    User {user}\n"
+    )
+
+
+def known_hosts(status: Mapping[str, Any], gateway_keys: Sequence[str]) -> str:
+    """The container's key, by its port and by the name in ssh_config, and the gateway's keys."""
+    user, host = plain(status["user"]), plain(status["host"])
+    lines = [f"{_address(host, status['host_port'])} {plain(key)}" for key in gateway_keys]
+    if status.get("host_key"):
+        names = [_alias(user, host)]
+        if status.get("port"):
+            names.append(_address(host, status["port"]))
+        lines.append(f"{','.join(names)} {plain(status['host_key'])}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _alias(user: str, host: str) -> str:
+    return f"{user}.{host}"
+
+
+def _address(host: str, port: int) -> str:
+    return host if port == 22 else f"[{host}]:{port}"
