@@ -111,8 +111,10 @@ def forwards_text(status: Mapping[str, Any], forwards: list[Mapping[str, Any]], 
             notes.append(f"from {plain(forward['source'])}")
         if forward.get("seconds_left") is not None:
             notes.append(f"for another {duration(forward['seconds_left'])}")
-        text = f"http://{host}:{forward['port']}  leads to port {forward['target']} in the container"
-        lines.append(_row(f"{forward['port']}", text, style) + (f" ({', '.join(notes)})" if notes else ""))
+        text = f"http://{host}:{forward['port']} leads to port {forward['target']} of the container"
+        lines.append(_row(str(forward["port"]), text, style))
+        if notes:
+            lines.append(_row("", ", ".join(notes), style, dim=True))
     if not lines:
         lines.append("  None yet: ports add 8888 makes port 8888 of the container reachable.")
     if status.get("port"):

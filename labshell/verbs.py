@@ -54,7 +54,10 @@ class Verb:
 
 def _usage(name: str, form: Form) -> str:
     options = [f"[--{option} {OPTIONS[option][0]}".rstrip() + "]" for option in form.options]
-    return " ".join(word for word in (name, form.action, *options, *form.arguments) if word)
+    # What follows a command belongs to it, so the options of such a form come first.
+    takes_command = any("..." in word for word in form.arguments)
+    words = [*options, *form.arguments] if takes_command else [*form.arguments, *options]
+    return " ".join(word for word in (name, form.action, *words) if word)
 
 
 VERBS = (

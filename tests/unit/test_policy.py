@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from labshell import policy
 from labshell.errors import LabshellError, NotAllowed, UsageError
-from labshell.policy import Caller, Container, Forward, PortPool
+from labshell.policy import Caller, Container, Forward, OwnForward, PortPool
 
 POOL = PortPool(20000, 20099, 10)
 FORWARDS = st.lists(
@@ -103,9 +103,13 @@ def test_the_lowest_free_address_is_chosen() -> None:
 
 
 def container(
-    name: str = "alice", owner: str | None = "alice", uid: int | None = 30000, address: str | None = "10.0.0.2"
+    forwards: tuple[OwnForward, ...] = (),
+    name: str = "alice",
+    owner: str | None = "alice",
+    uid: int | None = 30000,
+    address: str | None = "10.0.0.2",
 ) -> Container:
-    return Container(name, "Running", owner, uid, address)
+    return Container(name, "Running", owner, uid, address, forwards=forwards)
 
 
 @pytest.mark.parametrize(
@@ -115,10 +119,64 @@ def container(
 )  # fmt: skip
 def test_only_a_container_with_its_own_owners_mark_is_forwarded_to(other: Container) -> None:
     uids, ports = {"alice": 30000, "bob": 30001}, {"alice": 20000, "bob": 20010}
-    assert policy.wanted_forwards([container()], uids, ports) == [Forward(20000, "alice", "10.0.0.2")]
-    assert policy.wanted_forwards([other], uids, ports) == []
-    assert policy.wanted_forwards([container()], {}, ports) == []
-    assert policy.wanted_forwards([container()], uids, {}) == []
+    assert policy.wanted_forwards([container()], uids, ports, 10, 0) == [Forward(20000, "alice", "10.0.0.2")]
+    assert policy.wanted_forwards([other], uids, ports, 10, 0) == []
+    assert policy.wanted_forwards([container()], {}, ports, 10, 0) == []
+    assert policy.wanted_forwards([container()], uids, {}, 10, 0) == []
+
+
+def test_own_forwards_are_wanted_within_the_block_and_their_time_only() -> None:
+    own = (
+        OwnForward(20003, 8888),
+        OwnForward(20010, 80),
+        OwnForward(20000, 80),
+        OwnForward(20004, 80, until=99, source="10.0.0.0/8"),
+    )
+    wanted = [
+        forward.port
+        for forward in policy.wanted_forwards([container(own)], {"alice": 30000}, {"alice": 20000}, 10, 50)
+    ]
+    assert wanted == [20000, 20003, 20004]
+    wanted = [
+        forward.port
+        for forward in policy.wanted_forwards([container(own)], {"alice": 30000}, {"alice": 20000}, 10, 99)
+    ]
+    assert wanted == [20000, 20003]
+
+
+def test_a_new_forward_takes_the_lowest_free_port_of_the_block() -> None:
+    block = range(20000, 20003)
+    one = policy.add_forward((), block, OwnForward(0, 8888, "jupyter"), 0)
+    two = policy.add_forward(one, block, OwnForward(0, 6006), 0)
+    assert [(own.port, own.target) for own in two] == [(20001, 8888), (20002, 6006)]
+    assert policy.add_forward(two, block, OwnForward(0, 8888, "lab"), 0)[0] == OwnForward(20001, 8888, "lab")
+    with pytest.raises(UsageError, match="20001 to 20002"):
+        policy.add_forward(two, block, OwnForward(0, 80), 0)
+    over = (OwnForward(20001, 8888, until=5),)
+    assert policy.add_forward(over, block, OwnForward(0, 80), 6) == (OwnForward(20001, 80),)
+    assert policy.remove_forward(two, 8888) == policy.remove_forward(two, 20001) == two[1:]
+    with pytest.raises(UsageError):
+        policy.remove_forward(two, 1)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [OwnForward(0, 22), OwnForward(0, 0), OwnForward(0, 65536), OwnForward(0, 80, "a b"), OwnForward(0, 80, "-x")],
+)
+def test_an_impossible_forward_is_refused(forward: OwnForward) -> None:
+    with pytest.raises(UsageError):
+        policy.add_forward((), range(20000, 20010), forward, 0)
+
+
+def test_times_and_networks_are_as_people_type_them() -> None:
+    assert [policy.seconds_of(text) for text in ("30m", "8h", "3d")] == [1800, 28800, 259200]
+    assert policy.checked_source("192.0.2.7") == "192.0.2.7/32"
+    for text in ("", "0h", "8", "h", "-1h", "9999d", "8 h", "８h"):
+        with pytest.raises(UsageError):
+            policy.seconds_of(text)
+    for text in ("", "x", "192.0.2.1/24", "::1/128"):
+        with pytest.raises(UsageError):
+            policy.checked_source(text)
 
 
 @given(FORWARDS, FORWARDS.map(set))

@@ -1,0 +1,131 @@
+"""A researcher's own forwards and the laptop's files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from testhost import ENVIRONMENT, Host, wait_until
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def web_page(host: Host, alice_port: int) -> Iterator[int]:
+    """Something that answers on port 8888 of alice's container: its sshd, moved there too."""
+    assert alice_port
+    host.client.ssh(
+        "alice",
+        "run --root printf 'Port 22\\nPort 8888\\n' > /etc/ssh/sshd_config.d/90-test.conf; systemctl restart ssh",
+        check=True,
+    )
+    yield 8888
+    host.client.ssh("alice", "run --root rm /etc/ssh/sshd_config.d/90-test.conf; systemctl restart ssh", check=True)
+    for forward in json.loads(host.client.ssh("alice", "ports --json", check=True).stdout):
+        host.client.ssh("alice", f"ports remove {forward['port']}", check=True)
+
+
+def answers(host: Host, port: int, *, other: bool = False) -> bool:
+    place = host.other if other else host.client
+    script = f'exec 3<>/dev/tcp/{place.gateway}/{port} && read -r -t 3 line <&3; echo "$line"'
+    return place.run(["timeout", "5", "bash", "-c", script], check=False).stdout.startswith("SSH-2.0")
+
+
+def test_an_own_forward_works_lasts_over_a_restart_and_is_removed(host: Host, alice_port: int, web_page: int) -> None:
+    shown = host.client.ssh("alice", f"ports add {web_page} --name jupyter", check=True).stdout
+    assert f":{alice_port + 1} leads to port {web_page}" in shown
+    assert "jupyter" in shown
+    assert answers(host, alice_port + 1)
+    host.restart_daemon()
+    host.run(["iptables-legacy", "-t", "nat", "-F", "LABSHELL"])
+    host.admin("reconcile")
+    assert answers(host, alice_port + 1)
+    host.client.ssh("alice", f"ports remove {web_page}", check=True)
+    assert not answers(host, alice_port + 1)
+    assert json.loads(host.client.ssh("alice", "ports --json", check=True).stdout) == []
+
+
+def test_a_forward_for_one_network_is_closed_to_the_others(host: Host, alice_port: int, web_page: int) -> None:
+    host.client.ssh("alice", f"ports add {web_page} --from 198.18.0.0/24", check=True)
+    assert answers(host, alice_port + 1)
+    assert not answers(host, alice_port + 1, other=True)
+
+
+def test_a_forward_ends_with_its_time(host: Host, alice_port: int, web_page: int) -> None:
+    host.client.ssh("alice", f"ports add {web_page} --for 1m", check=True)
+    assert answers(host, alice_port + 1)
+    stored = json.loads(host.run(["lxc", "config", "get", "alice", "user.labshell.forwards"]).stdout)
+    stored[0]["until"] -= 60
+    host.run(["lxc", "config", "set", "alice", "user.labshell.forwards", json.dumps(stored)])
+    wait_until(lambda: not answers(host, alice_port + 1), 45)
+    assert json.loads(host.client.ssh("alice", "ports --json", check=True).stdout) == []
+
+
+def test_nine_at_once_get_nine_ports_and_the_tenth_a_sentence(host: Host, alice_port: int, web_page: int) -> None:
+    commands = [host.client.argv(host.client.ssh_argv("alice", f"ports add {5000 + number}")) for number in range(10)]
+    adding = [
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) for argv in commands
+    ]
+    results = [(process.communicate(timeout=60)[1].decode(), process.returncode) for process in adding]
+    assert sorted(status for _, status in results) == [0] * 9 + [2]
+    assert any("All your ports are in use" in errors for errors, _ in results)
+    ports = {forward["port"] for forward in json.loads(host.client.ssh("alice", "ports --json", check=True).stdout)}
+    assert ports == set(range(alice_port + 1, alice_port + 10))
+    assert web_page not in ports
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "add",
+        "add x",
+        "add 0",
+        "add 70000",
+        "add 22",
+        "add 80 --for ever",
+        "add 80 --from x",
+        "add 80 --name a/b",
+        "remove 1",
+        "frobnicate",
+    ],
+)
+def test_a_wrong_request_changes_nothing(host: Host, alice_port: int, words: str) -> None:
+    assert alice_port
+    done = host.client.ssh("alice", f"ports {words}")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert json.loads(host.client.ssh("alice", "ports --json", check=True).stdout) == []
+
+
+def test_the_laptops_files_work_as_they_are_printed(host: Host, alice_port: int) -> None:
+    """`ssh HOST` starts the container and logs in, with nothing asked and nothing believed."""
+    assert alice_port
+    name = host.run(["hostname"]).stdout.strip()
+    folder = host.client.folder
+    config = host.client.ssh("alice", "ssh-config", check=True).stdout
+    known = folder / "exact_known_hosts"
+    known.write_text(host.client.ssh("alice", "known-hosts", check=True).stdout)
+    file = folder / "exact_config"
+    config = config.replace("ssh -T", f"ssh -F {file} -T").replace(
+        f"HostName {name}", f"HostName {host.client.gateway}"
+    )
+    strict = f"StrictHostKeyChecking yes\nBatchMode yes\nUserKnownHostsFile {known}\nIdentityFile {folder / 'alice'}\nLogLevel ERROR\n"
+    file.write_text(
+        config.replace(f"Host {name}-gateway\n", f"Host {name}-gateway\n    HostKeyAlias {name}\n")
+        + f"Host *\n{strict}"
+    )
+    host.client.ssh("alice", "stop", check=True)
+    assert host.client.run(["ssh", "-F", str(file), name, "hostname"], env=ENVIRONMENT).stdout == "alice\n"
+    direct = [
+        "ssh",
+        "-F",
+        str(file),
+        "-o",
+        f"HostKeyAlias=[{name}]:{alice_port}",
+        "-o",
+        "ProxyCommand=none",
+        "-p",
+        str(alice_port),
+    ]
+    assert host.client.run([*direct, name, "hostname"], env=ENVIRONMENT).stdout == "alice\n"
