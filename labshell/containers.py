@@ -254,6 +254,9 @@ class Containers:
         try:
             self._change_state(name, {"action": action}, timeout_seconds)
         except LabshellError:
+            now = self.get(name)
+            if now is not None and now.state == "Running":
+                return  # somebody else started it meanwhile: the engine itself does after a reboot
             log.warning("start failed", extra={"container": name, "lxc_log": self._log_of_start(name)})
             raise
 

@@ -18,9 +18,8 @@ from labshell.containers import TEMPLATE, Containers
 from labshell.engine import COPY_SECONDS, Engine, asking
 from labshell.errors import LabshellError, UsageError
 
-RELEASE = "bookworm"
 BUILD_SECONDS = 1800
-SOURCES = Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list")
+SOURCES = Path("/etc/apt")
 PACKAGES = (
     "systemd systemd-sysv dbus udev libpam-systemd openssh-server openssh-sftp-server iproute2 iputils-ping ifupdown "
     "isc-dhcp-client netbase sudo ca-certificates locales-all less nano rsync procps bash-completion"
@@ -51,9 +50,12 @@ def build(engine: Engine, containers: Containers, name: str, rootfs: Path | None
 
 def build_rootfs(target: Path) -> None:
     """Write a root file system with sshd, sudo and DHCP as the tar file `target`. It has no host keys."""
-    sources = next((path for path in SOURCES if path.is_file()), None)
-    if sources is None:
-        raise LabshellError("This machine's apt sources were not found; give a root file system with --rootfs.")
+    release = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    sources = apt_sources(SOURCES, release)
+    if not sources:
+        raise LabshellError(
+            "This machine has no apt sources of its own release; give a root file system with --rootfs."
+        )
     hooks = [
         "rm -f $1/etc/ssh/ssh_host_* $1/etc/machine-id $1/var/lib/dbus/machine-id",
         "touch $1/etc/machine-id",
@@ -61,13 +63,28 @@ def build_rootfs(target: Path) -> None:
     ]
     argv = ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES.replace(' ', ',')}"]
     argv += [f"--customize-hook={hook}" for hook in hooks]
-    argv += [RELEASE, str(target), str(sources)]
+    argv += [release, str(target), *map(str, sources)]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LabshellError("mmdebstrap could not be run: {why}.", why=error) from error
     if done.returncode != 0:
         raise LabshellError("mmdebstrap failed:\n{output}", output=done.stderr[-2000:])
+
+
+def apt_sources(folder: Path, release: str) -> list[Path]:
+    """The files below `folder` (/etc/apt) with the distribution's own packages for `release`: component main."""
+    files = [folder / "sources.list", *sorted((folder / "sources.list.d").glob("*"))]
+    found = []
+    for file in files:
+        if file.suffix in (".list", ".sources") and file.is_file():
+            lines = [
+                line for line in file.read_text(errors="replace").splitlines() if not line.lstrip().startswith("#")
+            ]
+            words = set(" ".join(lines).split())
+            if release and release in words and "main" in words:
+                found.append(file)
+    return found
 
 
 def _import(engine: Engine, name: str, metadata: Path, rootfs: Path) -> None:
@@ -95,7 +112,7 @@ def _write_metadata(target: Path) -> None:
     text = (
         f"architecture: {platform.machine()}\n"
         f"creation_date: {int(time.time())}\n"
-        f"properties: {{description: labshell template, os: debian, release: {RELEASE}}}\n"
+        "properties: {description: labshell template}\n"
     ).encode()
     with tarfile.open(target, "w") as archive:
         member = tarfile.TarInfo("metadata.yaml")
