@@ -123,6 +123,15 @@ def forwards_text(status: Mapping[str, Any], forwards: list[Mapping[str, Any]], 
     return "\n".join(lines) + "\n"
 
 
+def keys_text(keys: list[Mapping[str, Any]], style: Style) -> str:
+    """The user's public keys, by number."""
+    lines = []
+    for number, key in enumerate(keys, start=1):
+        lines.append(f"  {style.bold(str(number))}  {plain(key['kind'])}  {plain(key.get('comment') or '')}".rstrip())
+        lines.append(f"     {style.dim(plain(key['fingerprint']))}")
+    return "\n".join(lines or ["  None: only the administrator can let you in again."]) + "\n"
+
+
 SFTP_SERVERS = ("sftp-server", "internal-sftp")
 FILE_PROGRAMS = ("scp", "rsync", "git-upload-pack", "git-receive-pack", "git-upload-archive")
 

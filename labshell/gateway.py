@@ -14,13 +14,14 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from labshell import keys, machine, policy
+from labshell import identity, keys, machine, policy
 from labshell.accounts import Accounts
 from labshell.config import Config
 from labshell.containers import Containers, ssh_answers
-from labshell.errors import LabshellError, TryAgain
+from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.forwarding import Forwarding
 from labshell.guard import Guard
+from labshell.keys import PublicKey
 from labshell.policy import Container
 from labshell.ports import PortRegistry
 from labshell.sessions import Session, connect, open_session
@@ -211,6 +212,33 @@ class Gateway:
             container = self.containers.owned(user, uid)
             self.containers.set_forwards(user, policy.remove_forward(container.forwards, port))
             self.forward_user(user)
+
+    def keys(self, user: str) -> list[dict[str, Any]]:
+        """The user's public keys on the host, in the order in which they are numbered."""
+        listed = self.accounts.keys_of(user)
+        return [{"kind": key.kind, "fingerprint": key.fingerprint, "comment": key.comment or None} for key in listed]
+
+    def add_key(self, user: str, uid: int, text: str) -> Steps[None]:
+        """A public key more, in the container and on the host."""
+        key = keys.parse(text)
+        yield from self._change_key(user, uid, "add", key)
+
+    def remove_key(self, user: str, uid: int, which: str, *, even_the_last: bool = False) -> Steps[None]:
+        """A public key less; `which` is its number in the list or its fingerprint."""
+        listed = self.accounts.keys_of(user)
+        key = policy.choose_key(listed, which)
+        if len(listed) == 1 and not even_the_last:
+            raise UsageError("This is your last key: without it you cannot log in any more. Say --yes to remove it.")
+        yield from self._change_key(user, uid, "remove", key)
+
+    def _change_key(self, user: str, uid: int, action: str, key: PublicKey) -> Steps[None]:
+        """The container first: a failure there leaves the host as it was, and a second try finishes it."""
+        with self.locks.held(user):
+            container = self.containers.owned(user, uid)
+            yield from self._ensure_started(container)
+            identity.change_key(self.containers, user, action, key)
+            others = [other for other in self.accounts.keys_of(user) if other.blob != key.blob]
+            self.accounts.set_keys(user, [*others, key] if action == "add" else others)
 
     # Steps others use ----------------------------------------------------------------------------------
 

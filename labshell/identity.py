@@ -48,6 +48,23 @@ chmod 0600 "$home/.ssh/authorized_keys"
 """
 
 
+# Run inside as root: one key more or less in the user's own file, whatever else they keep in it.
+KEY_SCRIPT = r"""
+set -eu
+user=$1 action=$2 blob=$3 line=$4
+home=$(getent passwd "$user" | cut -d: -f6)
+file=$home/.ssh/authorized_keys
+install -d -m 0700 -o "$user" -g "$user" "$home/.ssh"
+touch "$file"
+new=$(mktemp "$home/.ssh/.new.XXXXXX")
+grep -vF -- "$blob" "$file" > "$new" || true
+if [ "$action" = add ]; then printf '%s\n' "$line" >> "$new"; fi
+chown "$user:$user" "$new"
+chmod 0600 "$new"
+mv -f "$new" "$file"
+"""
+
+
 def new_host_keys() -> tuple[dict[str, str], str]:
     """New SSH host keys: file name -> content for /etc/ssh, and the public Ed25519 key ("ssh-ed25519 AAAA...")."""
     pairs: dict[str, ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey] = {
@@ -90,9 +107,18 @@ def hosts(name: str) -> str:
 def write_user(containers: Containers, name: str, public_keys: list[PublicKey]) -> None:
     """Make the user inside the running container, with their keys and no password anywhere."""
     text = authorized_keys(public_keys, restricted=False)
-    status, output = containers.run(name, ["/bin/sh", "-c", SETUP_SCRIPT, "setup", name, text])
+    _run(containers, name, SETUP_SCRIPT, [name, text])
+
+
+def change_key(containers: Containers, name: str, action: str, key: PublicKey) -> None:
+    """Add or remove one key of the user inside the running container; `action` is "add" or "remove"."""
+    _run(containers, name, KEY_SCRIPT, [name, action, key.blob, str(key)])
+
+
+def _run(containers: Containers, name: str, script: str, arguments: list[str]) -> None:
+    status, output = containers.run(name, ["/bin/sh", "-c", script, "labshell", *arguments])
     if status != 0:
         raise LabshellError(
-            "The user could not be made inside the container: {reason}.",
+            "Something inside the container refused the change: {reason}.",
             reason=" ".join(output.split())[-300:].rstrip(".") or f"status {status}",
         )

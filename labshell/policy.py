@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from labshell import shown
 from labshell.config import CPU, SIZE
 from labshell.errors import LabshellError, NotAllowed, UsageError
+from labshell.keys import PublicKey
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]", re.ASCII)
 PORT_FILE = re.compile(rb"[1-9][0-9]{0,4}\n")
@@ -321,6 +322,17 @@ def difference(live: Iterable[Forward], wanted: Iterable[Forward]) -> Difference
         else:
             remove.append(forward)
     return Difference(tuple(remove), tuple(sorted(missing)))
+
+
+# Keys --------------------------------------------------------------------------------------------------
+
+
+def choose_key(listed: Sequence[PublicKey], which: str) -> PublicKey:
+    """The key with that number in the list, counted from 1, or with that fingerprint."""
+    for number, key in enumerate(listed, start=1):
+        if which in (str(number), key.fingerprint):
+            return key
+    raise UsageError("You have no key {which}; keys lists them.", which=shown.plain(which)[:60])
 
 
 # Programs inside -----------------------------------------------------------------------------------------

@@ -212,6 +212,23 @@ class GatewayInterface:
         change(caller.name, caller.uid)
         yield {"_continues": False, "forwards": self._gateway.forwards(caller.name, caller.uid)}
 
+    def Keys(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        caller = _researcher(_request).caller
+        yield {"_continues": False, "keys": self._gateway.keys(caller.name)}
+
+    def AddKey(self, key: str, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        caller = _researcher(_request).caller
+        yield from _progress(self._gateway.add_key(caller.name, caller.uid, key), more=_more)
+        yield {"_continues": False, "keys": self._gateway.keys(caller.name)}
+
+    def RemoveKey(
+        self, which: str, even_the_last: bool, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        caller = _researcher(_request).caller
+        steps = self._gateway.remove_key(caller.name, caller.uid, which, even_the_last=even_the_last)
+        yield from _progress(steps, more=_more)
+        yield {"_continues": False, "keys": self._gateway.keys(caller.name)}
+
     def GatewayKeys(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
         _researcher(_request)
         yield {"_continues": False, "keys": machine.ssh_host_keys()}

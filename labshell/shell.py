@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FORCED_COMMAND = "/opt/labshell/bin/labshell --ssh"  # what ForceCommand in the sshd drop-in says
 ANSWER_SECONDS = 10.0
 WORK_SECONDS = 180.0
+LONGEST_KEY = 32768
 LIMITS = ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NPROC, 0), (resource.RLIMIT_NOFILE, 64))
 FORBIDDEN_EVENTS = frozenset({
     "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "pty.spawn", "subprocess.Popen",
@@ -121,6 +122,8 @@ class Session:
             self.proxy()
         elif name == "ports":
             self._ports(request)
+        elif name == "keys":
+            self._keys(request)
         elif name == "ssh-config":
             from labshell import laptop
 
@@ -160,6 +163,29 @@ class Session:
         if not self._json(request, forwards):
             self.terminal.say(card.forwards_text(status, forwards, self.terminal.style))
 
+    def _keys(self, request: verbs.Request) -> None:
+        if request.action == "add":
+            text = request.arguments[0] if request.arguments else self._read_key()
+            keys = self.answer("AddKey", {"key": text}, "keys")
+        elif request.action == "remove":
+            parameters = {"which": request.arguments[0], "even_the_last": "yes" in request.options}
+            keys = self.answer("RemoveKey", parameters, "keys")
+        else:
+            keys = self.answer("Keys", {}, "keys")
+        if not self._json(request, keys):
+            self.terminal.say(card.keys_text(keys, self.terminal.style))
+
+    def _read_key(self) -> str:
+        """A key on standard input, or typed where somebody can be asked."""
+        if self.terminal.is_interactive:
+            self.terminal.say("Paste the public key, in one line: ")
+        data = b""
+        while len(data) < LONGEST_KEY and (chunk := os.read(0, LONGEST_KEY)):
+            data += chunk
+            if self.terminal.is_interactive and data.endswith(b"\n"):
+                break
+        return data.decode("utf-8", "replace")
+
     def _change(self, name: str, *, force: bool) -> Mapping[str, Any]:
         """Ask the daemon; a clean shutdown that did not work is offered again by force, if somebody is there."""
         parameters = {"force": force} if name in ("stop", "restart") else {}
@@ -184,7 +210,7 @@ class Session:
     def answer(self, method: str, parameters: dict[str, Any], name: str) -> Any:
         """What the daemon answers under `name`."""
         found = None
-        for reply in self.replies(method, parameters, ANSWER_SECONDS):
+        for reply in self.replies(method, parameters, WORK_SECONDS):
             found = reply.get(name, found)
         return found or []
 

@@ -72,6 +72,10 @@ VERBS = (
         "ports", "your own ports: reach a web page or a service in the container",
         Form(options="json"), Form("add", "PORT", "name for from json"), Form("remove", "PORT", "json"),
     ),
+    Verb(
+        "keys", "the public keys that let you in",
+        Form(options="json"), Form("add", "[KEY...]", "json"), Form("remove", "NUMBER", "yes json"),
+    ),
     Verb("ssh-config", "lines for ~/.ssh/config on your laptop", in_menu=False),
     Verb("known-hosts", "lines for ~/.ssh/known_hosts on your laptop", in_menu=False),
     Verb("help", "what there is, or more about one verb", Form("", "[VERB]")),
