@@ -173,7 +173,7 @@ def make_gateway(config: Config) -> Gateway:
     gateway: Gateway
 
     def busy_ports() -> set[int]:
-        return listening_ports() | containers.proxy_ports() | gateway.forwarding().other_ports()
+        return listening_ports() | containers.proxy_ports() | gateway.firewall.ports_of_others()
 
     ports = PortRegistry(config.paths, pool, config.port_quarantine_days, listening=busy_ports)
     gateway = Gateway(config, Accounts(config.paths, config.uid_range), containers, ports)
@@ -224,7 +224,7 @@ def keep_reconciled(gateway: Gateway, seconds: int, stopping: threading.Event) -
     """Put back what a firewall reload wiped, for as long as the daemon runs."""
     while True:
         try:
-            gateway.reconcile()
+            gateway.firewall.reconcile()
         except LabshellError as error:
             log.warning("not reconciled", extra={"why": str(error)})
         except Exception:  # a bug here must not end reconciling
@@ -277,7 +277,7 @@ def main() -> None:
     try:
         config = load(options.config)
         if options.remove_rules:
-            make_gateway(config).remove_rules()
+            make_gateway(config).firewall.remove_all()
         else:
             serve(config)
     except LabshellError as error:

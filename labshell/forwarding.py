@@ -23,9 +23,9 @@ from typing import Any
 
 import iptc
 
-from labshell import policy
+from labshell import forwards
 from labshell.errors import LabshellError, TryAgain
-from labshell.policy import Forward
+from labshell.forwards import Forward
 
 XTABLES_LOCK = "/run/xtables.lock"
 LOCK_SECONDS = 10
@@ -70,25 +70,25 @@ class Forwarding:
                     ports |= {port for rule in _rules(chain) if (port := _dnat_port(rule)) is not None}
             return ports
 
-    def plan(self, wanted: Iterable[Forward]) -> policy.Difference:
+    def plan(self, wanted: Iterable[Forward]) -> forwards.Difference:
         """What apply() would change among the forwards."""
-        return policy.difference(self.live(), wanted)
+        return forwards.difference(self.live(), wanted)
 
-    def apply(self, wanted: Iterable[Forward]) -> policy.Difference:
+    def apply(self, wanted: Iterable[Forward]) -> forwards.Difference:
         """Make the live rules those in `wanted`, chains and jumps included. Returns what differed."""
         wanted = sorted(wanted)
         with _tables_locked():
             self._ensure_chains()
-            change = policy.difference(_live(), wanted)
+            change = forwards.difference(_live(), wanted)
             _change_forwards(change)
             return change
 
-    def apply_user(self, user: str, wanted: Iterable[Forward]) -> policy.Difference:
+    def apply_user(self, user: str, wanted: Iterable[Forward]) -> forwards.Difference:
         """The same for the forwards of one user, leaving everybody else's alone."""
         wanted = sorted(wanted)
         with _tables_locked():
             self._ensure_chains()
-            change = policy.difference([forward for forward in _live() if forward.user == user], wanted)
+            change = forwards.difference([forward for forward in _live() if forward.user == user], wanted)
             _change_forwards(change)
             return change
 
@@ -221,7 +221,7 @@ def _as_rule(forward: Forward) -> Rule:
     return {**rule, "src": forward.source} if forward.source else rule
 
 
-def _change_forwards(change: policy.Difference) -> None:
+def _change_forwards(change: forwards.Difference) -> None:
     if not change:
         return
     with _committing("nat") as table:

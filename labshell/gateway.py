@@ -6,27 +6,23 @@ lock per user, so that two logins make one start; nothing global is held while t
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import logging
-import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator
 from typing import Any, NamedTuple, TypeVar
 
-from labshell import identity, keys, machine, policy
+from labshell import forwards, identity, keys, machine, policy
 from labshell.accounts import Accounts
 from labshell.config import Config
 from labshell.containers import Containers, ssh_answers
 from labshell.errors import LabshellError, TryAgain, UsageError
-from labshell.forwarding import Forwarding
-from labshell.guard import Guard
+from labshell.firewall import Firewall
 from labshell.keys import PublicKey
-from labshell.policy import Container
+from labshell.locks import StartQueue, UserLocks
+from labshell.policy import Container, OwnForward
 from labshell.ports import PortRegistry
 from labshell.sessions import Session, connect, open_session
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 POOL_RESERVE_BYTES = 256 << 20
 PROBE_SECONDS = 0.2
@@ -43,74 +39,6 @@ class Progress(NamedTuple):
 Steps = Generator[Progress, None, T]
 
 
-class UserLocks:
-    """One lock per user; waiting for it is bounded."""
-
-    def __init__(self, timeout_seconds: float) -> None:
-        self._timeout = timeout_seconds
-        self._guard = threading.Lock()
-        self._locks: dict[str, tuple[threading.Lock, int]] = {}
-
-    @contextlib.contextmanager
-    def held(self, user: str) -> Iterator[None]:
-        with self._guard:
-            lock, waiting = self._locks.get(user, (threading.Lock(), 0))
-            self._locks[user] = (lock, waiting + 1)
-        try:
-            if not lock.acquire(timeout=self._timeout):
-                raise TryAgain("Another command for {user} is still running; try again in a moment.", user=user)
-            try:
-                yield
-            finally:
-                lock.release()
-        finally:
-            with self._guard:
-                lock, waiting = self._locks[user]
-                if waiting == 1:
-                    del self._locks[user]
-                else:
-                    self._locks[user] = (lock, waiting - 1)
-
-
-class StartQueue:
-    """At most `limit` containers start at once; the others wait in order and know their place."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._changed = threading.Condition()
-        self._tickets: list[object] = []
-
-    @contextlib.contextmanager
-    def ticket(self) -> Iterator[object]:
-        ticket = object()
-        with self._changed:
-            self._tickets.append(ticket)
-        try:
-            yield ticket
-        finally:
-            with self._changed:
-                self._tickets.remove(ticket)
-                self._changed.notify_all()
-
-    def places(self, ticket: object, timeout_seconds: float) -> Iterator[int]:
-        """The place in the queue, each time it changes, until it is this ticket's turn."""
-        deadline = time.monotonic() + timeout_seconds
-        shown = None
-        while True:
-            with self._changed:
-                place = self._tickets.index(ticket) - self._limit + 1
-                if place > 0 and place == shown:
-                    self._changed.wait(timeout=1.0)
-                    place = self._tickets.index(ticket) - self._limit + 1
-            if place <= 0:
-                return
-            if time.monotonic() > deadline:
-                raise TryAgain("Too many containers are starting just now; try again in a few minutes.")
-            if place != shown:
-                shown = place
-                yield place
-
-
 class Gateway:
     """The verbs of one host."""
 
@@ -121,9 +49,7 @@ class Gateway:
         self.ports = ports
         self.locks = UserLocks(config.start_timeout_seconds + config.stop_timeout_seconds)
         self._starts = StartQueue(config.parallel_starts)
-        self._network_lock = threading.Lock()
-        self._forwarding: Forwarding | None = None
-        self._guard: Guard | None = None
+        self.firewall = Firewall(config, accounts, containers, ports)
 
     # Researchers' verbs --------------------------------------------------------------------------------
 
@@ -138,7 +64,7 @@ class Gateway:
             if (yield from self.ensure_running(container)):
                 container = self.containers.owned(user, uid)
         self.ports.ensure(user)
-        self.forward_user(user)
+        self.firewall.forward_user(user)
         return self._report(container)
 
     def stop(self, user: str, uid: int, *, force: bool = False) -> Steps[dict[str, Any]]:
@@ -156,7 +82,7 @@ class Gateway:
             self.containers.stop(user, self.config.stop_timeout_seconds, force=force)
             yield from self.ensure_running(self.containers.owned(user, uid))
         self.ports.ensure(user)
-        self.forward_user(user)
+        self.firewall.forward_user(user)
         return self.status(user, uid)
 
     def enter(self, user: str, uid: int, wanted: policy.Program) -> Steps[Session]:
@@ -198,20 +124,20 @@ class Gateway:
     def add_forward(self, user: str, uid: int, target: int, name: str, lasting: str, source: str) -> None:
         """One more forward in the user's own block; live when this returns."""
         now = time.time()
-        until = int(now) + policy.seconds_of(lasting) if lasting else None
-        wanted = policy.OwnForward(0, target, name, policy.checked_source(source) if source else "", until)
+        until = int(now) + forwards.seconds_of(lasting) if lasting else None
+        wanted = OwnForward(0, target, name, forwards.checked_source(source) if source else "", until)
         with self.locks.held(user):
             container = self.containers.owned(user, uid)
             port = self.ports.ensure(user)
             block = range(port, port + self.config.ports_per_user)
-            self.containers.set_forwards(user, policy.add_forward(container.forwards, block, wanted, now))
-            self.forward_user(user)
+            self.containers.set_forwards(user, forwards.add_forward(container.forwards, block, wanted, now))
+            self.firewall.forward_user(user)
 
     def remove_forward(self, user: str, uid: int, port: int) -> None:
         with self.locks.held(user):
             container = self.containers.owned(user, uid)
-            self.containers.set_forwards(user, policy.remove_forward(container.forwards, port))
-            self.forward_user(user)
+            self.containers.set_forwards(user, forwards.remove_forward(container.forwards, port))
+            self.firewall.forward_user(user)
 
     def keys(self, user: str) -> list[dict[str, Any]]:
         """The user's public keys on the host, in the order in which they are numbered."""
@@ -326,68 +252,6 @@ class Gateway:
             "host_memory_used": load.memory_used,
             "host_memory_total": load.memory_total,
         }
-
-    # The firewall --------------------------------------------------------------------------------------
-
-    def forwarding(self) -> Forwarding:
-        """The forwarding of the engine's bridge, looked up when first needed."""
-        return self._on_network()[0]
-
-    def _on_network(self) -> tuple[Forwarding, Guard]:
-        with self._network_lock:
-            if self._forwarding is None or self._guard is None:
-                bridge = self.containers.bridge()
-                config = self.config
-                self._guard = Guard(bridge.name, config.guard_closed_networks, closed=config.guard)
-                self._forwarding = Forwarding(bridge.name, bridge.address, config.outside_interface)
-            return self._forwarding, self._guard
-
-    def forward_user(self, user: str) -> None:
-        """Make the live rules of one user equal to what is stored."""
-        container = self.containers.get(user)
-        uid, port = self.accounts.uid_of(user), self.ports.port_of(user)
-        wanted = []
-        if container and uid is not None and port is not None:
-            wanted = self._wanted([container], {user: uid}, {user: port})
-        change = self.forwarding().apply_user(user, wanted)
-        if change:
-            log.info("rules changed", extra={"user": user, "removed": len(change.remove), "added": len(change.add)})
-
-    def _wanted(
-        self, containers: list[Container], uids: Mapping[str, int], ports: Mapping[str, int]
-    ) -> list[policy.Forward]:
-        return policy.wanted_forwards(containers, uids, ports, self.config.ports_per_user, time.time())
-
-    def has_live_rules(self, container: Container, uid: int, port: int) -> bool:
-        """Whether the rules of one user are exactly those that should be."""
-        live = [forward for forward in self.forwarding().live() if forward.user == container.name]
-        return live == self._wanted([container], {container.name: uid}, {container.name: port})
-
-    def reconcile(self, *, plan: bool = False) -> policy.Difference:
-        """Make the live firewall equal to what is stored; with `plan` only say what would change.
-
-        The rules of a user whose port file is damaged stay as they are.
-        """
-        forwarding, guard = self._on_network()
-        ports, damaged = self.ports.readable_ports()
-        wanted = self._wanted(self.containers.all(), self.accounts.all(), ports)
-        if damaged:
-            log.error("damaged port files", extra={"users": damaged})
-            wanted += [forward for forward in forwarding.live() if forward.user in damaged]
-        if plan:
-            return forwarding.plan(wanted)
-        if guard.ensure():
-            log.info("guard rules put back")
-        change = forwarding.apply(wanted)
-        if change:
-            log.info("rules reconciled", extra={"removed": len(change.remove), "added": len(change.add)})
-        return change
-
-    def remove_rules(self) -> None:
-        """Take every rule of labshell's away."""
-        forwarding, guard = self._on_network()
-        forwarding.remove_all()
-        guard.remove()
 
 
 def _seconds_since(moment: str) -> int | None:

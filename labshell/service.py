@@ -21,6 +21,7 @@ import varlink.scanner
 from labshell import __version__, keys, machine, policy, protocol
 from labshell.config import GROUP
 from labshell.errors import LabshellError
+from labshell.forwards import Forward
 from labshell.gateway import Gateway, Steps
 from labshell.policy import Caller
 from labshell.users import NewUser, Users
@@ -285,11 +286,12 @@ class AdminInterface:
 
     def Reconcile(self, plan: bool) -> Iterator[dict[str, Any]]:
         def reconcile() -> dict[str, Any]:
-            change = self._gateway.reconcile(plan=plan)
+            firewall = self._gateway.firewall
+            change = firewall.plan() if plan else firewall.reconcile()
             return {key: [_rule(item) for item in getattr(change, key)] for key in ("remove", "add")}
 
         return _answers(_at_once(reconcile), "result", more=False)
 
 
-def _rule(forward: policy.Forward) -> dict[str, Any]:
+def _rule(forward: Forward) -> dict[str, Any]:
     return {"port": forward.port, "user": forward.user, "to": f"{forward.address}:{forward.target}"}

@@ -78,6 +78,7 @@ class Users:
         self._accounts = gateway.accounts
         self._containers = gateway.containers
         self._ports = gateway.ports
+        self._firewall = gateway.firewall
 
     # Adding --------------------------------------------------------------------------------------------
 
@@ -88,7 +89,7 @@ class Users:
             self._check(new)
             try:
                 with undo:
-                    undo.later(self._gateway.forward_user, new.name)
+                    undo.later(self._firewall.forward_user, new.name)
                     for step, act in self._steps_to_add(new, undo):
                         yield Progress(step)
                         if not dry_run:
@@ -174,7 +175,7 @@ class Users:
             self._containers.mark_prepared(name)
 
         def rules() -> Steps[None]:
-            self._gateway.forward_user(name)
+            self._firewall.forward_user(name)
             yield from ()
 
         yield "Making the account", account
@@ -233,7 +234,7 @@ class Users:
         yield "Deleting the container", lambda: self._containers.delete(name)
         yield "Removing the account and its keys", lambda: self._accounts.remove(name)
         yield "Freeing the ports", lambda: self._ports.release(name)
-        yield "Removing the rules", lambda: self._gateway.forward_user(name)
+        yield "Removing the rules", lambda: self._firewall.forward_user(name)
 
     def _stop_for_removal(self, name: str, timeout_seconds: int) -> None:
         try:
@@ -296,7 +297,7 @@ class Users:
             **self._gateway.status(name, parts.uid),
             "uid": parts.uid,
             "keys": [f"{key.kind} {key.fingerprint} {key.comment}".strip() for key in self._accounts.keys_of(name)],
-            "rules_are_live": self._gateway.has_live_rules(parts.container, parts.uid, parts.port or 0),
+            "rules_are_live": self._firewall.has_live_rules(parts.container, parts.uid, parts.port or 0),
         }
 
     def _find(self, name: str) -> _Parts:

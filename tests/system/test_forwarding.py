@@ -176,7 +176,7 @@ def test_changes_by_several_programs_at_once_lose_nothing(host: Host, alice_port
     script = """
 import sys
 from labshell.forwarding import Forwarding
-from labshell.policy import Forward
+from labshell.forwards import Forward
 number = int(sys.argv[1])
 forwarding = Forwarding("lxdbr0", "10.83.0.1/24")
 for turn in range(25):

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labshell import policy
+from labshell import forwards, policy
 from labshell.errors import LabshellError, NotAllowed, UsageError
-from labshell.policy import Caller, Container, Forward, OwnForward, PortPool
+from labshell.forwards import Forward
+from labshell.policy import Caller, Container, OwnForward, PortPool
 
 POOL = PortPool(20000, 20099, 10)
 FORWARDS = st.lists(
@@ -119,10 +120,10 @@ def container(
 )  # fmt: skip
 def test_only_a_container_with_its_own_owners_mark_is_forwarded_to(other: Container) -> None:
     uids, ports = {"alice": 30000, "bob": 30001}, {"alice": 20000, "bob": 20010}
-    assert policy.wanted_forwards([container()], uids, ports, 10, 0) == [Forward(20000, "alice", "10.0.0.2")]
-    assert policy.wanted_forwards([other], uids, ports, 10, 0) == []
-    assert policy.wanted_forwards([container()], {}, ports, 10, 0) == []
-    assert policy.wanted_forwards([container()], uids, {}, 10, 0) == []
+    assert forwards.wanted_forwards([container()], uids, ports, 10, 0) == [Forward(20000, "alice", "10.0.0.2")]
+    assert forwards.wanted_forwards([other], uids, ports, 10, 0) == []
+    assert forwards.wanted_forwards([container()], {}, ports, 10, 0) == []
+    assert forwards.wanted_forwards([container()], uids, {}, 10, 0) == []
 
 
 def test_own_forwards_are_wanted_within_the_block_and_their_time_only() -> None:
@@ -134,29 +135,29 @@ def test_own_forwards_are_wanted_within_the_block_and_their_time_only() -> None:
     )
     wanted = [
         forward.port
-        for forward in policy.wanted_forwards([container(own)], {"alice": 30000}, {"alice": 20000}, 10, 50)
+        for forward in forwards.wanted_forwards([container(own)], {"alice": 30000}, {"alice": 20000}, 10, 50)
     ]
     assert wanted == [20000, 20003, 20004]
     wanted = [
         forward.port
-        for forward in policy.wanted_forwards([container(own)], {"alice": 30000}, {"alice": 20000}, 10, 99)
+        for forward in forwards.wanted_forwards([container(own)], {"alice": 30000}, {"alice": 20000}, 10, 99)
     ]
     assert wanted == [20000, 20003]
 
 
 def test_a_new_forward_takes_the_lowest_free_port_of_the_block() -> None:
     block = range(20000, 20003)
-    one = policy.add_forward((), block, OwnForward(0, 8888, "jupyter"), 0)
-    two = policy.add_forward(one, block, OwnForward(0, 6006), 0)
+    one = forwards.add_forward((), block, OwnForward(0, 8888, "jupyter"), 0)
+    two = forwards.add_forward(one, block, OwnForward(0, 6006), 0)
     assert [(own.port, own.target) for own in two] == [(20001, 8888), (20002, 6006)]
-    assert policy.add_forward(two, block, OwnForward(0, 8888, "lab"), 0)[0] == OwnForward(20001, 8888, "lab")
+    assert forwards.add_forward(two, block, OwnForward(0, 8888, "lab"), 0)[0] == OwnForward(20001, 8888, "lab")
     with pytest.raises(UsageError, match="20001 to 20002"):
-        policy.add_forward(two, block, OwnForward(0, 80), 0)
+        forwards.add_forward(two, block, OwnForward(0, 80), 0)
     over = (OwnForward(20001, 8888, until=5),)
-    assert policy.add_forward(over, block, OwnForward(0, 80), 6) == (OwnForward(20001, 80),)
-    assert policy.remove_forward(two, 8888) == policy.remove_forward(two, 20001) == two[1:]
+    assert forwards.add_forward(over, block, OwnForward(0, 80), 6) == (OwnForward(20001, 80),)
+    assert forwards.remove_forward(two, 8888) == forwards.remove_forward(two, 20001) == two[1:]
     with pytest.raises(UsageError):
-        policy.remove_forward(two, 1)
+        forwards.remove_forward(two, 1)
 
 
 @pytest.mark.parametrize(
@@ -165,23 +166,23 @@ def test_a_new_forward_takes_the_lowest_free_port_of_the_block() -> None:
 )
 def test_an_impossible_forward_is_refused(forward: OwnForward) -> None:
     with pytest.raises(UsageError):
-        policy.add_forward((), range(20000, 20010), forward, 0)
+        forwards.add_forward((), range(20000, 20010), forward, 0)
 
 
 def test_times_and_networks_are_as_people_type_them() -> None:
-    assert [policy.seconds_of(text) for text in ("30m", "8h", "3d")] == [1800, 28800, 259200]
-    assert policy.checked_source("192.0.2.7") == "192.0.2.7/32"
+    assert [forwards.seconds_of(text) for text in ("30m", "8h", "3d")] == [1800, 28800, 259200]
+    assert forwards.checked_source("192.0.2.7") == "192.0.2.7/32"
     for text in ("", "0h", "8", "h", "-1h", "9999d", "8 h", "８h"):
         with pytest.raises(UsageError):
-            policy.seconds_of(text)
+            forwards.seconds_of(text)
     for text in ("", "x", "192.0.2.1/24", "::1/128"):
         with pytest.raises(UsageError):
-            policy.checked_source(text)
+            forwards.checked_source(text)
 
 
 @given(FORWARDS, FORWARDS.map(set))
 def test_making_the_difference_makes_live_what_is_wanted(live: list[Forward], wanted: set[Forward]) -> None:
-    change = policy.difference(live, wanted)
+    change = forwards.difference(live, wanted)
     left = list(live)
     for forward in change.remove:
         left.remove(forward)
