@@ -68,11 +68,12 @@ def _usage(status: Mapping[str, Any]) -> list[tuple[str, str]]:
         parts = [f"memory {_of(status['memory_used'], status.get('memory_limit'))}"]
         if status.get("disk_used") is not None:
             parts.append(f"disk {_of(status['disk_used'], status.get('disk_limit'))}")
-        if status.get("processes") is not None:
-            parts.append(f"{status['processes']} processes")
+        rows.append(("You use", ", ".join(parts)))
+        parts = [f"{status['processes']} processes"] if status.get("processes") is not None else []
         if status.get("cpu_limit"):
             parts.append(f"CPU limit {plain(status['cpu_limit'])}")
-        rows.append(("You use", ", ".join(parts)))
+        if parts:
+            rows.append(("", ", ".join(parts)))
     memory = f"{size(status['host_memory_used'])} of {size(status['host_memory_total'])}"
     processors = status["host_processors"]
     rows.append(("This host", f"load {status['host_load']:.1f} on {processors} processors, memory {memory}"))

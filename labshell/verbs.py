@@ -163,7 +163,10 @@ def help_text(topic: str = "") -> str:
     if topic:
         verb = BY_NAME[topic]
         options = sorted({option for form in verb.forms for option in form.options})
-        lines = [*verb.usages, f"    {verb.summary}"]
+        import textwrap
+
+        lines = [line for usage in verb.usages for line in textwrap.wrap(usage, 78, subsequent_indent="        ")]
+        lines.append(f"    {verb.summary}")
         lines += [f"    {f'--{option} {OPTIONS[option][0]}':16}{OPTIONS[option][1]}" for option in options]
         return "\n".join(lines) + "\n"
     lines = [f"  {verb.name:13}{verb.summary}" for verb in VERBS]

@@ -1,0 +1,109 @@
+"""The card and its relatives: exact, narrow, harmless."""
+
+from __future__ import annotations
+
+import pytest
+
+from labshell import card, laptop, shown
+from labshell.card import Style
+
+STATUS = {
+    "user": "alice", "host": "gpu1.lab.example", "host_port": 22, "state": "running", "address": "10.83.0.2", "port": 20010, "last_port": 20019,
+    "host_key": "ssh-ed25519 AAAA", "fingerprint": "SHA256:" + "x" * 43, "uptime_seconds": 11100, "cpu_limit": "16", "memory_used": 1 << 33,
+    "memory_limit": "64GiB", "disk_used": 123 << 30, "disk_limit": "200GiB", "processes": 4096, "host_load": 63.21, "host_processors": 128,
+    "host_memory_used": 400 << 30, "host_memory_total": 512 << 30,
+}  # fmt: skip
+FORWARD = {"port": 20011, "target": 8888, "name": "jupyter", "source": "192.0.2.0/24", "seconds_left": 7200}
+KEY = {"kind": "ssh-ed25519", "fingerprint": "SHA256:" + "x" * 43, "comment": "alice@laptop"}
+PLAIN, COLOURED = Style(colour=False), Style(colour=True)
+EVIL = "a\x1b[2Jb\nc\u202ed\x9be\u2028f\ud800g"
+
+
+def everything(status: dict[str, object], style: Style) -> str:
+    texts = [
+        card.card(status, style),
+        card.status_text(status, style),
+        card.forwards_text(status, [FORWARD], style),
+        card.keys_text([KEY], style),
+    ]
+    return "\n".join(texts)
+
+
+def test_the_lines_to_copy_are_exact() -> None:
+    text = card.card(STATUS, PLAIN)
+    assert "ssh -p 20010 alice@gpu1.lab.example\n" in text
+    assert "scp -P 20010 FILE alice@gpu1.lab.example:\n" in text
+    assert "running for 3 h 5 min" in text
+
+
+def test_everything_fits_80_columns_and_has_no_colour_unless_asked() -> None:
+    text = everything(STATUS, PLAIN)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "\x1b" not in text
+    assert "\x1b[32mrunning\x1b[0m" in everything(STATUS, COLOURED)
+
+
+@pytest.mark.parametrize("key", [key for key, value in STATUS.items() if isinstance(value, str)])
+def test_no_text_from_elsewhere_drives_the_terminal(key: str) -> None:
+    status = {**STATUS, key: EVIL}
+    for text in (everything(status, PLAIN), laptop.ssh_config(status), laptop.known_hosts(status, [EVIL])):
+        assert all(character.isprintable() or character == "\n" for character in text)
+        assert text.count("\n") <= 80
+
+
+def test_a_stopped_container_and_one_without_a_port_have_a_card_too() -> None:
+    stopped = {key: value for key, value in STATUS.items() if "used" not in key or "host" in key} | {
+        "state": "stopped",
+        "uptime_seconds": None,
+    }
+    assert "stopped\n" in card.card(stopped, PLAIN)
+    assert "You use" not in card.card(stopped, PLAIN)
+    assert "start gives you one" in card.card({**STATUS, "port": None}, PLAIN)
+    assert "None yet" in card.forwards_text(STATUS, [], PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("command", "inside"),
+    [("internal-sftp", "exec /usr/lib/openssh/sftp-server"), ("/usr/lib/openssh/sftp-server -f X", "exec /usr/lib/openssh/sftp-server"),
+     ("scp -t /tmp", "scp -t /tmp"), ("rsync --server . /", "rsync --server . /"), ("git-upload-pack 'x y'", "git-upload-pack 'x y'"),
+     ("ls", None), ("/bin/scp -t x", None), ("scpx", None), ("bash -c 'scp -t x'", None)],
+)  # fmt: skip
+def test_what_file_programs_send_runs_inside_and_nothing_else_does(command: str, inside: str | None) -> None:
+    assert card.command_for_files(command) == inside
+
+
+def test_a_refusal_names_the_right_commands() -> None:
+    text = card.refusal("nvidia-smi -l", "alice", "gpu1", 20010)
+    assert "ssh alice@gpu1 run nvidia-smi" in text
+    assert "ssh -p 20010 alice@gpu1 nvidia-smi" in text
+    assert card.refusal(EVIL, "alice", "gpu1", None).isprintable()
+
+
+def test_the_laptops_files_name_ports_and_keys() -> None:
+    assert "ProxyCommand ssh -T gpu1.lab.example-gateway proxy" in laptop.ssh_config(STATUS)
+    assert laptop.known_hosts({**STATUS, "host_port": 33}, ["ssh-rsa BBBB"]).splitlines() == [
+        "[gpu1.lab.example]:33 ssh-rsa BBBB",
+        "alice.gpu1.lab.example,[gpu1.lab.example]:20010 ssh-ed25519 AAAA",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(None, "?"), (0, "0 B"), (999, "999 B"), (1536, "1.5 KiB"), (64 << 30, "64 GiB"), (1000 << 30, "1.0 TiB")],
+)
+def test_sizes_are_for_people(count: int | None, text: str) -> None:
+    assert shown.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "?"), (5, "5 s"), (65, "1 min"), (7500, "2 h 5 min"), (90000, "25 h 0 min"), (200000, "2 days")],
+)
+def test_times_are_for_people(seconds: int | None, text: str) -> None:
+    assert shown.duration(seconds) == text
+
+
+def test_no_control_character_is_shown() -> None:
+    for code in (*range(32), 127, *range(128, 160), 0x200E, 0x2028, 0x202E, 0x2066, 0xD800, 0xFEFF):
+        assert shown.plain(chr(code)).isprintable()
+    assert shown.plain("ümläut 漢字") == "ümläut 漢字"

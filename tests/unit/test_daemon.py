@@ -1,0 +1,129 @@
+"""The daemon's edge: bounded messages, counted connections, verbs that go on."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labshell import daemon
+from labshell.daemon import Connections, Server, requests
+from labshell.errors import LabshellError
+from labshell.policy import Caller
+from labshell.service import Call
+
+ALICE = Caller(30000, "alice", frozenset({"labshell"}))
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+def test_requests_are_cut_at_their_ends(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.sendall(b"one\0two\0thr")
+    theirs.sendall(b"ee\0half")
+    theirs.shutdown(socket.SHUT_WR)
+    assert list(requests(ours)) == [b"one", b"two", b"three"]
+
+
+@pytest.mark.parametrize("message", [b"x" * 70_000, b"x" * 66_000 + b"\0"])
+def test_a_request_that_is_too_long_ends_the_connection(pair: Pair, message: bytes) -> None:
+    ours, theirs = pair
+    sender = threading.Thread(target=lambda: contextlib.suppress(OSError).__enter__() or theirs.sendall(message))
+    sender.start()
+    assert list(requests(ours)) == []
+    ours.close()
+    sender.join(10)
+
+
+def test_a_request_that_never_ends_ends_the_connection(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "REQUEST_SECONDS", 0.05)
+    ours, theirs = pair
+    theirs.sendall(b"half")
+    with contextlib.suppress(TimeoutError):
+        assert list(requests(ours)) == []
+
+
+def test_one_connection_carries_a_limited_number_of_requests(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.sendall(b"x\0" * 100)
+    assert len(list(requests(ours))) == daemon.REQUESTS_PER_CONNECTION
+
+
+def test_connections_are_limited_for_each_and_for_all_but_root() -> None:
+    connections = Connections()
+    with contextlib.ExitStack() as held:
+        mine = [held.enter_context(connections.one_more(30000)) for _ in range(20)]
+        assert mine.count(True) == daemon.CONNECTIONS_PER_UID
+        others = [held.enter_context(connections.one_more(30001 + number // 8)) for number in range(400)]
+        assert others.count(True) == daemon.CONNECTIONS - daemon.CONNECTIONS_PER_UID
+        assert held.enter_context(connections.one_more(0))
+    with connections.one_more(30000) as allowed:
+        assert allowed
+
+
+class Counting:
+    """A service whose verb takes three steps."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def answer(self, message: bytes, call: Call) -> Iterator[bytes]:
+        assert message
+        for _ in range(3):
+            yield b"step\0"
+            self.steps += 1
+        assert call.is_gone()
+
+
+def test_a_verb_goes_on_to_its_end_when_the_caller_has_gone(pair: Pair) -> None:
+    ours, theirs = pair
+    service = Counting()
+    theirs.close()
+    with pytest.raises(ConnectionAbortedError):
+        Server(ours, service, Connections())._answer(ours, b"x", ALICE)  # type: ignore[arg-type]
+    assert service.steps == 3
+
+
+def test_a_peer_that_only_waits_has_not_hung_up(pair: Pair) -> None:
+    ours, theirs = pair
+    ours.settimeout(10)
+    assert not daemon._has_hung_up(ours)
+    theirs.sendall(b"x")
+    assert not daemon._has_hung_up(ours)
+    ours.recv(1)
+    theirs.close()
+    assert daemon._has_hung_up(ours)
+
+
+def test_a_live_socket_is_kept_and_a_dead_one_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with daemon.listen(path, None):
+        assert path.stat().st_mode & 0o777 == 0o600
+        with pytest.raises(LabshellError, match="running already"):
+            daemon.listen(path, None)
+    with daemon.listen(path, None), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+def test_sockets_are_passed_to_this_very_process_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_PID", "1")
+    monkeypatch.setenv("LISTEN_FDS", "2")
+    assert daemon.passed_sockets() == {}
+
+
+def test_the_caller_is_who_the_kernel_says(pair: Pair) -> None:
+    import os
+
+    assert daemon.caller_of(pair[0]).uid == os.geteuid()

@@ -1,0 +1,141 @@
+"""The wire: hostile requests to the daemon, and a daemon that misbehaves towards the client."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labshell import protocol
+from labshell.errors import LabshellError, NoContainer, TryAgain
+
+GOOD = b'{"parameters":{},"continues":true}\0{"parameters":{"status":{"a":1}}}\0'
+
+
+def test_a_request_is_decoded_with_its_parameters() -> None:
+    request = protocol.decode_request(b'{"method":"a.B","parameters":{"x":1},"more":true}')
+    assert request == {"method": "a.B", "parameters": {"x": 1}, "more": True}
+    assert protocol.decode_request(b'{"method":"a.B"}')["parameters"] == {}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"{}", b"[]", b"1", b"null", b'"x"', b"{", b"[" * 100_000, b'{"a":' * 50_000, b'{"method":1}', b'{"method":"a","method":"b"}',
+     b'{"method":"a","parameters":{"x":NaN}}', b'{"method":"a","parameters":{"x":Infinity}}', b'{"method":"a","parameters":[]}',
+     b'{"method":"a","more":1}', b'{"method":"a","user":"root"}', b'{"method":"a","parameters":{"x":"\\ud800"}}', b"\xff\xfe{}", b"\xef\xbb\xbf{}",
+     '{"method":"a"}'.encode("utf-16"), b'{"method":"a","parameters":' + b"1" * 5000 + b"}", b'{"method":"a","parameters":{"x":[[[[1]]]]}}'],
+)  # fmt: skip
+def test_anything_that_is_no_request_is_a_value_error(message: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the contract is the class
+        protocol.decode_request(message)
+
+
+@given(
+    st.binary()
+    | st.text().map(str.encode)
+    | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(lambda x: repr(x).encode("utf-8", "replace"))
+)
+def test_no_bytes_end_in_anything_but_a_request_or_a_value_error(message: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        assert isinstance(protocol.decode_request(message)["method"], str)
+
+
+Peer = Callable[[socket.socket], None]
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Callable[[Peer], str]]:
+    """Makes a daemon that treats its one caller as it likes."""
+    threads = []
+
+    def start(peer: Peer) -> str:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+
+        def serve() -> None:
+            with listener, listener.accept()[0] as connection:
+                connection.recv(65536)
+                peer(connection)
+
+        threads.append(threading.Thread(target=serve))
+        threads[-1].start()
+        return str(tmp_path / "socket")
+
+    yield start
+    for thread in threads:
+        thread.join(10)
+
+
+def call(path: str, timeout: float = 5) -> list[dict[str, object]]:
+    return list(protocol.call(path, "org.labshell.Gateway.Status", {}, timeout))
+
+
+def one_byte_at_a_time(connection: socket.socket) -> None:
+    for byte in GOOD:
+        connection.sendall(bytes([byte]))
+
+
+@pytest.mark.parametrize("peer", [lambda connection: connection.sendall(GOOD), one_byte_at_a_time])
+def test_replies_arrive_however_they_are_cut(daemon: Callable[[Peer], str], peer: Peer) -> None:
+    assert call(daemon(peer)) == [{}, {"status": {"a": 1}}]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [b"", b'{"parameters":', b"garbage\0", b"\xff\0", b'{"continues":true}\0', b'{"parameters":{"attached":1}}\0'],
+)
+def test_a_daemon_that_breaks_off_or_talks_nonsense_means_try_again(
+    daemon: Callable[[Peer], str], reply: bytes
+) -> None:
+    with pytest.raises(TryAgain):
+        call(daemon(lambda connection: connection.sendall(reply)))
+
+
+def test_a_daemon_that_says_nothing_means_try_again(daemon: Callable[[Peer], str]) -> None:
+    done = threading.Event()
+    with pytest.raises(TryAgain, match="does not answer"):
+        call(daemon(lambda _: done.wait(10) and None), timeout=0.05)
+    done.set()
+
+
+def test_an_absent_or_refusing_socket_means_try_again(tmp_path: Path) -> None:
+    with pytest.raises(TryAgain, match="not running"):
+        call(str(tmp_path / "none"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "dead"))
+    with pytest.raises(TryAgain, match="not running"):
+        call(str(tmp_path / "dead"))
+
+
+def test_the_daemons_error_is_raised_with_its_sentence_and_values(daemon: Callable[[Peer], str]) -> None:
+    error = {
+        "error": "org.labshell.Gateway.NoContainer",
+        "parameters": {"sentence": "No {name}.", "values": {"name": "alice"}},
+    }
+    with pytest.raises(NoContainer, match=r"^No alice\.$"):
+        call(daemon(lambda connection: connection.sendall(protocol.encode(error))))
+
+
+def test_a_foreign_error_is_one_of_ours(daemon: Callable[[Peer], str]) -> None:
+    with pytest.raises(LabshellError, match="another version"):
+        call(daemon(lambda connection: connection.sendall(b'{"error":"org.varlink.service.MethodNotFound"}\0')))
+
+
+def test_what_is_attached_to_a_reply_arrives_with_it(daemon: Callable[[Peer], str], tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w+b") as file:
+        file.write(b"content")
+        file.flush()
+        reply = protocol.encode({"parameters": {"attached": 1}})
+        replies = call(daemon(lambda connection: socket.send_fds(connection, [reply], [file.fileno()]) and None))
+    descriptors = replies[0]["descriptors"]
+    assert isinstance(descriptors, list)
+    assert os.pread(descriptors[0], 10, 0) == b"content"
+    os.close(descriptors[0])

@@ -1,0 +1,118 @@
+"""The two interfaces: every parameter checked, every end one reply."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import varlink.scanner
+
+import labshell
+from labshell import protocol
+from labshell.errors import TryAgain
+from labshell.policy import Caller
+from labshell.service import AdminInterface, Call, GatewayInterface, Service
+
+ALICE = Call(Caller(30000, "alice", frozenset({"labshell"})))
+INTERFACES = {"org.labshell.Gateway": GatewayInterface, "org.labshell.Admin": AdminInterface}
+
+
+def description(name: str) -> Any:
+    return varlink.scanner.Interface((Path(labshell.__file__).parent / f"{name}.varlink").read_text())
+
+
+class Fake:
+    """A handler that does what a test wants."""
+
+    def __init__(self, *replies: dict[str, Any], error: Exception | None = None) -> None:
+        self.replies = replies
+        self.error = error
+        self.calls: list[tuple[Any, ...]] = []
+
+    def Stop(self, force: bool, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:  # noqa: N802, FBT001, FBT002 - varlink's form
+        self.calls.append((force, _more, _request))
+        if self.error:
+            raise self.error
+        yield from self.replies
+
+
+def ask(handler: Fake, message: object) -> list[dict[str, Any]]:
+    raw = message if isinstance(message, bytes) else json.dumps(message).encode()
+    return [json.loads(reply.rstrip(b"\0")) for reply in Service(protocol.GATEWAY, handler).answer(raw, ALICE)]
+
+
+def stop(**parameters: object) -> dict[str, object]:
+    return {"method": "org.labshell.Gateway.Stop", "parameters": parameters, "more": True}
+
+
+@pytest.mark.parametrize("name", INTERFACES)
+def test_description_and_code_have_the_same_methods_and_no_name_twice(name: str) -> None:
+    interface = description(name)
+    methods = {member.name for member in interface.members.values() if isinstance(member, varlink.scanner._Method)}
+    handled = {item for item in vars(INTERFACES[name]) if item[0].isupper()}
+    assert methods == handled
+    text = (Path(labshell.__file__).parent / f"{name}.varlink").read_text()
+    declared = [
+        line.split()[1].split("(")[0]
+        for line in text.splitlines()
+        if line.split(" ")[0] in ("type", "method", "error")
+    ]
+    assert len(declared) == len(set(declared))
+
+
+def test_no_method_for_researchers_takes_a_name() -> None:
+    members = description("org.labshell.Gateway").members.values()
+    taken = {
+        field for member in members if isinstance(member, varlink.scanner._Method) for field in member.in_type.fields
+    }
+    assert not taken & {"user", "uid", "container", "owner", "address"}
+
+
+def test_progress_and_answer_are_passed_on_with_the_caller() -> None:
+    handler = Fake(
+        {"_continues": True, "progress": {"sentence": "s", "values": {}}}, {"_continues": False, "status": None}
+    )
+    replies = ask(handler, stop(force=True))
+    assert replies[0]["continues"] is True
+    assert handler.calls == [(True, True, ALICE)]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [stop(), stop(force=1), stop(force="yes"), stop(force=None), stop(force=True, user="bob"), {"method": "org.labshell.Gateway.None"},
+     {"method": "org.labshell.Admin.List"}, {"method": "x"}, b"garbage", {"method": "org.labshell.Gateway.calls"}, {"method": "org.labshell.Gateway.__init__"}],
+)  # fmt: skip
+def test_a_call_that_the_interface_does_not_describe_reaches_nobody(message: object) -> None:
+    handler = Fake({"_continues": False})
+    replies = ask(handler, message)
+    assert len(replies) == 1
+    assert replies[0]["error"].startswith("org.varlink.service.")
+    assert handler.calls == []
+
+
+def test_a_known_error_keeps_its_kind_sentence_and_values() -> None:
+    replies = ask(Fake(error=TryAgain("{name} is busy.", name="alice")), stop(force=False))
+    assert replies == [
+        {
+            "error": "org.labshell.Gateway.TryAgain",
+            "parameters": {"sentence": "{name} is busy.", "values": {"name": "alice"}},
+        }
+    ]
+
+
+def test_a_bug_becomes_a_reference_and_no_trace() -> None:
+    replies = ask(Fake(error=ZeroDivisionError("secret /path")), stop(force=False))
+    assert replies[0]["error"] == "org.labshell.Gateway.Failed"
+    assert "secret" not in json.dumps(replies)
+    assert len(replies[0]["parameters"]["values"]["reference"]) == 8
+
+
+def test_the_service_describes_itself() -> None:
+    request = {
+        "method": "org.varlink.service.GetInterfaceDescription",
+        "parameters": {"interface": "org.labshell.Gateway"},
+    }
+    assert "method Status()" in ask(Fake(), request)[0]["parameters"]["description"]

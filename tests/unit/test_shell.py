@@ -1,0 +1,113 @@
+"""The login shell as a process: what it answers without a daemon, and what never happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from labshell import shell
+
+TREE = Path(__file__).resolve().parents[2]
+START = f"import sys; sys.path.append({str(TREE)!r}); from labshell.shell import main; main()"
+PROGRAM = ["/usr/bin/python3", "-ISXutf8", "-c", START]
+SOCKET_IS_THERE = Path("/run/labshell/labshell.sock").exists()
+
+
+def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, timeout=30, check=False, **options)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("argv", "original", "command"),
+    [
+        (["-labshell"], None, None),
+        (["labshell", "-c", shell.FORCED_COMMAND], None, None),
+        (["labshell", "-c", shell.FORCED_COMMAND], "status", "status"),
+        (["labshell", "-c", shell.FORCED_COMMAND], "  ", None),
+        (["labshell", "-c", "status --json"], "ignored", "status --json"),
+        (["labshell", "-c", ""], None, None),
+        (["labshell", "status", "--json"], None, "status --json"),
+    ],
+)
+def test_what_was_asked_is_found_however_the_shell_was_called(
+    argv: list[str], original: str | None, command: str | None
+) -> None:
+    environment = {} if original is None else {"SSH_ORIGINAL_COMMAND": original}
+    assert shell.requested_command(argv, environment) == command
+
+
+def test_help_and_version_need_no_daemon() -> None:
+    assert "labshell 0." in run("-c", "version").stdout
+    assert run("-c", "help").returncode == 0
+    assert run("-c", "help stop").stdout.startswith("stop [--force]")
+
+
+@pytest.mark.parametrize("command", ["stop now", "status --x", "run", "help me", "ports add x"])
+def test_wrong_usage_is_one_sentence_on_stderr_and_status_2(command: str) -> None:
+    done = run("-c", command)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.skipif(SOCKET_IS_THERE and os.environ.get("CI") != "true", reason="a daemon runs here")
+@pytest.mark.parametrize("command", ["status", "start --json", "run id", "scp -t x", "proxy", ""])
+def test_an_absent_daemon_is_one_sentence_and_status_75(command: str) -> None:
+    done = run("-c", command)
+    assert (done.returncode, done.stdout) == (75, "")
+    assert "daemon is not running" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_streams_end_nothing_in_a_traceback(closed: tuple[int, ...]) -> None:
+    script = " ".join(f"{number}>&-" for number in closed)
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {script}', "sh", *PROGRAM, "-c", "help"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode in (0, 1)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_behind_stdout_is_no_traceback() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PROGRAM, "-c", "help"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP])
+def test_a_signal_at_any_moment_is_no_traceback(number: signal.Signals) -> None:
+    """Started as the shipped first line starts it: env ignores Ctrl-C and Ctrl-\\ until Python is ready."""
+    env = ["/usr/bin/env", "--ignore-signal=INT", "--ignore-signal=QUIT"]
+    running = []
+    for _ in range(12):
+        process = subprocess.Popen(
+            [*env, *PROGRAM, "-c", "help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        process.send_signal(number)
+        running.append(process)
+    for process in running:
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        output, errors = process.communicate(timeout=30)
+        assert "Traceback" not in output + errors
+
+
+@pytest.mark.parametrize(
+    "act",
+    ["os.system('true')", "__import__('subprocess').run(['true'])", "os.fork()", "os.execv('/bin/true', ['true'])"],
+)
+def test_a_program_started_by_mistake_ends_the_shell_instead(act: str) -> None:
+    script = START.replace("main; main()", f"harden; import os; harden(); {act}; print('ran')")
+    done = subprocess.run(
+        ["/usr/bin/python3", "-ISc", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (77, "")

@@ -1,0 +1,80 @@
+"""Bytes between a caller and a program: all of them, in order, to the end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+
+import pytest
+
+from labshell.streams import Pump, relay
+
+PAYLOAD = os.urandom(3 << 20)
+
+
+def collect(descriptor: int, into: list[bytes]) -> threading.Thread:
+    def read() -> None:
+        while chunk := os.read(descriptor, 65536):
+            into.append(chunk)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    return thread
+
+
+def test_everything_arrives_and_the_end_is_passed_on() -> None:
+    (source, feed), (drain, target) = os.pipe(), os.pipe()
+    received: list[bytes] = []
+    reader = collect(drain, received)
+    writer = threading.Thread(
+        target=lambda: (os.write(feed, PAYLOAD[: 1 << 16]), _write_all(feed, PAYLOAD[1 << 16 :]), os.close(feed))
+    )
+    writer.start()
+    pump = Pump(source, target, os.close)
+    relay([pump], until=[pump])
+    reader.join(10)
+    writer.join(10)
+    assert b"".join(received) == PAYLOAD
+    os.close(source)
+    os.close(drain)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def test_a_half_close_still_lets_the_answer_through() -> None:
+    ours, theirs = socket.socketpair()
+    (source, feed), (drain, target) = os.pipe(), os.pipe()
+    os.write(feed, b"question")
+    os.close(feed)
+
+    def answer() -> None:
+        asked = b""
+        while chunk := theirs.recv(100):
+            asked += chunk
+        theirs.sendall(b"answer to " + asked)
+        theirs.close()
+
+    peer = threading.Thread(target=answer)
+    peer.start()
+    to_us = Pump(ours.fileno(), target)
+    with ours:
+        relay([Pump(source, ours.fileno(), lambda _: ours.shutdown(socket.SHUT_WR)), to_us], until=[to_us])
+    peer.join(10)
+    os.close(target)
+    assert os.read(drain, 100) == b"answer to question"
+    for descriptor in (source, drain):
+        os.close(descriptor)
+
+
+def test_it_ends_when_nobody_reads_any_more() -> None:
+    (source, feed), (drain, target) = os.pipe(), os.pipe()
+    os.close(drain)
+    pump = Pump(source, target)
+    with pytest.raises(BrokenPipeError):
+        relay([pump], until=[pump])
+    for descriptor in (source, feed, target):
+        os.close(descriptor)
