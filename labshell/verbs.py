@@ -13,10 +13,10 @@ LONGEST_COMMAND = 131072  # what sshd passes on at most
 # What an option takes ("" for nothing) and what it does.
 OPTIONS = {
     "json": ("", "answer with one JSON object, for programs"),
-    "force": ("", "at once and without a clean shutdown, if it does not stop by itself"),
+    "force": ("", "at once, if it does not shut down by itself"),
     "root": ("", "as root instead of as yourself"),
     "name": ("NAME", "a word to remember it by"),
-    "for": ("TIME", "how long it stays: 30m, 8h, 3d; without this until it is removed"),
+    "for": ("TIME", "how long it stays: 30m, 8h, 3d; for good without this"),
     "from": ("NETWORK", "only from these addresses: 192.0.2.0/24"),
     "yes": ("", "do not ask"),
 }
