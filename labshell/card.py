@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 LABEL_WIDTH = 13
+MOST_COLUMNS = 80 - 2 - LABEL_WIDTH
 STATE_COLOURS = {"running": "32", "stopped": "33", "frozen": "33"}
 
 
@@ -68,12 +69,14 @@ def _usage(status: Mapping[str, Any]) -> list[tuple[str, str]]:
         parts = [f"memory {_of(status['memory_used'], status.get('memory_limit'))}"]
         if status.get("disk_used") is not None:
             parts.append(f"disk {_of(status['disk_used'], status.get('disk_limit'))}")
-        rows.append(("You use", ", ".join(parts)))
-        parts = [f"{status['processes']} processes"] if status.get("processes") is not None else []
+        if status.get("processes") is not None:
+            parts.append(f"{status['processes']} processes")
         if status.get("cpu_limit"):
             parts.append(f"CPU limit {plain(status['cpu_limit'])}")
-        if parts:
-            rows.append(("", ", ".join(parts)))
+        first = parts if len(", ".join(parts)) <= MOST_COLUMNS else parts[:2]
+        rows.append(("You use", ", ".join(first)))
+        if parts[len(first) :]:
+            rows.append(("", ", ".join(parts[len(first) :])))
     memory = f"{size(status['host_memory_used'])} of {size(status['host_memory_total'])}"
     processors = status["host_processors"]
     rows.append(("This host", f"load {status['host_load']:.1f} on {processors} processors, memory {memory}"))

@@ -147,6 +147,9 @@ class Session:
 
     def _state(self, request: verbs.Request) -> None:
         name = request.verb.name
+        ends_jobs = name in ("stop", "restart") and self.terminal.is_interactive and "yes" not in request.options
+        if ends_jobs and not self.confirm("Everything that runs in your container ends. Go on?"):
+            return
         status = self._change(name, force="force" in request.options)
         if self._json(request, status):
             return

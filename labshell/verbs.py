@@ -63,8 +63,8 @@ def _usage(name: str, form: Form) -> str:
 VERBS = (
     Verb("status", "state, address, ports, and what is used of the limits", Form(options="json")),
     Verb("start", "start the container, or wait until it has started", Form(options="json")),
-    Verb("stop", "shut the container down; running jobs end", Form(options="force json")),
-    Verb("restart", "shut it down and start it again", Form(options="force json")),
+    Verb("stop", "shut the container down; running jobs end", Form(options="force yes json")),
+    Verb("restart", "shut it down and start it again", Form(options="force yes json")),
     Verb("enter", "a shell in the container, even if its own SSH is broken", Form("", "[COMMAND...]", "root")),
     Verb("run", "run a command in the container", Form("", "COMMAND...", "root"), in_menu=False),
     Verb("proxy", "be the connection to the container's SSH server, for ProxyCommand", in_menu=False),
