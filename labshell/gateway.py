@@ -21,7 +21,7 @@ from labshell.keys import PublicKey
 from labshell.locks import StartQueue, UserLocks
 from labshell.policy import Container, OwnForward
 from labshell.ports import PortRegistry
-from labshell.sessions import Session, connect, open_session
+from labshell.programs import RunningProgram, connect, run_inside
 
 T = TypeVar("T")
 POOL_RESERVE_BYTES = 256 << 20
@@ -85,14 +85,14 @@ class Gateway:
         self.firewall.forward_user(user)
         return self.status(user, uid)
 
-    def enter(self, user: str, uid: int, wanted: policy.Program) -> Steps[Session]:
+    def enter(self, user: str, uid: int, wanted: policy.Program) -> Steps[RunningProgram]:
         """A program inside the container, through the engine: works with its network and sshd broken."""
         container = self.containers.owned(user, uid)
         if container.state != "Running":
             with self.locks.held(user):
                 container = self.containers.owned(user, uid)
                 yield from self._ensure_started(container)
-        return open_session(
+        return run_inside(
             self.config.engine_socket, self.config.paths.state, user, policy.command_inside(user, wanted),
             terminal=wanted.terminal,
         )  # fmt: skip

@@ -11,7 +11,7 @@ import signal
 
 from labshell import shown, verbs
 from labshell.errors import LabshellError
-from labshell.shell import Interrupted, Session
+from labshell.session import Interrupted, Session
 
 CHOICES = tuple(verb for verb in verbs.VERBS if verb.in_menu)
 

@@ -171,15 +171,15 @@ class GatewayInterface:
     ) -> Iterator[dict[str, Any]]:
         call = _researcher(_request)
         size = (terminal["type"], terminal["rows"], terminal["columns"]) if terminal else None
-        program = policy.checked_program(command, as_root=root, terminal=size)
-        session = yield from _progress(self._gateway.enter(call.caller.name, call.caller.uid, program), more=_more)
+        wanted = policy.checked_program(command, as_root=root, terminal=size)
+        program = yield from _progress(self._gateway.enter(call.caller.name, call.caller.uid, wanted), more=_more)
         try:
-            call.attached.extend(session.descriptors)
-            yield {"_continues": True, "attached": len(session.descriptors)}
-            session.hand_over()
-            yield {"_continues": False, "exit_status": session.wait(call.is_gone)}
+            call.attached.extend(program.descriptors)
+            yield {"_continues": True, "attached": len(program.descriptors)}
+            program.hand_over()
+            yield {"_continues": False, "exit_status": program.wait(call.is_gone)}
         finally:
-            session.end()
+            program.end()
 
     def Proxy(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
         call = _researcher(_request)

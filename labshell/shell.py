@@ -1,41 +1,30 @@
 """The login shell: every researcher's only door on the host. It holds no power and runs no program.
 
-It finds out what was asked (an SSH command, or nothing), asks the daemon, and prints the answer. Standard
-library only and little of it: its start is every login's cost. No traceback ever reaches a user.
+It finds out what was asked (an SSH command, or nothing) and hands it to the session. No traceback ever reaches
+a user.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pwd
 import resource
 import signal
 import sys
 
-from labshell import __version__, card, protocol, shown, verbs
-from labshell.errors import LabshellError, TryAgain, UsageError
+from labshell import card, shown
+from labshell.errors import LabshellError
+from labshell.session import Interrupted, Session, Terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import Any
+    from collections.abc import Mapping
 
 FORCED_COMMAND = "/opt/labshell/bin/labshell --ssh"  # what ForceCommand in the sshd drop-in says
-ANSWER_SECONDS = 10.0
-WORK_SECONDS = 180.0
-LONGEST_KEY = 32768
 LIMITS = ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NPROC, 0), (resource.RLIMIT_NOFILE, 64))
 FORBIDDEN_EVENTS = frozenset({
     "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "pty.spawn", "subprocess.Popen",
 })  # fmt: skip
-
-
-FORWARD_OPTIONS = {"name": "name", "for": "lasting", "from": "source"}  # the verb's options, the daemon's words
-
-
-class Interrupted(BaseException):
-    """Ctrl-C, or the end of the idle time."""
 
 
 def harden() -> None:
@@ -61,236 +50,14 @@ def interrupt(*_: object) -> None:
     raise Interrupted
 
 
-class Terminal:
-    """Where the person is: what they see, and whether they can be asked."""
+def login(session: Session) -> None:
+    """A login without a command: start, the card, and the menu where there is a terminal."""
+    status = session.ask("Start", {})
+    session.terminal.say(card.card(status, session.terminal.style))
+    if session.terminal.is_interactive:
+        from labshell import menu
 
-    def __init__(self) -> None:
-        self.is_interactive = os.isatty(0) and os.isatty(1)
-        if not shown.TERMINALS.fullmatch(os.environ.get("TERM", "")):
-            os.environ["TERM"] = "dumb"
-        colour = os.isatty(1) and os.environ["TERM"] != "dumb" and not os.environ.get("NO_COLOR")
-        self.style = card.Style(colour=colour)
-        self._has_progress = False
-
-    def say(self, text: str) -> None:
-        """Text on standard output; nobody there to read it ends the session quietly."""
-        self.end_progress()
-        _write(1, text)
-
-    def complain(self, text: str) -> None:
-        """One line on standard error, so that standard output stays what was asked for."""
-        self.end_progress()
-        _write(2, f"{text}\n")
-
-    def progress(self, text: str) -> None:
-        """What is happening now, on one line that the next one replaces; only where somebody watches."""
-        if self.is_interactive:
-            _write(1, f"\r\033[K{text} ..." if self._has_progress else f"{text} ...")
-            self._has_progress = True
-
-    def end_progress(self) -> None:
-        if self._has_progress:
-            self._has_progress = False
-            _write(1, "\r\033[K")
-
-
-def _write(descriptor: int, text: str) -> None:
-    data = text.encode("utf-8", "backslashreplace")
-    try:
-        while data:
-            data = data[os.write(descriptor, data) :]
-    except OSError:
-        os._exit(1)
-
-
-class Session:
-    """One login: who it is, and what the daemon answers them."""
-
-    def __init__(self, terminal: Terminal) -> None:
-        self.terminal = terminal
-        self.exit_status = 0
-        self.user = pwd.getpwuid(os.getuid()).pw_name
-
-    def run(self, request: verbs.Request) -> None:
-        """Do one verb and print what it says."""
-        name = request.verb.name
-        if name in ("status", "start", "stop", "restart"):
-            self._state(request)
-        elif name in ("enter", "run"):
-            self.enter(request.arguments[0] if request.arguments else "", as_root="root" in request.options)
-        elif name == "proxy":
-            self.proxy()
-        elif name == "ports":
-            self._ports(request)
-        elif name == "keys":
-            self._keys(request)
-        elif name == "ssh-config":
-            from labshell import laptop
-
-            self.terminal.say(laptop.ssh_config(self.ask("Status", {})))
-        elif name == "known-hosts":
-            from labshell import laptop
-
-            keys = self.answer("GatewayKeys", {}, "keys")
-            self.terminal.say(laptop.known_hosts(self.ask("Status", {}), keys))
-        elif name == "help":
-            self.terminal.say(verbs.help_text(*request.arguments))
-        elif name == "version" and not self._json(request, {"version": __version__}):
-            self.terminal.say(f"labshell {__version__}\n")
-
-    def _json(self, request: verbs.Request, answer: object) -> bool:
-        """Print an answer as JSON, if that was asked for."""
-        if "json" not in request.options:
-            return False
-        self.terminal.say(json.dumps(answer, ensure_ascii=True) + "\n")
-        return True
-
-    def _state(self, request: verbs.Request) -> None:
-        name = request.verb.name
-        ends_jobs = name in ("stop", "restart") and self.terminal.is_interactive and "yes" not in request.options
-        if ends_jobs and not self.confirm("Everything that runs in your container ends. Go on?"):
-            return
-        status = self._change(name, force="force" in request.options)
-        if self._json(request, status):
-            return
-        show = card.card if name in ("start", "restart") else card.status_text
-        self.terminal.say(show(status, self.terminal.style))
-
-    def _ports(self, request: verbs.Request) -> None:
-        if request.action == "add":
-            options = {name: request.options.get(option) for option, name in FORWARD_OPTIONS.items()}
-            self.answer("AddForward", {"target": _number(request.arguments[0]), **options}, "forwards")
-        elif request.action == "remove":
-            self.answer("RemoveForward", {"port": _number(request.arguments[0])}, "forwards")
-        status, forwards = self.ask("Status", {}), self.answer("Forwards", {}, "forwards")
-        if not self._json(request, forwards):
-            self.terminal.say(card.forwards_text(status, forwards, self.terminal.style))
-
-    def _keys(self, request: verbs.Request) -> None:
-        if request.action == "add":
-            text = request.arguments[0] if request.arguments else self._read_key()
-            keys = self.answer("AddKey", {"key": text}, "keys")
-        elif request.action == "remove":
-            parameters = {"which": request.arguments[0], "even_the_last": "yes" in request.options}
-            keys = self.answer("RemoveKey", parameters, "keys")
-        else:
-            keys = self.answer("Keys", {}, "keys")
-        if not self._json(request, keys):
-            self.terminal.say(card.keys_text(keys, self.terminal.style))
-
-    def _read_key(self) -> str:
-        """A key on standard input, or typed where somebody can be asked."""
-        if self.terminal.is_interactive:
-            self.terminal.say("Paste the public key, in one line: ")
-        data = b""
-        while len(data) < LONGEST_KEY and (chunk := os.read(0, LONGEST_KEY)):
-            data += chunk
-            if self.terminal.is_interactive and data.endswith(b"\n"):
-                break
-        return data.decode("utf-8", "replace")
-
-    def _change(self, name: str, *, force: bool) -> Mapping[str, Any]:
-        """Ask the daemon; a clean shutdown that did not work is offered again by force, if somebody is there."""
-        parameters = {"force": force} if name in ("stop", "restart") else {}
-        try:
-            return self.ask(name.capitalize(), parameters)
-        except TryAgain as error:
-            if force or "--force" not in error.sentence or not self.terminal.is_interactive:
-                raise
-            self.terminal.complain(shown.plain(error))
-            if not self.confirm("Stop it the hard way?"):
-                raise UsageError("The container still runs.") from None
-            return self.ask(name.capitalize(), {"force": True})
-
-    def ask(self, method: str, parameters: dict[str, Any]) -> Mapping[str, Any]:
-        """The daemon's answer to a method of its, with progress shown meanwhile."""
-        seconds = ANSWER_SECONDS if method == "Status" else WORK_SECONDS
-        status: Mapping[str, Any] = {}
-        for reply in self.replies(method, parameters, seconds):
-            status = reply.get("status") or status
-        return status
-
-    def answer(self, method: str, parameters: dict[str, Any], name: str) -> Any:
-        """What the daemon answers under `name`."""
-        found = None
-        for reply in self.replies(method, parameters, WORK_SECONDS):
-            found = reply.get(name, found)
-        return found or []
-
-    def replies(self, method: str, parameters: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
-        """The daemon's replies but for its progress, which is shown."""
-        for reply in protocol.call(protocol.USER_SOCKET, f"{protocol.GATEWAY}.{method}", parameters, seconds):
-            if reply.get("progress"):
-                self.terminal.progress(shown.sentence(reply["progress"]))
-            else:
-                self.terminal.end_progress()
-                yield reply
-
-    def enter(self, command: str, *, as_root: bool = False) -> None:
-        """A program in the container on these streams; its exit status becomes ours."""
-        from labshell import streams
-
-        terminal = None
-        if os.isatty(0) and os.isatty(1):
-            rows, columns = streams.size_of_terminal()
-            terminal = {"type": os.environ.get("TERM", "dumb"), "rows": rows, "columns": columns}
-        elif not command:
-            raise UsageError("Without a terminal, enter needs a command; with one, say: ssh -t HOST enter")
-        parameters = {"command": command or None, "root": as_root, "terminal": terminal}
-        for reply in self.replies("Enter", parameters, WORK_SECONDS):
-            if reply.get("attached") == 1:
-                streams.relay_terminal(*reply["descriptors"])
-            elif reply.get("attached"):
-                streams.relay_streams(reply["descriptors"])
-            self.exit_status = reply.get("exit_status") or 0
-
-    def proxy(self) -> None:
-        """Standard input and output as a connection to the container's SSH server."""
-        from labshell import streams
-
-        for reply in self.replies("Proxy", {}, WORK_SECONDS):
-            if reply.get("attached"):
-                streams.relay_connection(*reply["descriptors"])
-
-    def confirm(self, question: str) -> bool:
-        self.terminal.say(f"{question} [y/N] ")
-        return os.read(0, verbs.LONGEST_LINE).strip().lower() in (b"y", b"yes")
-
-    def refuse(self, command: str) -> LabshellError:
-        """The error for a command that is no verb: it names the right one, with the real host and port."""
-        host, port = os.uname().nodename, None
-        try:
-            status = self.ask("Status", {})
-            host, port = status["host"], status["port"]
-        except LabshellError:
-            pass
-        return UsageError("{refusal}", refusal=card.refusal(command, self.user, host, port))
-
-    def command(self, command: str) -> None:
-        """Run what was typed after `ssh HOST`."""
-        name = command.split()[0]
-        inside = card.command_for_files(command)
-        if inside is not None:
-            self.enter(inside)
-        elif verbs.ALIASES.get(name, name) in verbs.BY_NAME:
-            self.run(verbs.parse(command))
-        else:
-            raise self.refuse(command)
-
-    def login(self) -> None:
-        """A login without a command: start, the card, and the menu where there is a terminal."""
-        status = self.ask("Start", {})
-        self.terminal.say(card.card(status, self.terminal.style))
-        if self.terminal.is_interactive:
-            from labshell import menu
-
-            menu.run(self, status["menu_idle_minutes"])
-
-
-def _number(word: str) -> int:
-    if not (word.isascii() and word.isdigit() and len(word) <= 5):
-        raise UsageError("{word} is not a port number.", word=shown.plain(word)[:40])
-    return int(word)
+        menu.run(session, status["menu_idle_minutes"])
 
 
 def requested_command(argv: list[str], environment: Mapping[str, str]) -> str | None:
@@ -308,7 +75,7 @@ def main() -> None:
         command = requested_command(sys.argv, os.environ)
         session = Session(terminal)
         if command is None:
-            session.login()
+            login(session)
         else:
             session.command(command)
         status = session.exit_status

@@ -18,7 +18,7 @@ ONLY_IN = {
     "iptc": {"forwarding"},
     "psutil": {"machine", "ports", "accounts"},
     "readline": {"menu"},
-    "subprocess": {"accounts", "guard", "sessions", "templates"},
+    "subprocess": {"accounts", "guard", "programs", "templates"},
 }
 
 

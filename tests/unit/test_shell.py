@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from labshell import shell
+from labshell import shell, verbs
 
 TREE = Path(__file__).resolve().parents[2]
 START = f"import sys; sys.path.append({str(TREE)!r}); from labshell.shell import main; main()"
@@ -43,7 +43,13 @@ def test_what_was_asked_is_found_however_the_shell_was_called(
 def test_help_and_version_need_no_daemon() -> None:
     assert "labshell 0." in run("-c", "version").stdout
     assert run("-c", "help").returncode == 0
+    assert run("-c", "quit").stdout == ""
     assert run("-c", "help stop").stdout.startswith("stop [--force]")
+
+
+def test_every_verb_has_somebody_who_does_it() -> None:
+    source = (TREE / "labshell/session.py").read_text()
+    assert all(f'"{verb.name}"' in source for verb in verbs.VERBS)
 
 
 @pytest.mark.parametrize("command", ["stop now", "status --x", "run", "help me", "ports add x"])

@@ -28,7 +28,7 @@ LOOK_SECONDS = 0.5
 CONNECT_SECONDS = 5.0
 
 
-class Session:
+class RunningProgram:
     """A running program inside a container, and the caller's ends of its streams.
 
     One descriptor is a terminal; three are standard input, output and error.
@@ -67,9 +67,9 @@ def _status(status: int) -> int:
     return 128 - status if status < 0 else status
 
 
-def open_session(
+def run_inside(
     engine_socket: str, state: Path, name: str, argv: list[str], *, terminal: tuple[str, int, int] | None
-) -> Session:
+) -> RunningProgram:
     """Run `argv` inside the container `name` as root; `terminal` is its type, rows and columns, or None."""
     client = next((path for path in CLIENTS if os.access(path, os.X_OK)), None)
     if client is None:
@@ -100,7 +100,7 @@ def open_session(
     finally:
         for descriptor in theirs:
             os.close(descriptor)
-    return Session(process, ours)
+    return RunningProgram(process, ours)
 
 
 def _ensure_client_settings(folder: Path) -> None:
