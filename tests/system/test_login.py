@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
+from collections.abc import Iterator
 
 import pexpect
 import pytest
@@ -21,13 +23,20 @@ def processes_of(host: Host, name: str) -> list[str]:
     return host.run(["ps", "-u", name, "-o", "args="], check=False).stdout.split("\n")[:-1]
 
 
-def menu(host: Host, name: str = "alice", term: str = "xterm-256color", columns: int = 80) -> pexpect.spawn[str]:
+@contextlib.contextmanager
+def menu(
+    host: Host, name: str = "alice", term: str = "xterm-256color", columns: int = 80
+) -> Iterator[pexpect.spawn[str]]:
+    """A menu in a terminal, whose session ends with the block however it ends."""
     argv = host.client.argv(host.client.ssh_argv(name, tty=True))
     child = pexpect.spawn(
         argv[0], argv[1:], env={**ENVIRONMENT, "TERM": term}, encoding="utf-8", timeout=30, dimensions=(40, columns)
     )
-    child.expect_exact("labshell> ")
-    return child
+    try:
+        child.expect_exact("labshell> ")
+        yield child
+    finally:
+        child.close(force=True)
 
 
 def test_a_login_starts_a_stopped_container_and_shows_how_to_connect(host: Host, alice_port: int) -> None:
@@ -83,7 +92,7 @@ def test_two_logins_at_once_make_one_start_and_both_get_the_card(host: Host, ali
         ("$(id)", "$(id) is not a verb"),
         ("stop now", "stop does not take now"),
         ("status --verbose", "status does not take --verbose"),
-        ("run", "run needs a command"),
+        ("run", "run needs more"),
         ("enter --fast", "enter does not take --fast"),
         ("\x1b[31mred", "is not a verb"),
     ],
@@ -185,63 +194,63 @@ def test_nothing_is_executed_for_a_login_but_the_login_shell_itself(host: Host, 
 
 
 def test_the_menu_takes_verbs_by_name_and_number_until_ctrl_d(host: Host, alice_port: int) -> None:
-    child = menu(host)
-    child.sendline("status")
-    child.expect(rf"SSH port\s+(\x1b\[0m)?{alice_port}")
-    child.expect_exact("labshell> ")
-    child.sendline("1")
-    child.expect(rf"SSH port\s+(\x1b\[0m)?{alice_port}")
-    child.expect_exact("labshell> ")
-    child.sendline("?")
-    child.expect_exact("shut it down and start it again")
-    child.expect_exact("labshell> ")
-    child.sendline("nonsense")
-    child.expect_exact("There is no verb nonsense")
-    child.expect_exact("labshell> ")
-    child.sendeof()
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
+    with menu(host) as child:
+        child.sendline("status")
+        child.expect(rf"SSH port\s+(\x1b\[0m)?{alice_port}")
+        child.expect_exact("labshell> ")
+        child.sendline("1")
+        child.expect(rf"SSH port\s+(\x1b\[0m)?{alice_port}")
+        child.expect_exact("labshell> ")
+        child.sendline("?")
+        child.expect_exact("shut it down and start it again")
+        child.expect_exact("labshell> ")
+        child.sendline("nonsense")
+        child.expect_exact("There is no verb nonsense")
+        child.expect_exact("labshell> ")
+        child.sendeof()
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == 0
 
 
 def test_tab_completes_a_verb_in_the_menu(host: Host, alice_port: int) -> None:
-    child = menu(host)
-    child.send("statu\t\r")
-    child.expect(rf"SSH port\s+(\x1b\[0m)?{alice_port}")
-    child.sendline("quit")
-    child.expect(pexpect.EOF)
+    with menu(host) as child:
+        child.send("statu\t\r")
+        child.expect(rf"SSH port\s+(\x1b\[0m)?{alice_port}")
+        child.sendline("quit")
+        child.expect(pexpect.EOF)
 
 
 @pytest.mark.parametrize("key", ["\x03", "\x1a", "\x1c", "\x1b[A", "\x1b[200~", "\x00", "\x80"])
 def test_no_key_leaves_a_traceback_or_a_shell(host: Host, alice_port: int, key: str) -> None:
     assert alice_port
-    child = menu(host)
-    for _ in range(3):
-        child.send(key)
-    child.sendline("")
-    child.sendline("version")
-    child.expect_exact("labshell 0.", timeout=15)
-    child.sendline("quit")
-    child.expect(pexpect.EOF)
-    assert "Traceback" not in (child.before or "")
+    with menu(host) as child:
+        for _ in range(3):
+            child.send(key)
+        child.sendline("")
+        child.sendline("version")
+        child.expect_exact("labshell 0.", timeout=15)
+        child.sendline("quit")
+        child.expect(pexpect.EOF)
+        assert "Traceback" not in (child.before or "")
 
 
 def test_ctrl_c_while_something_runs_comes_back_to_the_menu(host: Host, alice_port: int) -> None:
     assert alice_port
-    child = menu(host)
-    child.sendline("restart")
-    child.expect_exact("[y/N] ")
-    child.sendline("")
-    child.expect_exact("labshell> ")
-    child.sendline("restart --yes")
-    child.expect_exact("Stopping your container")
-    child.send("\x03")
-    child.expect_exact("Interrupted; what has begun goes on.")
-    child.expect_exact("labshell> ")
-    child.sendline("quit")
-    child.expect(pexpect.EOF)
-    wait_until(lambda: host.client.ssh("alice", "start").returncode == 0, 60)
-    assert state_of(host, "alice") == "RUNNING"
+    with menu(host) as child:
+        child.sendline("restart")
+        child.expect_exact("[y/N] ")
+        child.sendline("")
+        child.expect_exact("labshell> ")
+        child.sendline("restart --yes")
+        child.expect_exact("Stopping your container")
+        child.send("\x03")
+        child.expect_exact("Interrupted; what has begun goes on.")
+        child.expect_exact("labshell> ")
+        child.sendline("quit")
+        child.expect(pexpect.EOF)
+        wait_until(lambda: host.client.ssh("alice", "start").returncode == 0, 60)
+        assert state_of(host, "alice") == "RUNNING"
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
@@ -249,19 +258,19 @@ def test_a_client_that_goes_away_leaves_no_process_on_the_host(
     host: Host, alice_port: int, number: signal.Signals
 ) -> None:
     assert alice_port
-    child = menu(host)
-    child.kill(number)
-    child.close(force=True)
-    wait_until(lambda: not [line for line in processes_of(host, "alice") if "labshell" in line], 15)
+    with menu(host) as child:
+        child.kill(number)
+        child.close(force=True)
+        wait_until(lambda: not [line for line in processes_of(host, "alice") if "labshell" in line], 15)
 
 
 def test_an_unknown_terminal_gets_a_menu_without_escapes(host: Host, alice_port: int) -> None:
-    child = menu(host, term="../../evil")
-    child.sendline("status")
-    child.expect(rf"SSH port\s+(\x1b\[0m)?{alice_port}")
-    assert "\x1b[3" not in (child.before or "")
-    child.sendline("quit")
-    child.expect(pexpect.EOF)
+    with menu(host, term="../../evil") as child:
+        child.sendline("status")
+        child.expect(rf"SSH port\s+(\x1b\[0m)?{alice_port}")
+        assert "\x1b[3" not in (child.before or "")
+        child.sendline("quit")
+        child.expect(pexpect.EOF)
 
 
 def test_closed_output_ends_the_session_quietly(host: Host, alice_port: int) -> None:
