@@ -12,17 +12,22 @@ from testhost import ENVIRONMENT, Host, wait_until
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture
-def web_page(host: Host, alice_port: int) -> Iterator[int]:
+@pytest.fixture(scope="module")
+def page(host: Host, alice_port: int) -> Iterator[int]:
     """Something that answers on port 8888 of alice's container: its sshd, moved there too."""
     assert alice_port
+    settings = "/etc/ssh/sshd_config.d/90-test.conf"
     host.client.ssh(
-        "alice",
-        "run --root printf 'Port 22\\nPort 8888\\n' > /etc/ssh/sshd_config.d/90-test.conf; systemctl restart ssh",
-        check=True,
+        "alice", f"run --root printf 'Port 22\\nPort 8888\\n' > {settings}; systemctl restart ssh", check=True
     )
     yield 8888
-    host.client.ssh("alice", "run --root rm /etc/ssh/sshd_config.d/90-test.conf; systemctl restart ssh", check=True)
+    host.client.ssh("alice", f"run --root rm {settings}; systemctl restart ssh", check=True)
+
+
+@pytest.fixture
+def web_page(host: Host, page: int) -> Iterator[int]:
+    """The same, and no forward is left afterwards."""
+    yield page
     for forward in json.loads(host.client.ssh("alice", "ports --json", check=True).stdout):
         host.client.ssh("alice", f"ports remove {forward['port']}", check=True)
 
