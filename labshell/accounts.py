@@ -86,6 +86,11 @@ class Accounts:
             _run(["usermod", "--lock", "--expiredate", "1", user])
             end_processes(uid)
 
+    def unlock(self, user: str) -> None:
+        """Take a lock() back."""
+        if self.uid_of(user) is not None:
+            _run(["usermod", "--unlock", "--expiredate", "", user])
+
     def remove(self, user: str) -> None:
         """Take the account, its keys and its home away, locked first."""
         self.lock(user)

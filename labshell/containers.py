@@ -408,11 +408,16 @@ def _root_size(item: Mapping[str, Any]) -> str:
 
 
 def _save(answer: requests.Response, target: Path) -> None:
-    with target.open("xb") as file:
-        for chunk in answer.iter_content(1 << 20):
-            file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with target.open("xb") as file:
+            for chunk in answer.iter_content(1 << 20):
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+    except requests.RequestException:
+        raise
+    except OSError as error:
+        raise LabshellError("{path} cannot be written: {why}.", path=target, why=error.strerror) from error
 
 
 def ssh_answers(address: str, port: int = policy.SSH, timeout_seconds: float = 1.0) -> bool:

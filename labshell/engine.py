@@ -174,7 +174,7 @@ def asking(name: str, action: str) -> Iterator[None]:
         raise _error_for(str(error), name, action) from error
     except (requests.Timeout, TimeoutError) as error:
         raise TryAgain("The container engine does not answer; try again in a moment.") from error
-    except (ClientConnectionFailed, requests.RequestException) as error:
+    except (ClientConnectionFailed, OSError) as error:  # requests' own errors are OSErrors too
         raise TryAgain("The container engine is away; try again in a moment.") from error
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gzip
 import logging
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,20 +219,29 @@ class Users:
         if container is not None and container.owner != name:
             raise UsageError("The container {name} is not labshell's; nothing was removed.", name=name)
         path = self._archive_path(name) if archive and container is not None else None
-        with self._gateway.locks.held(name):
-            for step, act in self._steps_to_remove(name, path):
+        undo = _Undo()
+        with self._gateway.locks.held(name), undo:
+            undo.later(self._accounts.unlock, name)
+            for step, act in self._steps_to_keep(name, path):
+                yield Progress(step)
+                if not dry_run:
+                    act()
+            undo.forget()
+            for step, act in self._steps_to_free(name):
                 yield Progress(step)
                 if not dry_run:
                     act()
         return {"archive": str(path) if path else None}
 
-    def _steps_to_remove(self, name: str, path: Path | None) -> Iterator[tuple[str, Callable[[], object]]]:
-        seconds = self._config.stop_timeout_seconds
+    def _steps_to_keep(self, name: str, path: Path | None) -> Iterator[tuple[str, Callable[[], object]]]:
+        """Up to here nothing is lost: if one of these fails, the account is unlocked again."""
         if self._accounts.uid_of(name) is not None:
             yield "Locking the account", lambda: self._accounts.lock(name)
-        yield "Stopping the container", lambda: self._stop_for_removal(name, seconds)
+        yield "Stopping the container", lambda: self._stop_for_removal(name, self._config.stop_timeout_seconds)
         if path is not None:
             yield "Archiving the container", lambda: self._archive(name, path)
+
+    def _steps_to_free(self, name: str) -> Iterator[tuple[str, Callable[[], object]]]:
         yield "Deleting the container", lambda: self._containers.delete(name)
         yield "Removing the account and its keys", lambda: self._accounts.remove(name)
         yield "Freeing the ports", lambda: self._ports.release(name)
@@ -259,11 +270,14 @@ class Users:
         beside = path.with_name(f".{path.name}")
         try:
             self._containers.export(name, beside)
-            with tarfile.open(beside, "r|gz") as archive:
-                if not any(member.name == "backup/index.yaml" for member in archive):
-                    raise LabshellError("The archive of {name} is not complete; nothing was deleted.", name=name)
+            with gzip.open(beside) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+                found = {member.name.split("/")[1] for member in archive if "/" in member.name}
+                while stream.read(1 << 20):  # to the very end, where the checksum is
+                    pass
+            if not found >= {"index.yaml", "container"}:
+                raise LabshellError("The archive of {name} is not complete; nothing was deleted.", name=name)
             beside.rename(path)
-        except (OSError, tarfile.TarError, EOFError) as error:
+        except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
             raise LabshellError(
                 "The archive of {name} could not be written and read back; nothing was deleted.", name=name
             ) from error

@@ -304,6 +304,23 @@ def test_removing_a_user_frees_everything_and_rests_the_ports(host: Host, alice_
     host.remove_user("karl")
 
 
+def test_a_removal_whose_archive_fails_deletes_nothing_and_locks_nobody_out(host: Host, guest: str) -> None:
+    host.run(
+        ["sh", "-c", "mv /var/lib/labshell/archive /var/lib/labshell/moved; touch /var/lib/labshell/archive"],
+        check=False,
+    )
+    try:
+        done = host.admin("remove-user", guest, "--yes", check=False)
+        assert done.returncode == 1
+        assert "/var/lib/labshell/archive" in done.stderr
+        assert host.client.ssh(guest, "run hostname", check=True).stdout == f"{guest}\n"
+    finally:
+        host.run(
+            ["sh", "-c", "rm /var/lib/labshell/archive; mv /var/lib/labshell/moved /var/lib/labshell/archive"],
+            check=False,
+        )
+
+
 def test_removing_somebody_unknown_is_refused(host: Host) -> None:
     done = host.admin("remove-user", "nosuch", "--yes", check=False)
     assert done.returncode == 2
