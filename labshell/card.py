@@ -127,6 +127,17 @@ def forwards_text(status: Mapping[str, Any], forwards: list[Mapping[str, Any]], 
     return "\n".join(lines) + "\n"
 
 
+def snapshots_text(snapshots: list[Mapping[str, Any]], style: Style) -> str:
+    """Kept states, oldest first; times are UTC."""
+    lines = []
+    for snapshot in snapshots:
+        about = plain(snapshot["created"])[:16].replace("T", " ") + " UTC"
+        if snapshot.get("size"):
+            about += f", {size(snapshot['size'])}"
+        lines.append(f"  {plain(snapshot['name']):34}{style.dim(about)}")
+    return "\n".join(lines or ["  None yet: snapshot create keeps the container as it is now."]) + "\n"
+
+
 def keys_text(keys: list[Mapping[str, Any]], style: Style) -> str:
     """The user's public keys, by number."""
     lines = []

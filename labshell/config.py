@@ -82,6 +82,8 @@ class Config:
     disk: str = ""
     processes: int = 4096
 
+    snapshots_per_user: int = 3
+
     parallel_starts: int = 4
     start_timeout_seconds: int = 60
     stop_timeout_seconds: int = 30
@@ -101,6 +103,7 @@ LIMITS = {
     "ports_per_user": (1, 1000),
     "port_quarantine_days": (0, 36500),
     "processes": (64, 1_000_000),
+    "snapshots_per_user": (0, 1000),
     "parallel_starts": (1, 1000),
     "start_timeout_seconds": (1, 3600),
     "stop_timeout_seconds": (1, 3600),

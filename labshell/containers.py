@@ -22,7 +22,7 @@ from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 from labshell import policy
 from labshell.engine import CALL_SECONDS, COPY_SECONDS, WAIT_STEP_SECONDS, Engine, asking, settled
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
-from labshell.policy import Container, OwnForward
+from labshell.policy import Container, OwnForward, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -297,6 +297,38 @@ class Containers:
 
         settled(delete)
 
+    # Snapshots -----------------------------------------------------------------------------------------
+
+    def snapshots(self, name: str) -> list[Snapshot]:
+        with asking(name, "be read"):
+            items = self._engine.instance(name).snapshots.get(params={"recursion": 1}).json()["metadata"] or []
+        found = [Snapshot(item["name"], item["created_at"], _positive(item.get("size"))) for item in items]
+        return sorted(found, key=lambda snapshot: snapshot.created)
+
+    def take_snapshot(self, name: str, label: str) -> None:
+        with asking(name, "be kept"):
+            body = {"name": label, "stateful": False}
+            self._engine.wait(self._engine.instance(name).snapshots.post(json=body), COPY_SECONDS)
+
+    def restore_snapshot(self, name: str, label: str) -> None:
+        """Take the files back to a snapshot. A running container is stopped for it and started again.
+
+        The engine takes settings back as well, and limits or forwards that were changed since would be undone:
+        today's are put back.
+        """
+        with asking(name, "be restored"):
+            instance = self._engine.instance(name)
+            before = instance.get().json()["metadata"]
+            self._engine.wait(instance.put(json={"restore": label}), COPY_SECONDS)
+            after = instance.get().json()["metadata"]
+            config = {key: "" for key in after["config"] if not key.startswith("volatile.")}
+            config |= {key: value for key, value in before["config"].items() if not key.startswith("volatile.")}
+            self._patch(name, {"config": config, "devices": before["devices"]})
+
+    def delete_snapshot(self, name: str, label: str) -> None:
+        with asking(name, "lose a snapshot"), contextlib.suppress(NotFound):
+            self._engine.wait(self._engine.instance(name).snapshots[label].delete(), COPY_SECONDS)
+
     # Inside --------------------------------------------------------------------------------------------
 
     def put_file(self, name: str, path: str, content: bytes, mode: int = 0o644) -> None:
@@ -400,6 +432,11 @@ def _forwards(text: str) -> tuple[OwnForward, ...]:
     except (ValueError, TypeError):
         log.warning("unreadable forwards", extra={"text": text[:200]})
         return ()
+
+
+def _positive(number: int | None) -> int | None:
+    """The engine says -1 or 0 where it does not know."""
+    return number if number and number > 0 else None
 
 
 def _root_size(item: Mapping[str, Any]) -> str:

@@ -31,10 +31,11 @@ from labshell.containers import Containers
 from labshell.engine import Engine
 from labshell.errors import LabshellError
 from labshell.gateway import Gateway
+from labshell.interfaces import AdminInterface, Call, GatewayInterface
 from labshell.journal import start_logging
 from labshell.policy import Caller
 from labshell.ports import PortRegistry, listening_ports
-from labshell.service import AdminInterface, Call, GatewayInterface, Service
+from labshell.service import Service
 
 log = logging.getLogger(__name__)
 REQUEST_SECONDS = 10

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Generator
+from dataclasses import asdict
 from typing import Any, NamedTuple, TypeVar
 
 from labshell import forwards, identity, keys, machine, policy
@@ -165,6 +166,43 @@ class Gateway:
             identity.change_key(self.containers, user, action, key)
             others = [other for other in self.accounts.keys_of(user) if other.blob != key.blob]
             self.accounts.set_keys(user, [*others, key] if action == "add" else others)
+
+    def snapshots(self, user: str, uid: int) -> list[dict[str, Any]]:
+        self.containers.owned(user, uid)
+        return [asdict(snapshot) for snapshot in self.containers.snapshots(user)]
+
+    def create_snapshot(self, user: str, uid: int, name: str) -> Steps[None]:
+        with self.locks.held(user):
+            self.containers.owned(user, uid)
+            existing = [snapshot.name for snapshot in self.containers.snapshots(user)]
+            now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d-%H%M%S")
+            label = policy.name_of_snapshot(name, existing, self.config.snapshots_per_user, now)
+            self._refuse_full_pool(user)
+            yield Progress("Keeping the container's state as {name}", {"name": label})
+            self.containers.take_snapshot(user, label)
+
+    def restore_snapshot(self, user: str, uid: int, name: str) -> Steps[None]:
+        """Back to a snapshot: what changed since is gone. A container that ran runs again afterwards."""
+        with self.locks.held(user):
+            container = self.containers.owned(user, uid)
+            self._existing_snapshot(user, name)
+            self._refuse_full_pool(user)
+            yield Progress("Going back to {name}", {"name": name})
+            self.containers.restore_snapshot(user, name)
+            if container.state == "Running":
+                yield Progress("Waiting for its SSH server")
+                self._wait_for_ssh(container)
+
+    def delete_snapshot(self, user: str, uid: int, name: str) -> Steps[None]:
+        with self.locks.held(user):
+            self.containers.owned(user, uid)
+            self._existing_snapshot(user, name)
+            yield Progress("Deleting {name}", {"name": name})
+            self.containers.delete_snapshot(user, name)
+
+    def _existing_snapshot(self, user: str, name: str) -> None:
+        if name not in [snapshot.name for snapshot in self.containers.snapshots(user)]:
+            raise UsageError("You have no snapshot {name}; snapshot lists them.", name=repr(name)[:60])
 
     # Steps others use ----------------------------------------------------------------------------------
 

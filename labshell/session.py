@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 10.0
 WORK_SECONDS = 180.0
+COPY_SECONDS = 1000.0  # a snapshot copies every file where the pool cannot do better
 LONGEST_KEY = 32768
+SNAPSHOT_METHODS = {
+    "": "Snapshots", "create": "CreateSnapshot", "restore": "RestoreSnapshot", "delete": "DeleteSnapshot",
+}  # fmt: skip
 FORWARD_OPTIONS = {"name": "name", "for": "lasting", "from": "source"}  # the verb's options, the daemon's words
 
 
@@ -82,6 +86,7 @@ class Session:
         handlers = {
             "status": self._state, "start": self._state, "stop": self._state, "restart": self._state,
             "enter": self._enter, "run": self._enter, "proxy": self._proxy, "ports": self._ports, "keys": self._keys,
+            "snapshot": self._snapshot,
             "ssh-config": self._laptop, "known-hosts": self._laptop, "help": self._help, "version": self._version,
         }  # fmt: skip
         if request.verb.name != "quit":
@@ -135,6 +140,27 @@ class Session:
         if not self._json(request, forwards):
             self.terminal.say(card.forwards_text(status, forwards, self.terminal.style))
 
+    def _snapshot(self, request: verbs.Request) -> None:
+        name = request.arguments[0] if request.arguments else None
+        warnings = {
+            "restore": f"Everything changed since {name} is lost, and what runs ends. Go on?",
+            "delete": f"{name} is lost for good. Go on?",
+        }
+        if request.action in warnings and not self._agreed(request, warnings[request.action]):
+            return
+        parameters = {"name": name} if request.action else {}
+        snapshots = self.answer(SNAPSHOT_METHODS[request.action], parameters, "snapshots")
+        if not self._json(request, snapshots):
+            self.terminal.say(card.snapshots_text(snapshots, self.terminal.style))
+
+    def _agreed(self, request: verbs.Request, question: str) -> bool:
+        """Whether something that cannot be undone may be done: asked on a terminal, --yes without one."""
+        if "yes" in request.options:
+            return True
+        if not self.terminal.is_interactive:
+            raise UsageError("Without a terminal, say --yes: {usage}", usage=" or ".join(request.verb.usages))
+        return self.confirm(question)
+
     def _keys(self, request: verbs.Request) -> None:
         if request.action == "add":
             text = request.arguments[0] if request.arguments else self._read_key()
@@ -182,7 +208,8 @@ class Session:
     def answer(self, method: str, parameters: dict[str, Any], name: str) -> Any:
         """What the daemon answers under `name`."""
         found = None
-        for reply in self.replies(method, parameters, WORK_SECONDS):
+        seconds = COPY_SECONDS if "Snapshot" in method else WORK_SECONDS
+        for reply in self.replies(method, parameters, seconds):
             found = reply.get(name, found)
         return found or []
 

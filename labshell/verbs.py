@@ -73,6 +73,11 @@ VERBS = (
         Form(options="json"), Form("add", "PORT", "name for from json"), Form("remove", "PORT", "json"),
     ),
     Verb(
+        "snapshot", "keep the container's state, and go back to it",
+        Form(options="json"), Form("create", "[NAME]", "json"), Form("restore", "NAME", "yes json"),
+        Form("delete", "NAME", "yes json"),
+    ),
+    Verb(
         "keys", "the public keys that let you in",
         Form(options="json"), Form("add", "[KEY...]", "json"), Form("remove", "NUMBER", "yes json"),
     ),

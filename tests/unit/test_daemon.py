@@ -13,8 +13,8 @@ import pytest
 from labshell import daemon
 from labshell.daemon import Connections, Server, requests
 from labshell.errors import LabshellError
+from labshell.interfaces import Call
 from labshell.policy import Caller
-from labshell.service import Call
 
 ALICE = Caller(30000, "alice", frozenset({"labshell"}))
 

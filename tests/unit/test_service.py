@@ -13,8 +13,9 @@ import varlink.scanner
 import labshell
 from labshell import protocol
 from labshell.errors import TryAgain
+from labshell.interfaces import AdminInterface, Call, GatewayInterface
 from labshell.policy import Caller
-from labshell.service import AdminInterface, Call, GatewayInterface, Service
+from labshell.service import Service
 
 ALICE = Call(Caller(30000, "alice", frozenset({"labshell"})))
 INTERFACES = {"org.labshell.Gateway": GatewayInterface, "org.labshell.Admin": AdminInterface}

@@ -1,0 +1,79 @@
+"""Kept states of a container, by its researcher."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+from testhost import ENVIRONMENT, Host, wait_until
+
+pytestmark = pytest.mark.root
+
+
+def names(host: Host, user: str) -> list[str]:
+    return [item["name"] for item in json.loads(host.client.ssh(user, "snapshot --json", check=True).stdout)]
+
+
+def test_a_snapshot_brings_back_what_was_lost_and_keeps_todays_settings(host: Host, guest: str) -> None:
+    host.client.ssh(guest, "run echo precious > thesis", check=True)
+    assert "before" in host.client.ssh(guest, "snapshot create before", check=True).stdout
+    host.client.ssh(guest, "run rm thesis; echo new > later", check=True)
+    host.client.ssh(guest, "ports add 8888", check=True)
+    host.run(["lxc", "config", "set", guest, "limits.memory=1GiB"])
+    assert host.client.ssh(guest, "snapshot restore before").returncode == 2
+    host.client.ssh(guest, "snapshot restore before --yes", check=True)
+    assert host.client.ssh(guest, "run cat thesis; ls", check=True).stdout == "precious\nthesis\n"
+    assert host.client.ssh(guest, "hostname", port=host.ssh_port(guest), check=True).stdout == f"{guest}\n"
+    assert json.loads(host.client.ssh(guest, "ports --json", check=True).stdout)[0]["target"] == 8888
+    assert "limits.memory: 1GiB" in host.run(["lxc", "config", "show", guest]).stdout
+    host.client.ssh(guest, "snapshot delete before --yes", check=True)
+    assert names(host, guest) == []
+
+
+def test_a_user_keeps_three_and_the_fourth_gets_a_sentence(host: Host, guest: str) -> None:
+    for name in ("a", "b", ""):
+        host.client.ssh(guest, f"snapshot create {name}", check=True)
+    done = host.client.ssh(guest, "snapshot create d")
+    assert done.returncode == 2
+    assert "delete one first: " in done.stderr
+    assert len(names(host, guest)) == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "create A",
+        "create ../x",
+        "create a/b",
+        "restore none --yes",
+        "delete none --yes",
+        "restore",
+        "frob",
+        "create a b",
+    ],
+)
+def test_a_wrong_request_changes_nothing(host: Host, alice_port: int, words: str) -> None:
+    assert alice_port
+    done = host.client.ssh("alice", f"snapshot {words}")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert names(host, "alice") == []
+
+
+@pytest.mark.parametrize("action", ["create", "restore"])
+def test_a_daemon_killed_in_the_middle_leaves_the_old_state_or_the_new(host: Host, guest: str, action: str) -> None:
+    host.client.ssh(guest, "run echo old > state", check=True)
+    if action == "restore":
+        host.client.ssh(guest, "snapshot create kept", check=True)
+        host.client.ssh(guest, "run echo new > state", check=True)
+    argv = host.client.argv(
+        host.client.ssh_argv(guest, f"snapshot {action} kept" + (" --yes" if action == "restore" else ""))
+    )
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT) as changing:
+        wait_until(lambda: host.run(["pgrep", "-u", guest], check=False).stdout != "", 10)
+        host.stop_daemon("KILL")
+        assert changing.wait(30) in (0, 75)
+    host.start_daemon()
+    wait_until(lambda: host.client.ssh(guest, "start").returncode == 0, 60)
+    assert host.client.ssh(guest, "run cat state", check=True).stdout in ("old\n", "new\n")
+    assert names(host, guest) in ([], ["kept"])
