@@ -85,7 +85,7 @@ class Config:
     snapshots_per_user: int = 3
 
     parallel_starts: int = 4
-    start_timeout_seconds: int = 60
+    start_timeout_seconds: int = 50
     stop_timeout_seconds: int = 30
     reconcile_seconds: int = 30
     menu_idle_minutes: int = 60

@@ -191,7 +191,7 @@ class Gateway:
             self.containers.restore_snapshot(user, name)
             if container.state == "Running":
                 yield Progress("Waiting for its SSH server")
-                self._wait_for_ssh(container)
+                self._wait_for_ssh(container, time.monotonic() + self.config.start_timeout_seconds)
 
     def delete_snapshot(self, user: str, uid: int, name: str) -> Steps[None]:
         with self.locks.held(user):
@@ -211,31 +211,32 @@ class Gateway:
 
         The caller holds the user's lock, so a container that runs has been waited for.
         """
-        if not (yield from self._ensure_started(container)):
+        deadline = time.monotonic() + self.config.start_timeout_seconds
+        if not (yield from self._ensure_started(container, deadline)):
             return False
         yield Progress("Waiting for its SSH server")
-        self._wait_for_ssh(container)
+        self._wait_for_ssh(container, deadline)
         return True
 
-    def _ensure_started(self, container: Container) -> Steps[bool]:
+    def _ensure_started(self, container: Container, deadline: float | None = None) -> Steps[bool]:
         """Start or thaw; whether there was anything to do."""
+        deadline = deadline or time.monotonic() + self.config.start_timeout_seconds
         if container.state == "Running":
             return False
         if container.state not in ("Stopped", "Frozen"):
             raise TryAgain("The container is {state} just now; try again in a moment.", state=container.state.lower())
         self._refuse_full_pool(container.name)
         with self._starts.ticket() as ticket:
-            for place in self._starts.places(ticket, self.config.start_timeout_seconds):
+            for place in self._starts.places(ticket, deadline):
                 yield Progress("Waiting to start: place {place} in the queue", {"place": str(place)})
             yield Progress("Starting your container")
-            self.containers.start(container.name, self.config.start_timeout_seconds)
+            self.containers.start(container.name, max(1, int(deadline - time.monotonic())))
         return True
 
-    def _wait_for_ssh(self, container: Container) -> None:
+    def _wait_for_ssh(self, container: Container, deadline: float) -> None:
         """Until port 22 shows a banner: the engine's own start returns long before that."""
         if not container.address:
             return
-        deadline = time.monotonic() + self.config.start_timeout_seconds
         look_again = time.monotonic() + LOOK_AGAIN_SECONDS
         while not ssh_answers(container.address, timeout_seconds=PROBE_SECONDS):
             if time.monotonic() > look_again:
@@ -248,7 +249,8 @@ class Gateway:
                 look_again = time.monotonic() + LOOK_AGAIN_SECONDS
             if time.monotonic() > deadline:
                 raise TryAgain(
-                    "The container runs, but its SSH server has not answered for {seconds} seconds.",
+                    "The container runs, but its SSH server has not answered in {seconds} seconds. "
+                    "enter gets you in all the same.",
                     seconds=self.config.start_timeout_seconds,
                 )
             time.sleep(0.02)

@@ -59,9 +59,11 @@ class StartQueue:
                 self._tickets.remove(ticket)
                 self._changed.notify_all()
 
-    def places(self, ticket: object, timeout_seconds: float) -> Iterator[int]:
-        """The place in the queue, each time it changes, until it is this ticket's turn."""
-        deadline = time.monotonic() + timeout_seconds
+    def places(self, ticket: object, deadline: float) -> Iterator[int]:
+        """The place in the queue, each time it changes, until it is this ticket's turn.
+
+        `deadline` is in the seconds of time.monotonic(); TryAgain after it.
+        """
         shown = None
         while True:
             with self._changed:

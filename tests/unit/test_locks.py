@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 
 import pytest
 
@@ -39,10 +40,10 @@ def test_so_many_start_at_once_and_the_others_know_their_place() -> None:
     with contextlib.ExitStack() as held:
         first = held.enter_context(queue.ticket())
         held.enter_context(queue.ticket())
-        assert list(queue.places(first, 0)) == []
+        assert list(queue.places(first, time.monotonic())) == []
         with queue.ticket() as third, queue.ticket() as fourth:
-            assert next(queue.places(third, 5)) == 1
-            assert next(queue.places(fourth, 5)) == 2
+            assert next(queue.places(third, time.monotonic() + 5)) == 1
+            assert next(queue.places(fourth, time.monotonic() + 5)) == 2
 
 
 def test_a_place_moves_up_when_somebody_is_done() -> None:
@@ -50,7 +51,7 @@ def test_a_place_moves_up_when_somebody_is_done() -> None:
     with contextlib.ExitStack() as running:
         running.enter_context(queue.ticket())
         with queue.ticket() as second:
-            places = queue.places(second, 5)
+            places = queue.places(second, time.monotonic() + 5)
             assert next(places) == 1
             running.close()
             assert list(places) == []
@@ -59,4 +60,4 @@ def test_a_place_moves_up_when_somebody_is_done() -> None:
 def test_waiting_for_a_start_is_bounded() -> None:
     queue = StartQueue(1)
     with queue.ticket(), queue.ticket() as second, pytest.raises(TryAgain, match="Too many"):
-        list(queue.places(second, -1))
+        list(queue.places(second, 0))
