@@ -1,56 +1,104 @@
-"""The documentation names what is there: files, tests, commands, verbs, keys."""
+"""The documents against the code: whatever they name exists, and is called what they call it."""
 
 from __future__ import annotations
 
 import ast
 import re
-from dataclasses import fields
+import shlex
 from pathlib import Path
 
 import pytest
 
-from labshell import admin, verbs
-from labshell.config import Config
+from labshell import admin, config, errors, verbs
 
 TREE = Path(__file__).resolve().parents[2]
-DOCUMENTS = [TREE / "README.md", TREE / "CHANGELOG.md", *sorted((TREE / "docs").glob("*.md"))]
+DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in (TREE / "docs").glob("*.md"))]
+CITATION = re.compile(r"(tests/\w+/\w+\.py)::(\w+)")
 
 
-def commands(document: Path) -> list[str]:
-    """The lines of the fenced blocks, without their comments."""
-    blocks = re.findall(r"^```\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
-    return [line.split("   #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+def text_of(name: str) -> str:
+    return (TREE / name).read_text()
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_link_leads_somewhere(document: Path) -> None:
-    for link in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
-        assert (document.parent / link).exists(), link
+def section(name: str, heading: str) -> str:
+    """One section of a document, without the sections below it."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", text_of(name), re.MULTILINE | re.DOTALL)
+    assert found, f"{name} has no section {heading}"
+    return found.group(1)
 
 
-def test_every_test_that_is_cited_exists() -> None:
-    for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (TREE / "docs/security.md").read_text()):
-        functions = {
-            node.name for node in ast.walk(ast.parse((TREE / file).read_text())) if isinstance(node, ast.FunctionDef)
-        }
-        assert not name or name in functions, f"{file}::{name}"
+def table_names(text: str) -> set[str]:
+    """The names in backquotes in the first column of a section's table."""
+    return {name for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for name in re.findall(r"`(.+?)`", row)}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_command_that_is_shown_exists(document: Path) -> None:
-    for line in commands(document):
-        words = line.removeprefix("sudo ").split()
-        if words[0].startswith("scripts/"):
-            assert (TREE / words[0]).exists(), line
-        elif words[0] == "labshell-admin":
-            options = [word.replace("dan.pub", "-") for word in words[1:]]
-            assert admin.parser().parse_args(options), line
-        elif words[0] == "ssh" and "alice@gpu1" in words and "-p" not in words:
-            given = line.partition("alice@gpu1")[2].partition(">>")[0].partition("<")[0].strip()
-            assert not given or verbs.parse(given), line
+def code(name: str) -> list[str]:
+    """What a document shows as code: the lines of its blocks, and what stands in backquotes."""
+    text = text_of(name)
+    blocks = re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"^```\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [*"".join(blocks).splitlines(), *re.findall(r"`([^`]+)`", prose)]
 
 
-def test_every_key_of_the_configuration_that_is_named_exists() -> None:
-    keys = {item.name for item in fields(Config)}
-    for document in DOCUMENTS:
-        assert set(re.findall(r"`(\w+) = \w+`", document.read_text())) <= keys
+@pytest.mark.parametrize("name", ["docs/security.md", "tests/system/test_documented_commands.py"])
+def test_every_test_that_is_cited_exists(name: str) -> None:
+    cited = CITATION.findall(text_of(name))
+    assert cited
+    for file, test in cited:
+        names = {node.name for node in ast.parse(text_of(file)).body if isinstance(node, ast.FunctionDef)}
+        assert test in names, f"{file}::{test}"
+
+
+def test_every_promise_is_followed_by_a_test() -> None:
+    promises = re.split(r"^\*\*P\d+\. ", section("docs/security.md", "Promises"), flags=re.MULTILINE)[1:]
+    assert len(promises) > 5
+    assert all(CITATION.search(promise) for promise in promises)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_and_every_file_that_is_named_leads_somewhere(name: str) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text_of(name)) if "://" not in link]
+    here = (TREE / name).parent
+    assert [link for link in links if not (here / link).exists()] == []
+    named = re.findall(r"(?<![\w/.])(?:scripts|tests|etc|docs)/[\w./-]*\w", " ".join(code(name)))
+    assert [path for path in named if not (TREE / path.partition("::")[0]).exists()] == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_administrators_command_is_one(name: str) -> None:
+    for shown in code(name):
+        command = re.match(r"(?:sudo )?(?:labshell-admin|scripts/(?=add-user|remove-user)) ?(.+)", shown)
+        if command and "NAME" not in command.group(1):
+            admin.parser().parse_args(shlex.split(command.group(1), comments=True))  # SystemExit says what is wrong
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_researchers_command_is_one(name: str) -> None:
+    for shown in code(name):
+        command = re.match(r"ssh (?:-t )?(?:alice@gpu1|gpu1-gateway) ([a-z][^#<>|]*)", shown)
+        if command:
+            verbs.parse(command.group(1))
+
+
+def test_the_researchers_guide_names_every_verb() -> None:
+    words = {word for shown in code("docs/user-guide.md") for word in shown.split()}
+    assert [verb.name for verb in verbs.VERBS if verb.name not in words] == []
+
+
+def test_the_researchers_guide_has_every_exit_status() -> None:
+    listed = set(map(int, re.findall(r"^\| (\d+) \|", section("docs/user-guide.md", "For scripts"), re.MULTILINE)))
+    ours = {kind.status for kind in errors.KINDS.values()} | {0, 130}
+    assert listed == ours | {255}  # ssh's own
+
+
+def test_the_administrators_guide_has_every_setting() -> None:
+    assert table_names(section("docs/admin-guide.md", "Settings")) == config.KEYS
+
+
+def test_the_journals_lines_are_called_what_the_daemon_calls_them() -> None:
+    events = set()
+    for path in (TREE / "labshell").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("log.") and node.args:
+                events |= {node.args[0].value} if isinstance(node.args[0], ast.Constant) else set()
+    assert table_names(section("docs/admin-guide.md", "The journal")) <= events
