@@ -26,8 +26,10 @@ START = "start_by_hand labshelld /opt/labshell/venv/bin/labshelld; wait_until 20
 HERE = {
     "systemctl restart labshelld": f". {TREE}/scripts/steps.bash; {STOP}; {START}",
     "journalctl -u labshelld": "cat /var/log/labshell/labshelld.log",
-    "remove-user": "remove-user --yes",
-    "-- bash": "-- bash -c 'until systemctl is-active multi-user.target; do sleep 0.2; done'",
+    "remove-user doc-alice": "remove-user doc-alice --yes --no-archive",
+    "remove-user doc-bob": "remove-user doc-bob --yes",
+    "lxc publish": "lxc publish --compression none",
+    "lxc exec lab-template -- bash": "until lxc exec lab-template -- systemctl is-active multi-user.target; do sleep 1; done",
     "scripts/build-template": f"scripts/build-template --name built --rootfs $(ls -t {CACHE}/rootfs-*.tar | head -1)",
     "ARCHIVE": "/var/lib/labshell/archive/doc-bob-*.tar.gz",
 }
