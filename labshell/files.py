@@ -18,7 +18,7 @@ import filelock
 from labshell.errors import LabshellError, TryAgain
 
 LOCK_SECONDS = 30
-LOCK_POLL_SECONDS = 0.01
+LOCK_POLL_SECONDS = 0.05
 LARGEST_BYTES = 1 << 20
 
 

@@ -22,7 +22,7 @@ from labshell import files, policy
 from labshell.errors import LabshellError, TryAgain, UsageError
 
 CLIENTS = ("/usr/bin/lxc", "/snap/bin/lxc")
-WITH_US = ("/usr/bin/setpriv", "--pdeathsig", "HUP")  # a daemon that is killed leaves no program behind
+WITH_US = ("/usr/bin/setpriv", "--pdeathsig", "TERM")  # a daemon that is killed leaves no program behind
 END_SECONDS = 5.0
 LOOK_SECONDS = 0.5
 CONNECT_SECONDS = 5.0
@@ -53,13 +53,13 @@ class RunningProgram:
                 self.end()
 
     def end(self) -> None:
-        """End the program: as a terminal that hangs up does, then without asking."""
+        """End the program. SIGTERM first: the engine's client passes it on, and su inside ends what it started."""
         self.hand_over()
-        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGKILL):
+        for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(END_SECONDS / 2)
+                self._process.wait(END_SECONDS)
                 return
 
 

@@ -96,6 +96,9 @@ def test_a_running_template_is_refused(host: Host, alice_port: int) -> None:
     host.run(["lxc", "copy", "template", "busy"])
     host.run(["lxc", "start", "busy"])
     try:
+        wait_until(
+            lambda: "RUNNING" in host.run(["lxc", "list", "--format", "csv", "--columns", "s", "^busy$"]).stdout, 20
+        )
         key = str(host.client.make_key("frank").with_suffix(".pub"))
         done = host.admin("add-user", "frank", "--key", key, "--template", "busy", check=False)
         assert done.returncode == 2

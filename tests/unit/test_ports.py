@@ -225,7 +225,9 @@ def test_two_hundred_processes_at_once_get_two_hundred_different_ports(tmp_path:
         )
         for number in range(200)
     ]
-    ports = [int(process.communicate(timeout=120)[0]) for process in running]
+    answers = [process.communicate(timeout=120) for process in running]
+    assert [errors for _, errors in answers if errors] == []
+    ports = [int(output) for output, _ in answers]
     assert sorted(ports) == list(range(20000, 22000, 10))
     assert len(list(paths.ports.iterdir())) == 200
     assert paths.next_port.read_text() == "22000\n"
