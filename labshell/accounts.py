@@ -101,8 +101,13 @@ class Accounts:
             (self._paths.homes / user).rmdir()
 
     def keys_of(self, user: str) -> list[PublicKey]:
-        content = files.read(self._paths.keys / user)
-        return keys.parse_authorized_keys((content or b"").decode("utf-8", "replace"))
+        path = self._paths.keys / user
+        try:
+            return keys.parse_authorized_keys((files.read(path) or b"").decode("utf-8", "replace"))
+        except UsageError as error:
+            raise LabshellError(
+                "{path} has a line that is no public key; take it out. {why}", path=path, why=error
+            ) from error
 
     def set_keys(self, user: str, public_keys: list[PublicKey]) -> None:
         files.ensure_folder(self._paths.keys)

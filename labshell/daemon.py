@@ -150,7 +150,6 @@ class Server:
 
     def _answer(self, connection: socket.socket, message: bytes, caller: Caller) -> None:
         """Send every reply. A verb that has begun goes on to its end, even if nobody reads any more."""
-        began = time.monotonic()
         is_read = True
         call = Call(caller, is_gone=lambda: not is_read or _has_hung_up(connection))
         for reply in self._service.answer(message, call):
@@ -161,8 +160,6 @@ class Server:
                 except OSError:
                     is_read = False
             call.attached.clear()
-        milliseconds = round((time.monotonic() - began) * 1000)
-        log.info("request", extra={"uid": caller.uid, "user": caller.name, "ms": milliseconds, "read": is_read})
         if not is_read:
             raise ConnectionAbortedError
 

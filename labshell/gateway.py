@@ -237,11 +237,13 @@ class Gateway:
         """Until port 22 shows a banner: the engine's own start returns long before that."""
         if not container.address:
             return
-        look_again = time.monotonic() + LOOK_AGAIN_SECONDS
+        look_again, times_stopped = time.monotonic() + LOOK_AGAIN_SECONDS, 0
         while not ssh_answers(container.address, timeout_seconds=PROBE_SECONDS):
             if time.monotonic() > look_again:
                 now = self.containers.get(container.name)
-                if now is None or now.state != "Running":
+                # One look is not enough: a busy engine may call a running container stopped for a moment.
+                times_stopped = 0 if now is not None and now.state == "Running" else times_stopped + 1
+                if times_stopped == 2:
                     raise LabshellError(
                         "The container stopped again right after its start; "
                         "the administrator finds the reason in its console log."

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Service:
     def answer(self, message: bytes, call: Call) -> Iterator[bytes]:
         """The replies to one request. Whatever goes wrong becomes one error reply."""
         caller = call.caller
-        method = None
+        began, method = time.monotonic(), None
         try:
             request = protocol.decode_request(message)
             method = request["method"]
@@ -44,6 +45,8 @@ class Service:
             for reply in self._varlink.handle(encoded, _request=call):
                 if reply is not None:
                     yield reply + b"\0"
+            milliseconds = round((time.monotonic() - began) * 1000)
+            log.info("request", extra={"method": method, "uid": caller.uid, "user": caller.name, "ms": milliseconds})
         except (ValueError, RecursionError) as error:
             log.warning("refused request", extra={"uid": caller.uid, "why": str(error)[:200]})
             yield protocol.encode(
