@@ -53,7 +53,7 @@ def _do(session: Session, line: str) -> bool:
 
 def _choices(session: Session) -> str:
     style = session.terminal.style
-    lines = [f"  {style.bold(str(number))}  {verb.name:9}{verb.summary}" for number, verb in enumerate(CHOICES, 1)]
+    lines = [f" {style.bold(f'{number:2}')}  {verb.name:10}{verb.summary}" for number, verb in enumerate(CHOICES, 1)]
     return "\n".join(lines) + "\n"
 
 
