@@ -22,11 +22,14 @@ ED25519 = ed25519.Ed25519PrivateKey.generate()
 GOOD = {
     "ed25519": public(ED25519),
     "ecdsa": public(ec.generate_private_key(ec.SECP384R1())),
+    "ecdsa 256": public(ec.generate_private_key(ec.SECP256R1())),
+    "ecdsa 521": public(ec.generate_private_key(ec.SECP521R1())),
     "rsa": public(rsa.generate_private_key(65537, 2048)),
 }
 KEY = GOOD["ed25519"]
 PRIVATE = ED25519.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
 SHORT = public(rsa.generate_private_key(65537, 1024))  # noqa: S505 - what has to be refused
+PEM = ED25519.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 FORGED = "ssh-rsa " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x01x").decode()
 
 
@@ -38,8 +41,8 @@ def test_a_public_key_is_taken_with_its_comment(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [(PRIVATE, "private key"), ("", "empty"), ("\n# only a comment\n", "empty"), (f"{KEY}\n{GOOD['rsa']}\n", "more than one"),
-     (f'command="id" {KEY}', "options"), (f"cert-authority {KEY}", "options"), ("hello world", "not a public key"), (KEY[:50], "damaged"),
+    [(PRIVATE, "private key"), (PEM, "private key"), (f"{KEY}\n{PRIVATE}", "private key"), (f"{KEY} {PRIVATE}", "private key"), ("", "empty"), ("\n# only a comment\n", "empty"), (f"{KEY}\n{GOOD['rsa']}\n", "more than one"),
+     (f'command="id" {KEY}', "options"), (f"cert-authority {KEY}", "options"), (f"{keys.RESTRICTIONS} {KEY}", "options"), (f"{KEY}\n{KEY}\n", "more than one"), ("hello world", "not a public key"), (KEY[:50], "damaged"),
      ("ssh-ed25519", "cut off"), ("ssh-ed25519 !!!", "damaged"), ("ssh-ed25519 ", "cut off"), (FORGED, "different kinds"),
      (SHORT, "too short"), (f"{KEY} a\x1b[31m", "cannot be shown"),
      ("ssh-dss AAAA", "not a public key"), ("ssh-ed25519 " + "A" * 20000, "too long")],
@@ -50,12 +53,85 @@ def test_anything_else_is_refused_with_the_reason(text: str, reason: str) -> Non
     assert "PRIVATE" not in str(caught.value)
 
 
-def test_the_fingerprint_is_the_one_that_ssh_shows(tmp_path: Path) -> None:
-    (tmp_path / "key.pub").write_text(KEY)
+def blob(*parts: bytes) -> str:
+    """The second word of a key: strings with their lengths in front (RFC 4253)."""
+    return base64.b64encode(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).decode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [("sk-ssh-ed25519@openssh.com", (b"x" * 32, b"ssh:")), ("sk-ecdsa-sha2-nistp256@openssh.com", (b"nistp256", b"\4" + b"x" * 64, b"ssh:"))],
+)  # fmt: skip
+def test_a_key_on_a_security_key_is_taken(kind: str, parts: tuple[bytes, ...]) -> None:
+    text = f"{kind} {blob(kind.encode(), *parts)} token"
+    assert str(keys.parse(text)) == text
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_a_key_that_is_cut_off_anywhere_is_refused(kind: str) -> None:
+    name = GOOD[kind].split()[0]
+    for length in range(len(GOOD[kind])):
+        with pytest.raises(UsageError):
+            keys.parse(GOOD[kind][:length])
+    with pytest.raises(UsageError, match="damaged"):
+        keys.parse(GOOD[kind] + "AAAA")
+    with pytest.raises(UsageError, match="different kinds"):
+        keys.parse(f"{name} {blob(name.encode())}")
+
+
+@pytest.mark.parametrize("outer", GOOD)
+@pytest.mark.parametrize("inner", GOOD)
+def test_a_key_under_the_name_of_another_kind_is_refused(outer: str, inner: str) -> None:
+    text = f"{GOOD[outer].split()[0]} {GOOD[inner].split()[1]}"
+    if outer == inner:
+        keys.parse(text)
+    else:
+        with pytest.raises(UsageError, match="different kinds"):
+            keys.parse(text)
+
+
+@pytest.mark.parametrize("bits", [1, 1024, 2047])
+def test_an_rsa_key_is_measured_by_its_modulus(bits: int) -> None:
+    modulus = (1 << bits - 1).to_bytes(bits // 8 + 1, "big")
+    with pytest.raises(UsageError, match="too short"):
+        keys.parse("ssh-rsa " + blob(b"ssh-rsa", b"\1\0\1", modulus))
+    with pytest.raises(UsageError, match="too short"):
+        keys.parse("ssh-rsa " + blob(b"ssh-rsa", b"\1\0\1", bytes(300) + modulus))
+
+
+@pytest.mark.parametrize(
+    "character",
+    ["\0", "\a", "\b", "\t", "\x1b", "\x7f", "\x80", "\x9b", "\xad", "\u200b", "\u202e", "\u2066", "\ufeff", "\ud800", "\U000e0001"],
+)  # fmt: skip
+def test_a_character_that_cannot_be_shown_is_refused_in_a_comment(character: str) -> None:
+    with pytest.raises(UsageError, match="cannot be shown") as caught:
+        keys.parse(f"{KEY} alice{character}laptop")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_nothing_that_ends_a_line_gets_into_a_comment(newline: str) -> None:
+    with pytest.raises(UsageError):
+        keys.parse(f"{KEY} alice{newline}{GOOD['rsa']}")
+
+
+@pytest.mark.parametrize(
+    "comment", ["", "alice@laptop", "Ålice's  laptop, the 日本 one", "# restrict,pty ssh-rsa", 'a\\nb "quoted"']
+)
+def test_a_comment_that_can_be_shown_is_kept(comment: str) -> None:
+    key = keys.parse(f"{KEY} {comment}\r\n")
+    assert key.comment == comment
+    for restricted in (True, False):
+        assert keys.parse_authorized_keys(keys.authorized_keys([key], restricted=restricted)) == [key]
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_the_fingerprint_is_the_one_that_ssh_shows(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "key.pub").write_text(GOOD[kind])
     shown = subprocess.run(
         ["ssh-keygen", "-lf", str(tmp_path / "key.pub")], capture_output=True, text=True, check=True
     )
-    assert keys.parse(KEY).fingerprint in shown.stdout
+    assert keys.parse(GOOD[kind]).fingerprint == shown.stdout.split()[1]
 
 
 @pytest.mark.parametrize("restricted", [True, False])
@@ -64,3 +140,11 @@ def test_a_file_of_keys_is_read_as_it_was_written(*, restricted: bool) -> None:
     text = keys.authorized_keys(several, restricted=restricted)
     assert keys.parse_authorized_keys(text) == several
     assert text.startswith("restrict,pty ssh-") == restricted
+    assert text.count("restrict,pty ") == (len(several) if restricted else 0)
+    assert text.count("\n") == len(several)
+
+
+def test_no_keys_are_an_empty_file_and_comments_in_one_are_passed_over() -> None:
+    assert keys.authorized_keys([], restricted=True) == ""
+    assert keys.parse_authorized_keys("") == []
+    assert keys.parse_authorized_keys(f"# made by labshell\n\n{KEY}\n") == [keys.parse(KEY)]
