@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def imports(module: str) -> set[str]:
     """Everything a module imports, wherever in it: "labshell.x" for our own."""
     found = set()
     for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        assert not getattr(node, "level", 0), f"{module} has a relative import, which this reading would miss"
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module == "labshell":
@@ -60,10 +62,57 @@ def test_an_outside_thing_is_touched_by_its_own_modules_only(library: str) -> No
     assert users <= ONLY_IN[library]
 
 
+@pytest.mark.parametrize("module", ["shell", "menu", "session", "streams"])
+def test_what_runs_as_the_user_imports_the_standard_library_and_ours_only(module: str) -> None:
+    assert {name.split(".")[0] for name in imports(module)} <= sys.stdlib_module_names | {"labshell"}
+
+
+def test_the_table_has_its_rows_and_the_documents_sentence_about_libraries_is_the_one_tested() -> None:
+    assert len(layers()) == 6
+    text = " ".join((TREE / "docs/architecture.md").read_text().split())
+    assert (
+        "pylxd is imported in `engine` and `containers` only, python-iptables in `forwarding` only, "
+        "psutil in `machine`, `ports` and `accounts` only" in text
+    )
+
+
+def test_decisions_reach_nothing_outside() -> None:
+    outside = {
+        "os",
+        "io",
+        "socket",
+        "subprocess",
+        "time",
+        "random",
+        "secrets",
+        "pathlib",
+        "shutil",
+        "tempfile",
+        "threading",
+    }
+    row = next(row for row in layers() if "policy" in row)
+    for module in row:
+        assert not {name.split(".")[0] for name in imports(module)} & outside, module
+
+
+# A new process each: what is loaded before the import does not count, and nothing is compiled into the tree.
+LOADED = f"import sys; before = set(sys.modules); sys.path.append({str(TREE)!r}); import labshell.shell; print(*set(sys.modules) - before)"
+
+
+def loaded_by_the_login_shell() -> set[str]:
+    done = subprocess.run(["/usr/bin/python3", "-ISBc", LOADED], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_the_login_shell_starts_without_any_library() -> None:
+    loaded = loaded_by_the_login_shell()
+    assert "labshell" in loaded
+    assert loaded <= sys.stdlib_module_names | {"labshell"}
+
+
 def test_the_login_shell_starts_with_little_of_the_standard_library() -> None:
-    script = f"import sys; sys.path.append({str(TREE)!r}); import labshell.shell; print(*sys.modules)"
-    done = subprocess.run(["/usr/bin/python3", "-ISc", script], capture_output=True, text=True, check=True)
-    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    loaded = loaded_by_the_login_shell()
     assert not loaded & {
         "argparse",
         "dataclasses",
@@ -74,4 +123,3 @@ def test_the_login_shell_starts_with_little_of_the_standard_library() -> None:
         "readline",
         "threading",
     }
-    assert "labshell" in loaded

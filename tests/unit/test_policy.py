@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labshell import forwards, policy
 from labshell.errors import LabshellError, NotAllowed, UsageError
 from labshell.forwards import Forward
+from labshell.keys import PublicKey
 from labshell.policy import Caller, Container, OwnForward, PortPool
 
+QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 POOL = PortPool(20000, 20099, 10)
+POOLS = st.builds(
+    lambda first, length, size: PortPool(first, first + length, size),
+    st.integers(1024, 1100),
+    st.integers(1, 120),
+    st.integers(1, 25),
+)
+NEARBY = st.sets(st.integers(1000, 1250), max_size=40)
 FORWARDS = st.lists(
     st.builds(Forward, st.integers(1, 50), st.sampled_from("ab"), st.sampled_from(["10.0.0.2", "10.0.0.3"]))
 )
@@ -25,7 +34,7 @@ def test_an_ordinary_name_is_taken(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     ["", "a", "a/b", "..", "a b", "Alice", "x" * 33, "root", "nobody", "template", "1a", "-a", "a-", "a--b", "a\n", "ü1", "a１",
-     "a_b", "a.b", "a;id", "a$(id)", None, 7, b"ab"],
+     "a_b", "a.b", "a;id", "a$(id)", "a\0b", "\na", "a\r", "--", "ab--", "../a", "é" * 5, "ａb", "a٣", "aſ", "x" * 1000, True, None, 7, b"ab"],
 )  # fmt: skip
 def test_any_other_name_is_refused_in_one_line(name: object) -> None:
     with pytest.raises(UsageError) as caught:
@@ -33,6 +42,7 @@ def test_any_other_name_is_refused_in_one_line(name: object) -> None:
     assert "\n" not in str(caught.value)
 
 
+@QUICK
 @given(st.integers(0, 70000), st.sets(st.integers(19980, 20110), max_size=40), st.sets(st.integers(19990, 20110)))
 def test_a_chosen_block_lies_in_the_pool_and_touches_nothing(start: int, blocks: set[int], busy: set[int]) -> None:
     taken = busy | {port for first in blocks for port in POOL.block(first)}
@@ -42,6 +52,29 @@ def test_a_chosen_block_lies_in_the_pool_and_touches_nothing(start: int, blocks:
     else:
         assert POOL.fits(port)
         assert not taken & set(POOL.block(port))
+
+
+@QUICK
+@given(POOLS, st.integers(1, 65535), NEARBY, NEARBY)
+def test_the_first_free_block_from_next_port_on_is_chosen_and_none_only_when_none_is_free(
+    pool: PortPool, start: int, blocks: set[int], busy: set[int]
+) -> None:
+    taken = busy | {port for first in blocks for port in pool.block(first)}
+    aligned = [port for port in range(pool.first, pool.last + 1, pool.size) if pool.fits(port)]
+    in_order = [port for port in aligned if port >= start] + [port for port in aligned if port < start]
+    free = [port for port in in_order if not taken & set(pool.block(port))]
+    assert policy.choose_block(pool, start, blocks, busy) == (free[0] if free else None)
+
+
+@QUICK
+@given(POOLS, NEARBY)
+def test_choosing_until_nothing_is_free_gives_every_block_once(pool: PortPool, busy: set[int]) -> None:
+    given_out: list[int] = []
+    while (port := policy.choose_block(pool, given_out[-1] if given_out else 1, given_out, busy)) is not None:
+        given_out.append(port)
+    ports = [port for first in given_out for port in pool.block(first)]
+    assert len(ports) == len(set(ports))
+    assert all(pool.first <= port <= pool.last for port in ports)
 
 
 def test_the_search_starts_at_next_port_and_wraps_once() -> None:
@@ -68,6 +101,37 @@ def test_a_port_asked_for_is_refused_with_the_reason(port: int, reason: str) -> 
 
 def test_a_free_port_asked_for_is_given_even_between_the_usual_blocks() -> None:
     assert policy.conflict_with_block(POOL, 20033, {20010: "bob"}, {20055}) is None
+
+
+@pytest.mark.parametrize("port", [20001, 20010, 20019])
+def test_a_port_asked_for_may_not_overlap_a_block_at_either_end(port: int) -> None:
+    assert policy.conflict_with_block(POOL, port, {20010: "bob"}, ()) == (
+        "it overlaps the block of bob, 20010 to 20019"
+    )
+
+
+@QUICK
+@given(POOLS, st.integers(1000, 1250), NEARBY, NEARBY)
+def test_a_port_asked_for_is_given_exactly_if_its_block_is_in_the_pool_and_free(
+    pool: PortPool, port: int, blocks: set[int], busy: set[int]
+) -> None:
+    taken = busy | {used for first in blocks for used in pool.block(first)}
+    wanted = set(range(port, port + pool.size))
+    free = wanted <= set(range(pool.first, pool.last + 1)) and not wanted & taken
+    assert (policy.conflict_with_block(pool, port, dict.fromkeys(blocks, "bob"), busy) is None) == free
+
+
+@QUICK
+@given(st.integers(-10, 70000))
+def test_every_port_is_read_back_as_written_and_no_other_number(number: int) -> None:
+    assert policy.parse_port_file(f"{number}\n".encode()) == (number if 1 <= number <= 65535 else None)
+
+
+@QUICK
+@given(st.binary(max_size=8) | st.from_regex(rb"[ +0-9_.ex\r\n-]{0,8}", fullmatch=True))
+def test_no_bytes_but_a_port_and_a_newline_are_a_port(content: bytes) -> None:
+    port = policy.parse_port_file(content)
+    assert port is None or content == f"{port}\n".encode()
 
 
 @pytest.mark.parametrize("content", [b"20010\n", b"22\n", b"65535\n"])
@@ -101,6 +165,32 @@ def test_the_lowest_free_address_is_chosen() -> None:
     assert policy.choose_address("10.83.0.1/24", ["10.83.0.2", "10.83.0.4"]) == "10.83.0.3"
     with pytest.raises(LabshellError):
         policy.choose_address("10.83.0.1/30", ["10.83.0.2"])
+
+
+@pytest.mark.parametrize(
+    ("bridge", "taken", "address"),
+    [
+        ("10.83.0.2/24", [], "10.83.0.1"),
+        ("10.83.0.254/24", [f"10.83.0.{number}" for number in range(1, 253)], "10.83.0.253"),
+        ("10.83.0.1/16", [f"10.83.0.{number}" for number in range(2, 256)], "10.83.1.0"),
+        ("10.83.0.1/24", ["192.0.2.7", "10.83.0.0", "10.83.0.255"], "10.83.0.2"),
+        ("10.83.0.129/25", [], "10.83.0.130"),
+    ],
+)
+def test_an_address_is_one_of_the_bridges_and_not_its_own(bridge: str, taken: list[str], address: str) -> None:
+    assert policy.choose_address(bridge, taken) == address
+
+
+@QUICK
+@given(st.sets(st.integers(0, 15)), st.integers(1, 14))
+def test_a_chosen_address_is_free_and_an_error_means_that_none_is(taken: set[int], own: int) -> None:
+    free = [number for number in range(1, 15) if number not in taken | {own}]
+    used = [f"10.0.0.{number}" for number in taken]
+    if free:
+        assert policy.choose_address(f"10.0.0.{own}/28", used) == f"10.0.0.{free[0]}"
+    else:
+        with pytest.raises(LabshellError, match="no free address"):
+            policy.choose_address(f"10.0.0.{own}/28", used)
 
 
 def container(
@@ -180,6 +270,20 @@ def test_times_and_networks_are_as_people_type_them() -> None:
             forwards.checked_source(text)
 
 
+def test_a_wanted_rule_that_is_live_twice_is_removed_once() -> None:
+    one, two = Forward(20000, "alice", "10.0.0.2"), Forward(20010, "bob", "10.0.0.3")
+    assert forwards.difference([one, two, one, one], [two, one]) == forwards.Difference((one, one), ())
+
+
+@QUICK
+@given(FORWARDS.map(set), FORWARDS.map(set))
+def test_a_difference_touches_nothing_that_is_both_live_and_wanted(live: set[Forward], wanted: set[Forward]) -> None:
+    change = forwards.difference(live, wanted)
+    assert set(change.remove) == live - wanted
+    assert list(change.add) == sorted(wanted - live)
+
+
+@QUICK
 @given(FORWARDS, FORWARDS.map(set))
 def test_making_the_difference_makes_live_what_is_wanted(live: list[Forward], wanted: set[Forward]) -> None:
     change = forwards.difference(live, wanted)
@@ -201,6 +305,20 @@ def test_whoever_is_not_a_researcher_may_not_use_the_gateway(caller: Caller) -> 
     policy.may_use_gateway(Caller(30000, "alice", frozenset({"labshell"})), "labshell")
 
 
+@pytest.mark.parametrize("uid", [1000, 30000, 65533])
+def test_a_researcher_of_the_group_may_use_the_gateway(uid: int) -> None:
+    policy.may_use_gateway(Caller(uid, "alice", frozenset({"users", "labshell"})), "labshell")
+    with pytest.raises(NotAllowed):
+        policy.may_use_gateway(Caller(uid, "alice", frozenset({"labshell-not", "lab"})), "labshell")
+
+
+def test_the_lowest_uid_may_be_another() -> None:
+    group = frozenset({"labshell"})
+    policy.may_use_gateway(Caller(30000, "alice", group), "labshell", 30000)
+    with pytest.raises(NotAllowed):
+        policy.may_use_gateway(Caller(29999, "alice", group), "labshell", 30000)
+
+
 def test_limits_given_win_over_the_configured_ones() -> None:
     defaults = {"cpu": "4", "memory": "", "disk": "10GiB", "processes": "4096"}
     assert policy.engine_limits(defaults, {"cpu": "0-3", "memory": "1GiB"}) == {
@@ -211,11 +329,107 @@ def test_limits_given_win_over_the_configured_ones() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [{"cpu": "all"}, {"memory": "64"}, {"disk": "-1GiB"}, {"processes": "0"}, {"gpu": "1"}, {"memory": "1GiB\n"}],
+    [
+        {"cpu": "all"},
+        {"memory": "64"},
+        {"disk": "-1GiB"},
+        {"processes": "0"},
+        {"gpu": "1"},
+        {"memory": "1GiB\n"},
+        {"cpu": "0"},
+        {"cpu": "１"},
+        {"cpu": "4\n"},
+        {"cpu": "0-"},
+        {"memory": "1 GiB"},
+        {"memory": "0GiB"},
+        {"memory": "1gib"},
+        {"disk": "50%"},
+        {"disk": "1GiB,path=/"},
+        {"processes": "4096.5"},
+        {"processes": "-1"},
+        {"processes": "１２"},
+        {"limits.cpu": "1"},
+    ],
 )
 def test_an_impossible_limit_is_refused(given: dict[str, str]) -> None:
     with pytest.raises(UsageError):
         policy.engine_limits({}, given)
+
+
+@pytest.mark.parametrize("name", policy.EXAMPLES)
+def test_a_refused_limit_is_named_with_an_example_that_is_taken(name: str) -> None:
+    with pytest.raises(UsageError, match=f"possible {name} limit: write ") as caught:
+        policy.engine_limits({}, {name: "lots"})
+    for example in str(caught.value).split("write ")[1].rstrip(".").split(", or "):
+        assert list(policy.engine_limits({}, {name: example}).values()) == [example]
+
+
+def test_an_empty_limit_means_none_and_no_limits_are_none() -> None:
+    empty = dict.fromkeys(policy.EXAMPLES, "")
+    assert policy.engine_limits(empty, {}) == policy.engine_limits({}, empty) == policy.engine_limits({}, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("terminal", "taken"),
+    [
+        (("xterm-256color", 24, 80), ("xterm-256color", 24, 80)),
+        (("tmux", 5, 20), ("tmux", 5, 20)),
+        (("vt220", 500, 500), ("vt220", 500, 500)),
+        (("xterm", -1, 19), ("xterm", 5, 20)),
+        (("xterm", 501, 10**9), ("xterm", 500, 500)),
+        (("", 24, 80), ("vt100", 24, 80)),
+        (("dumb", 24, 80), ("vt100", 24, 80)),
+        (("xterm\n", 24, 80), ("vt100", 24, 80)),
+        (("xterm\x1b[2J", 24, 80), ("vt100", 24, 80)),
+        (("xterm/../x", 24, 80), ("vt100", 24, 80)),
+        (("x" * 100, 24, 80), ("vt100", 24, 80)),
+        (("vt１００", 24, 80), ("vt100", 24, 80)),
+    ],
+)
+def test_a_terminal_is_one_that_is_known_in_a_size_within_reason(
+    terminal: tuple[str, int, int], taken: tuple[str, int, int]
+) -> None:
+    assert policy.checked_program(None, as_root=False, terminal=terminal).terminal == taken
+
+
+@pytest.mark.parametrize("command", ["id", "-x", "--help", "", "a\nb", "$(id); `id`", "ünï", " "])
+@pytest.mark.parametrize("as_root", [True, False])
+@pytest.mark.parametrize("terminal", [None, ("xterm", 24, 80)])
+def test_whatever_the_command_it_is_the_value_of_sus_option(
+    command: str, *, as_root: bool, terminal: tuple[str, int, int] | None
+) -> None:
+    program = policy.checked_program(command, as_root=as_root, terminal=terminal)
+    option = "--session-command" if terminal else "--command"
+    assert policy.command_inside("alice", program) == [
+        "su",
+        "--login",
+        "root" if as_root else "alice",
+        *([option, command] if command else []),
+    ]
+
+
+def test_a_snapshot_has_a_name_that_is_new_and_one_may_keep_so_many() -> None:
+    assert policy.name_of_snapshot("before-cuda", ["a"], 2, "now") == "before-cuda"
+    assert policy.name_of_snapshot("", [], 1, "20260101-1200") == "20260101-1200"
+    for name in ("a/b", "..", "-a", "A", "a" * 33, "a\n", "a b", "１"):
+        with pytest.raises(UsageError, match="cannot be"):
+            policy.name_of_snapshot(name, [], 3, "now")
+    with pytest.raises(UsageError, match="already"):
+        policy.name_of_snapshot("a", ["a", "b"], 2, "now")
+    with pytest.raises(UsageError, match="delete one first: a, b"):
+        policy.name_of_snapshot("c", ["b", "a"], 2, "now")
+    with pytest.raises(UsageError, match="may keep 0"):
+        policy.name_of_snapshot("c", [], 0, "now")
+
+
+def test_a_key_is_chosen_by_its_number_or_its_fingerprint() -> None:
+    listed = [PublicKey("ssh-ed25519", "AAAA"), PublicKey("ssh-ed25519", "AAAB")]
+    assert policy.choose_key(listed, "2") == listed[1]
+    assert policy.choose_key(listed, listed[0].fingerprint) == listed[0]
+    for which in ("0", "3", "-1", "", "01", "１", "SHA256:", listed[0].fingerprint[:-1], "\x1b[2J"):
+        with pytest.raises(UsageError) as caught:
+            policy.choose_key(listed, which)
+        assert str(caught.value).isprintable()
 
 
 def test_a_command_is_one_argument_for_the_shell_inside() -> None:
