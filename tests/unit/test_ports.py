@@ -159,7 +159,7 @@ PLANTED = ["symbolic link", "dangling link", "hard link", "FIFO", "folder"]
 
 
 @pytest.mark.parametrize("kind", PLANTED)
-def test_what_is_planted_in_place_of_a_users_file_is_named_and_stays(lab: Setting, kind: str) -> None:
+def test_a_planted_link_or_fifo_is_refused(lab: Setting, kind: str) -> None:
     path = lab.paths.ports / "alice"
     plant(kind, path)
     before = path.lstat()
