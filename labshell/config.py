@@ -142,7 +142,7 @@ def parse(text: str, source: str = "labshell.toml") -> Config:
     """The configuration that `text` (TOML) describes. `source` is named in errors."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise LabshellError("{source} is not valid TOML: {why}.", source=source, why=error) from error
     values = {}
     for key, value in table.items():
@@ -192,12 +192,12 @@ def _checked_tuple(key: str, value: Any) -> tuple[Any, ...]:
 
 def _kind(value: object) -> str:
     names = {bool: "true or false", int: "a number", str: "a text", float: "a decimal number", list: "a list"}
-    return names.get(type(value), "a table")
+    return names.get(type(value), "a table" if isinstance(value, dict) else "a date")
 
 
 def _line_of(key: str, text: str) -> int:
     """The line on which `key` is set: tomllib does not say."""
-    pattern = re.compile(rf"""\s*\[?["']?{re.escape(key)}["']?\s*[\].=]""")
+    pattern = re.compile(rf"""\s*\[{{0,2}}\s*["']?{re.escape(key)}["']?\s*[\].=]""")
     for number, line in enumerate(text.splitlines(), start=1):
         if pattern.match(line):
             return number

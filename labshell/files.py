@@ -62,6 +62,8 @@ def write(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 def remove(path: Path) -> None:
     """Make sure that there is no `path`."""
+    if not path.parent.is_dir():
+        return
     try:
         path.unlink(missing_ok=True)
         sync_folder(path.parent)
@@ -96,8 +98,14 @@ def ensure_folder(path: Path, mode: int = 0o755) -> None:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path` (0600, in a folder of root's), waiting LOCK_SECONDS at most."""
+    lock = filelock.FileLock(path, LOCK_SECONDS, 0o600, poll_interval=LOCK_POLL_SECONDS)
     try:
-        with filelock.FileLock(path, LOCK_SECONDS, 0o600, poll_interval=LOCK_POLL_SECONDS):
-            yield
+        lock.acquire()
     except filelock.Timeout as error:
         raise TryAgain("Somebody else is changing this just now; try again in a moment.") from error
+    except OSError as error:
+        raise LabshellError("{path} cannot be locked: {why}.", path=path, why=error.strerror) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from dataclasses import dataclass
 
 from labshell.errors import UsageError
@@ -20,7 +21,11 @@ KEY_TYPES = frozenset(
         "sk-ecdsa-sha2-nistp256@openssh.com",
     }
 )
+# How many strings a key is made of, its type included; 3 for the kinds that are not here (RFC 4253, 5656, 8709).
+FIELDS = {"ssh-ed25519": 2, "sk-ecdsa-sha2-nistp256@openssh.com": 4}
 RSA_BITS = 2048
+ED25519_BYTES = 32
+PRIVATE = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----|PuTTY-User-Key-File|Private-Lines:")
 LONGEST_KEY = 16384
 RESTRICTIONS = "restrict,pty"
 
@@ -44,7 +49,7 @@ class PublicKey:
 
 def parse(text: str) -> PublicKey:
     """The one public key in `text`; UsageError with the reason if it is anything else."""
-    if "PRIVATE KEY" in text:
+    if PRIVATE.search(text):
         raise UsageError(
             "This is a private key: keep it secret, and give the public one, in the file that ends in .pub."
         )
@@ -61,7 +66,7 @@ def _parse_line(line: str) -> PublicKey:
         raise UsageError("This is too long for a public key.")
     words = line.split(None, 2)
     if words[0] not in KEY_TYPES:
-        if any(word in KEY_TYPES for word in words):
+        if any(word in KEY_TYPES for word in line.split()):
             raise UsageError("A key with options in front cannot be used; give the key alone.")
         raise UsageError("This is not a public key that OpenSSH knows: it should begin with ssh-ed25519 or the like.")
     if len(words) < 2:
@@ -72,9 +77,11 @@ def _parse_line(line: str) -> PublicKey:
         fields = _fields(base64.b64decode(blob, validate=True))
     except (ValueError, binascii.Error):
         raise UsageError("This public key is damaged or cut off; copy it again, in one line.") from None
-    if fields[0] != kind.encode() or len(fields) < 2:
+    if fields[0] != kind.encode():
         raise UsageError("This public key is damaged: its two halves are of different kinds.")
-    if kind == "ssh-rsa" and (int.from_bytes(fields[-1], "big")).bit_length() < RSA_BITS:
+    if len(fields) != FIELDS.get(kind, 3) or (kind == "ssh-ed25519" and len(fields[1]) != ED25519_BYTES):
+        raise UsageError("This public key is damaged: something is missing from it.")
+    if kind == "ssh-rsa" and int.from_bytes(fields[2], "big").bit_length() < RSA_BITS:
         raise UsageError("This RSA key is too short to be safe; make a new one with: ssh-keygen -t ed25519")
     if not comment.isprintable():
         raise UsageError("The comment of this key has characters that cannot be shown.")

@@ -172,4 +172,7 @@ class PortRegistry:
         files.ensure_folder(self._paths.public)
         files.ensure_folder(self._paths.ports)
         files.write(self._paths.ports / user, f"{port}\n".encode())
-        files.write(self._paths.next_port, f"{port + self._pool.size}\n".encode())
+        following = port + self._pool.size
+        files.write(
+            self._paths.next_port, f"{following if self._pool.fits(following) else self._pool.first}\n".encode()
+        )

@@ -42,7 +42,8 @@ def test_a_public_key_is_taken_with_its_comment(kind: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [(PRIVATE, "private key"), (PEM, "private key"), (f"{KEY}\n{PRIVATE}", "private key"), (f"{KEY} {PRIVATE}", "private key"), ("", "empty"), ("\n# only a comment\n", "empty"), (f"{KEY}\n{GOOD['rsa']}\n", "more than one"),
-     (f'command="id" {KEY}', "options"), (f"cert-authority {KEY}", "options"), (f"{keys.RESTRICTIONS} {KEY}", "options"), (f"{KEY}\n{KEY}\n", "more than one"), ("hello world", "not a public key"), (KEY[:50], "damaged"),
+     (f'command="id" {KEY}', "options"), (f'command="ls -l /home",pty {KEY}', "options"),
+     ("PuTTY-User-Key-File-3: ssh-ed25519\nPrivate-Lines: 1\n", "private key"), (f"cert-authority {KEY}", "options"), (f"{keys.RESTRICTIONS} {KEY}", "options"), (f"{KEY}\n{KEY}\n", "more than one"), ("hello world", "not a public key"), (KEY[:50], "damaged"),
      ("ssh-ed25519", "cut off"), ("ssh-ed25519 !!!", "damaged"), ("ssh-ed25519 ", "cut off"), (FORGED, "different kinds"),
      (SHORT, "too short"), (f"{KEY} a\x1b[31m", "cannot be shown"),
      ("ssh-dss AAAA", "not a public key"), ("ssh-ed25519 " + "A" * 20000, "too long")],
@@ -75,7 +76,7 @@ def test_a_key_that_is_cut_off_anywhere_is_refused(kind: str) -> None:
             keys.parse(GOOD[kind][:length])
     with pytest.raises(UsageError, match="damaged"):
         keys.parse(GOOD[kind] + "AAAA")
-    with pytest.raises(UsageError, match="different kinds"):
+    with pytest.raises(UsageError, match="something is missing"):
         keys.parse(f"{name} {blob(name.encode())}")
 
 
@@ -148,3 +149,7 @@ def test_no_keys_are_an_empty_file_and_comments_in_one_are_passed_over() -> None
     assert keys.authorized_keys([], restricted=True) == ""
     assert keys.parse_authorized_keys("") == []
     assert keys.parse_authorized_keys(f"# made by labshell\n\n{KEY}\n") == [keys.parse(KEY)]
+
+
+def test_a_comment_that_speaks_of_a_private_key_is_a_comment() -> None:
+    assert keys.parse(f"{KEY} of my PRIVATE KEY pair").comment == "of my PRIVATE KEY pair"

@@ -423,3 +423,10 @@ def test_many_processes_at_once_for_one_user_get_one_port(tmp_path: Path) -> Non
     paths = paths_in(tmp_path)
     assert race(tmp_path, ["alice"] * 20) == [["alice", 20000]] * 20
     assert paths.next_port.read_bytes() == b"20010\n"
+
+
+def test_the_very_last_port_there_is_leaves_next_port_readable(tmp_path: Path) -> None:
+    registry = PortRegistry(paths_in(tmp_path), PortPool(65516, 65535, 10), 30, listening=set, now=lambda: NOW)
+    assert [registry.ensure(name) for name in ("ann", "ben")] == [65516, 65526]
+    with pytest.raises(TryAgain):
+        registry.ensure("cho")
