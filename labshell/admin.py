@@ -20,7 +20,7 @@ from labshell.containers import Containers
 from labshell.engine import Engine
 from labshell.errors import LabshellError, NotAllowed, UsageError
 
-SILENCE_SECONDS = 1000  # an archive of a large container takes long between two words of the daemon
+SILENCE_SECONDS = 30  # the daemon says every few seconds that it is still at work
 
 Options = argparse.Namespace
 
@@ -28,9 +28,7 @@ Options = argparse.Namespace
 def call(method: str, parameters: dict[str, Any], options: Options) -> dict[str, Any]:
     """The daemon's answer, with its progress shown meanwhile."""
     result: dict[str, Any] = {}
-    for reply in protocol.call(
-        protocol.ADMIN_SOCKET, f"{protocol.ADMIN}.{method}", parameters, timeout_seconds=SILENCE_SECONDS
-    ):
+    for reply in protocol.call(protocol.ADMIN_SOCKET, f"{protocol.ADMIN}.{method}", parameters, SILENCE_SECONDS):
         if reply.get("progress") and not options.json:
             print(shown.sentence(reply["progress"]) + " …", flush=True)
         result = reply.get("result") or result
@@ -94,7 +92,7 @@ def remove_user(options: Options) -> None:
     elif options.dry_run:
         print("Nothing was changed.")
     else:
-        print(f"{options.name} is removed." + (f" Archive: {result['archive']}" if result.get("archive") else ""))
+        print(f"{options.name} is removed." + "".join(f" Archive: {path}" for path in result.get("archives", [])))
 
 
 def _confirm(name: str) -> None:

@@ -6,7 +6,8 @@ ordinary length, and a line to copy is never broken.
 
 from __future__ import annotations
 
-from labshell.shown import duration, plain, size
+from labshell.language import _, mark
+from labshell.shown import duration, padded, plain, sentence, size, width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 LABEL_WIDTH = 13
+RESULT_WIDTH = 8
+MOST_NEIGHBOURS = 20
 MOST_COLUMNS = 80 - 2 - LABEL_WIDTH
-STATE_COLOURS = {"running": "32", "stopped": "33", "frozen": "33"}
+STATE_COLOURS = {mark("running"): "32", mark("stopped"): "33", mark("frozen"): "33"}
 
 
 class Style:
@@ -31,7 +34,11 @@ class Style:
         return self._in("2", text)
 
     def state(self, state: str) -> str:
-        return self._in(STATE_COLOURS.get(state, "31"), state)
+        return self._in(STATE_COLOURS.get(state, "31"), _(plain(state)))
+
+    def result(self, result: str) -> str:
+        colour, word = {"good": ("32", _("good")), "bad": ("31", _("bad"))}.get(result, ("33", _("unknown")))
+        return self._in(colour, padded(word, RESULT_WIDTH))
 
     def _in(self, code: str, text: str) -> str:
         return f"\033[{code}m{text}\033[0m" if self._colour else text
@@ -40,69 +47,100 @@ class Style:
 def card(status: Mapping[str, Any], style: Style) -> str:
     """The connection card for a container that runs, or what to do for one that does not."""
     user, host = plain(status["user"]), plain(status["host"])
-    since = f" for {duration(status['uptime_seconds'])}" if status.get("uptime_seconds") is not None else ""
-    lines = ["", f"  {style.bold(f'{user} on {host}')}: {style.state(plain(status['state']))}{since}", ""]
+    state = style.state(status["state"])
+    if status.get("uptime_seconds") is not None:
+        state = _("{state} for {time}").format(state=state, time=duration(status["uptime_seconds"]))
+    title = style.bold(_("{user} on {host}").format(user=user, host=host))
+    lines = ["", f"  {title}: {state}", ""]
     port = status.get("port")
     if port:
         lines += [_row(label, text, style) for label, text in _connections(user, host, port)]
         if status.get("fingerprint"):
-            lines += [_row("Host key", plain(status["fingerprint"]), style)]
-            lines += [_row("", "what ssh shows at the first connection, to compare", style, dim=True)]
+            lines += [_row(_("Host key"), plain(status["fingerprint"]), style)]
+            lines += [_row("", _("what ssh shows at the first connection, to compare"), style, dim=True)]
     else:
-        lines += [_row("Port", "none yet: start gives you one", style)]
+        lines += [_row(_("Port"), _("none yet: start gives you one"), style)]
     lines += ["", *(_row(label, text, style) for label, text in _usage(status)), ""]
     return "\n".join(lines) + "\n"
 
 
 def _connections(user: str, host: str, port: int) -> list[tuple[str, str]]:
     return [
-        ("Log in", f"ssh -p {port} {user}@{host}"),
-        ("Copy there", f"scp -P {port} FILE {user}@{host}:"),
-        ("Copy back", f"scp -P {port} {user}@{host}:FILE ."),
-        ("VS Code", "Remote-SSH: Add New SSH Host, then paste the line of Log in"),
+        (_("Log in"), f"ssh -p {port} {user}@{host}"),
+        (_("Copy there"), f"scp -P {port} {_('FILE')} {user}@{host}:"),
+        (_("Copy back"), f"scp -P {port} {user}@{host}:{_('FILE')} ."),
+        ("VS Code", _("Remote-SSH: Add New SSH Host, then paste the line of Log in")),
     ]
 
 
-def _usage(status: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = []
+def _usage(status: Mapping[str, Any], cpu: float | None = None) -> list[tuple[str, str]]:
+    """What the user and the host use, in as many rows as 80 columns need."""
+    parts = []
+    if cpu is not None:
+        parts.append(_("{busy} processors busy").format(busy=f"{cpu:.1f}"))
     if status.get("memory_used") is not None:
-        parts = [f"memory {_of(status['memory_used'], status.get('memory_limit'))}"]
+        parts.append(_("memory {memory}").format(memory=_of(status["memory_used"], status.get("memory_limit"))))
         if status.get("disk_used") is not None:
-            parts.append(f"disk {_of(status['disk_used'], status.get('disk_limit'))}")
+            parts.append(_("disk {disk}").format(disk=_of(status["disk_used"], status.get("disk_limit"))))
         if status.get("processes") is not None:
-            parts.append(f"{status['processes']} processes")
+            parts.append(_("{count} processes").format(count=status["processes"]))
         if status.get("cpu_limit"):
-            parts.append(f"CPU limit {plain(status['cpu_limit'])}")
-        first = parts if len(", ".join(parts)) <= MOST_COLUMNS else parts[:2]
-        rows.append(("You use", ", ".join(first)))
-        if parts[len(first) :]:
-            rows.append(("", ", ".join(parts[len(first) :])))
-    memory = f"{size(status['host_memory_used'])} of {size(status['host_memory_total'])}"
-    processors = status["host_processors"]
-    rows.append(("This host", f"load {status['host_load']:.1f} on {processors} processors, memory {memory}"))
+            parts.append(_("CPU limit {limit}").format(limit=plain(status["cpu_limit"])))
+    memory = _of(status["host_memory_used"], size(status["host_memory_total"]))
+    load = _("load {load} on {count} processors")
+    host = [
+        load.format(load=f"{status['host_load']:.1f}", count=status["host_processors"]),
+        _("memory {memory}").format(memory=memory),
+    ]
+    return [*_rows(_("You use"), parts), *_rows(_("This host"), host)]
+
+
+def _rows(label: str, parts: list[str]) -> list[tuple[str, str]]:
+    """Parts with commas between them under one label, broken where 80 columns end."""
+    rows: list[tuple[str, str]] = []
+    comma = _(", ")
+    for part in parts:
+        if rows and width(rows[-1][1] + comma + part) <= MOST_COLUMNS:
+            rows[-1] = (rows[-1][0], rows[-1][1] + comma + part)
+        else:
+            rows.append(("" if rows else label, part))
     return rows
 
 
 def _of(used: int, limit: str | None) -> str:
-    return f"{size(used)} of {plain(limit)}" if limit else size(used)
+    return _("{used} of {limit}").format(used=size(used), limit=plain(limit)) if limit else size(used)
 
 
 def _row(label: str, text: str, style: Style, *, dim: bool = False) -> str:
-    return f"  {style.dim(f'{label:{LABEL_WIDTH}}')}{style.dim(text) if dim else text}"
+    return f"  {style.dim(padded(label, LABEL_WIDTH))}{style.dim(text) if dim else text}"
 
 
 def status_text(status: Mapping[str, Any], style: Style) -> str:
     """The facts of the card without its lines to copy."""
-    rows = [("State", style.state(plain(status["state"])))]
+    rows = [(_("State"), style.state(status["state"]))]
     if status.get("uptime_seconds") is not None:
-        rows.append(("Up for", duration(status["uptime_seconds"])))
-    rows.append(("Address", plain(status.get("address") or "-")))
+        rows.append((_("Up for"), duration(status["uptime_seconds"])))
+    rows.append((_("Address"), plain(status.get("address") or "-")))
     if status.get("port"):
-        rows.append(("SSH port", f"{status['port']} on {plain(status['host'])}"))
+        on_host = _("{port} on {host}").format(port=status["port"], host=plain(status["host"]))
+        rows.append((_("SSH port"), on_host))
         if status["last_port"] > status["port"]:
-            rows.append(("Your ports", f"{status['port']} to {status['last_port']}"))
+            rows.append((_("Your ports"), _span(status["port"], status["last_port"])))
+    if status.get("kept"):
+        moment = _moment(status["kept"])
+        rows.append((_("Kept"), _("the container from before the rebuild of {moment}").format(moment=moment)))
+        rows.append(("", _("rebuild undo brings it back, rebuild forget frees its space")))
     rows += _usage(status)
     return "".join(_row(label, text, style) + "\n" for label, text in rows)
+
+
+def _span(first: int, last: int) -> str:
+    return _("{first} to {last}").format(first=first, last=last)
+
+
+def _moment(text: object) -> str:
+    """A moment for people, from RFC 3339 in UTC."""
+    return f"{plain(text)[:16].replace('T', ' ')} UTC"
 
 
 def forwards_text(status: Mapping[str, Any], forwards: list[Mapping[str, Any]], style: Style) -> str:
@@ -112,18 +150,22 @@ def forwards_text(status: Mapping[str, Any], forwards: list[Mapping[str, Any]], 
     for forward in forwards:
         notes = [plain(forward["name"])] if forward.get("name") else []
         if forward.get("source"):
-            notes.append(f"from {plain(forward['source'])}")
+            notes.append(_("from {network}").format(network=plain(forward["source"])))
         if forward.get("seconds_left") is not None:
-            notes.append(f"for another {duration(forward['seconds_left'])}")
-        text = f"http://{host}:{forward['port']} leads to port {forward['target']} of the container"
+            notes.append(_("for another {time}").format(time=duration(forward["seconds_left"])))
+        text = _("{address} leads to port {target} of the container")
+        text = text.format(address=f"http://{host}:{forward['port']}", target=forward["target"])
         lines.append(_row(str(forward["port"]), text, style))
         if notes:
-            lines.append(_row("", ", ".join(notes), style, dim=True))
+            lines.append(_row("", _(", ").join(notes), style, dim=True))
     if not lines:
-        lines.append("  None yet: ports add 8888 makes port 8888 of the container reachable.")
+        lines.append("  " + _("None yet: ports add 8888 makes port 8888 of the container reachable."))
     if status.get("port"):
         first, last = status["port"] + 1, status["last_port"]
-        lines.append(f"  {style.dim(f'{last - first + 1 - len(forwards)} of {first} to {last} are free.')}")
+        free = _("{count} of {span} are free.").format(
+            count=last - first + 1 - len(forwards), span=_span(first, last)
+        )
+        lines.append(f"  {style.dim(free)}")
     return "\n".join(lines) + "\n"
 
 
@@ -131,11 +173,11 @@ def snapshots_text(snapshots: list[Mapping[str, Any]], style: Style) -> str:
     """Kept states, oldest first; times are UTC."""
     lines = []
     for snapshot in snapshots:
-        about = plain(snapshot["created"])[:16].replace("T", " ") + " UTC"
+        about = [_moment(snapshot["created"])]
         if snapshot.get("size"):
-            about += f", {size(snapshot['size'])}"
-        lines.append(f"  {plain(snapshot['name']):34}{style.dim(about)}")
-    return "\n".join(lines or ["  None yet: snapshot create keeps the container as it is now."]) + "\n"
+            about.append(size(snapshot["size"]))
+        lines.append(f"  {plain(snapshot['name']):34}{style.dim(_(', ').join(about))}")
+    return "\n".join(lines or ["  " + _("None yet: snapshot create keeps the container as it is now.")]) + "\n"
 
 
 def keys_text(keys: list[Mapping[str, Any]], style: Style) -> str:
@@ -144,7 +186,57 @@ def keys_text(keys: list[Mapping[str, Any]], style: Style) -> str:
     for number, key in enumerate(keys, start=1):
         lines.append(f"  {style.bold(str(number))}  {plain(key['kind'])}  {plain(key.get('comment') or '')}".rstrip())
         lines.append(f"     {style.dim(plain(key['fingerprint']))}")
-    return "\n".join(lines or ["  None: only the administrator can let you in again."]) + "\n"
+    return "\n".join(lines or ["  " + _("None: only the administrator can let you in again.")]) + "\n"
+
+
+def usage_text(usage: Mapping[str, Any], style: Style) -> str:
+    """What oneself uses, and who else is at work."""
+    report, others = usage["report"], usage["others"]
+    lines = [_row(label, text, style) for label, text in _usage(report, usage.get("cpu"))]
+    lines.append("")
+    for other in others[:MOST_NEIGHBOURS]:
+        busy = "?" if other.get("cpu") is None else f"{other['cpu']:.1f}"
+        about = [
+            _("{busy} processors busy").format(busy=busy),
+            _("memory {memory}").format(memory=size(other["memory"])),
+        ]
+        lines.append(f"  {padded(plain(other['user']), 34)}{_(', ').join(about)}")
+    if len(others) > MOST_NEIGHBOURS:
+        lines.append("  " + _("and {count} more").format(count=len(others) - MOST_NEIGHBOURS))
+    if not others:
+        lines.append("  " + _("Nobody else's container runs."))
+    return "\n".join(lines) + "\n"
+
+
+def gpus_text(report: Mapping[str, Any], style: Style) -> str:
+    """Every GPU: how busy, how full, how hot, and whose processes are on it."""
+    if report.get("why_none"):
+        return f"  {sentence(report['why_none'])}\n"
+    lines = []
+    for gpu in report["gpus"]:
+        about = [
+            "?" if gpu.get("utilization") is None else _("{percent} % busy").format(percent=gpu["utilization"]),
+            _("memory {memory}").format(memory=_of(gpu.get("memory_used"), size(gpu.get("memory_total")))),
+        ]
+        if gpu.get("temperature") is not None:
+            about.append(f"{gpu['temperature']} °C")
+        lines.append(f"  {style.bold(str(gpu['index']))}  {style.bold(plain(gpu['model']))}")
+        lines.append(f"     {_(', ').join(about)}")
+        for holder in gpu["users"]:
+            name = _("other") if holder["user"] == "other" else plain(holder["user"])
+            lines.append(f"     {padded(name, 34)}{size(holder.get('memory'))}")
+    return "\n".join(lines or ["  " + _("The driver reports no GPU.")]) + "\n"
+
+
+def doctor_text(findings: list[Mapping[str, Any]], style: Style) -> str:
+    """One line for each finding, and one for what to do about it."""
+    lines = []
+    for found in findings:
+        label = style.dim(padded(_(plain(found["check"])), LABEL_WIDTH))
+        lines.append(f"  {style.result(found['result'])}{label}{sentence(found['finding'])}")
+        if found.get("remedy"):
+            lines.append(f"  {' ' * (RESULT_WIDTH + LABEL_WIDTH)}{sentence(found['remedy'])}")
+    return "\n".join(lines) + "\n"
 
 
 SFTP_SERVERS = ("sftp-server", "internal-sftp")
@@ -162,5 +254,6 @@ def command_for_files(command: str) -> str | None:
 def refusal(command: str, user: str, host: str, port: int | None) -> str:
     """One sentence for a command that is no verb: where such a thing works, exact to the letter."""
     word = plain(command.split()[0])[:40]
-    ways = f"ssh {user}@{host} run {word}" + (f", or ssh -p {port} {user}@{host} {word}" if port else "")
-    return f"{word} is not a verb of labshell (help lists them); programs run in your container: {ways}"
+    ways = [f"ssh {user}@{host} run {word}", *([f"ssh -p {port} {user}@{host} {word}"] if port else [])]
+    text = _("{word} is not a verb of labshell (help lists them); programs run in your container: {ways}")
+    return text.format(word=word, ways=_(" or ").join(ways))

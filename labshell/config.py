@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from labshell.errors import LabshellError
+from labshell.language import LANGUAGES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,6 +62,7 @@ class Config:
 
     hostname: str = ""
     ssh_port: int = 22
+    language: str = ""
 
     engine_socket: str = ""
     network: str = "lxdbr0"
@@ -115,6 +117,7 @@ SIZE = re.compile(r"[1-9][0-9]{0,8}(MiB|GiB|TiB|MB|GB|TB)")
 CPU = re.compile(r"[1-9][0-9]{0,4}|[0-9]{1,4}-[0-9]{1,4}")
 PATTERNS = {
     "hostname": re.compile(r"([A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?)?"),
+    "language": re.compile("|".join(("", *LANGUAGES))),
     "engine_socket": re.compile(r"(/[A-Za-z0-9._/-]{1,100})?"),
     "network": re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}"),
     "pool": re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62})?"),

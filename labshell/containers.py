@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 from labshell import policy
 from labshell.engine import CALL_SECONDS, COPY_SECONDS, WAIT_STEP_SECONDS, Engine, asking, settled
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
+from labshell.language import mark
 from labshell.policy import Container, OwnForward, Snapshot
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,10 @@ TEMPLATE = "user.labshell.template"
 PREPARED = "user.labshell.prepared"
 HOST_KEY = "user.labshell.host-key"
 FORWARDS = "user.labshell.forwards"
+KEPT = "user.labshell.kept"
+RESTORING = "user.labshell.restoring"
+IDLE_STEP_SECONDS = 0.3
+ACTIONS = {"start": mark("be started"), "stop": mark("be stopped"), "unfreeze": mark("be thawed")}
 
 SAFE_CONFIG = {
     "security.privileged": "false",
@@ -104,17 +110,40 @@ class Containers:
             answer = self._engine.api.instances.get(params={"recursion": 1})
             return [_container(item) for item in answer.json()["metadata"]]
 
+    def all_of(self, user: str) -> list[Container]:
+        """The user's container by its mark, and what stands beside it: kept by a rebuild, or in the making."""
+        return [
+            item
+            for item in self.all()
+            if item.owner == user and (item.name == user or item.name.startswith(f"{user}--"))
+        ]
+
+    def templates(self) -> list[str]:
+        """The containers that are marked as templates."""
+        return [container.name for container in self.all() if container.is_template]
+
     def usage(self, name: str) -> Usage:
         with asking(name, "be read"):
-            state = self._engine.instance(name).state.get().json()["metadata"]
-        disk = (state.get("disk") or {}).get("root", {}).get("usage")
-        seconds = (state.get("cpu") or {}).get("usage", 0) / 1e9
-        return Usage(
-            memory=(state.get("memory") or {}).get("usage") or None,
-            disk=disk or None,
-            processes=state["processes"] if state.get("processes", -1) >= 0 else None,
-            cpu_seconds=seconds or None,
-        )
+            return _usage(self._engine.instance(name).state.get().json()["metadata"])
+
+    def usage_of_all(self) -> dict[str, Usage]:
+        """What every running container of a user's uses."""
+        with asking("", "be listed"):
+            found = self._engine.api.instances.get(params={"recursion": 2}).json()["metadata"]
+        return {
+            item["name"]: _usage(item["state"])
+            for item in found
+            if item["status"] == "Running" and item["config"].get(OWNER) == item["name"] and item.get("state")
+        }
+
+    def space(self, container: Container) -> tuple[int | None, int | None]:
+        """Bytes used and in all: of the container's own disk if that has a limit, else of the pool it is on."""
+        limit = policy.bytes_of(container.config.get("disk", ""))
+        used = self.usage(container.name).disk if limit else None
+        if limit and used:
+            return used, limit
+        space = self._pool_space(container.name)
+        return space.get("used"), space.get("total")
 
     def bridge(self) -> Bridge:
         with asking("", "be read"):
@@ -152,11 +181,15 @@ class Containers:
 
     def pool_is_full(self, name: str, reserve_bytes: int) -> bool:
         """Whether the pool of this container has less than `reserve_bytes` left."""
+        space = self._pool_space(name)
+        return bool(space.get("total")) and space["total"] - space.get("used", 0) < reserve_bytes
+
+    def _pool_space(self, name: str) -> dict[str, int]:
         with asking(name, "be read"):
             devices = self._engine.instance(name).get().json()["metadata"]["expanded_devices"]
             pool = devices.get("root", {}).get("pool", "")
-            space = self._engine.api["storage-pools"][pool].resources.get().json()["metadata"].get("space", {})
-        return bool(space.get("total")) and space["total"] - space.get("used", 0) < reserve_bytes
+            resources = self._engine.api["storage-pools"][pool].resources.get().json()["metadata"]
+        return dict(resources.get("space") or {})
 
     # Changing ------------------------------------------------------------------------------------------
 
@@ -191,8 +224,8 @@ class Containers:
             inherited = self._engine.instance(template).get().json()["metadata"]
             return {"type": "copy", "source": template, "instance_only": True}, inherited
 
-    def clone(self, template: str, user: str, uid: int, address: str, limits: Mapping[str, str]) -> None:
-        """Copy the template to a stopped container of `user`'s with a pinned address.
+    def clone(self, template: str, name: str, user: str, uid: int, address: str, limits: Mapping[str, str]) -> None:
+        """Copy the template to the stopped container `name` of `user`'s with a pinned address.
 
         `limits` has limits.cpu, limits.memory and limits.processes in the engine's notation, and `disk`.
         Everything safe is said here again, whatever the template has, and what leads to the host is left out.
@@ -210,38 +243,81 @@ class Containers:
             devices["root"]["pool"] = self._pool
         if disk:
             devices["root"]["size"] = disk
-        devices["eth0"] = {
-            "type": "nic", "name": "eth0", "network": self._network, "ipv4.address": address, **SAFE_NIC,
-        }  # fmt: skip
+        devices["eth0"] = self._nic(address)
         # An empty value takes an inherited key away.
         inherited_keys = [key for key in inherited.get("config", {}) if key.startswith(LEFT_OUT)]
         config = {
-            **dict.fromkeys([*inherited_keys, TEMPLATE, PREPARED, HOST_KEY, "boot.autostart"], ""),
+            **dict.fromkeys([*inherited_keys, TEMPLATE, PREPARED, HOST_KEY, KEPT, "boot.autostart"], ""),
             **SAFE_CONFIG, **limits, OWNER: user, UID: str(uid), FORWARDS: "[]",
         }  # fmt: skip
         body = {
-            "name": user,
+            "name": name,
             "source": source,
             "profiles": inherited.get("profiles", []),
             "config": config,
             "devices": devices,
         }
-        with asking(user, "be made"):
+        with asking(name, "be made"):
             self._engine.wait(self._engine.api.instances.post(json=body), COPY_SECONDS)
+
+    def _nic(self, address: str) -> dict[str, str]:
+        return {"type": "nic", "name": "eth0", "network": self._network, "ipv4.address": address, **SAFE_NIC}
 
     def set_host_key(self, name: str, host_key: str) -> None:
         """Remember the container's public host key, for the card and for known_hosts."""
-        with asking(name, "be changed"):
-            self._patch(name, {"config": {HOST_KEY: host_key}})
+        self._set(name, {HOST_KEY: host_key})
 
     def set_forwards(self, name: str, forwards: Collection[OwnForward]) -> None:
-        with asking(name, "be changed"):
-            self._patch(name, {"config": {FORWARDS: json.dumps([asdict(own) for own in forwards])}})
+        self._set(name, {FORWARDS: json.dumps([asdict(own) for own in forwards])})
 
     def mark_prepared(self, name: str) -> None:
         """From here on it is somebody's: never deleted to begin again."""
+        self._set(name, {PREPARED: "true"})
+
+    def set_kept(self, name: str, kept: str) -> None:
+        """Remember which container was put aside for this one; empty for none."""
+        self._set(name, {KEPT: kept})
+
+    def set_address(self, name: str, address: str | None) -> None:
+        """Pin another address; without one, a stopped container has no network at all and holds nobody's address."""
+        nic = self._nic(address) if address else {"type": "none"}
         with asking(name, "be changed"):
-            self._patch(name, {"config": {PREPARED: "true"}})
+            self._patch(name, {"devices": {"eth0": nic}})
+
+    def take_over(self, source: str, target: str) -> None:
+        """Give `target` what `source` has today: limits, own forwards, host key, devices; not its network."""
+        with asking(target, "be changed"):
+            old = self._engine.instance(source).get().json()["metadata"]
+            marks = (HOST_KEY, FORWARDS, KEPT)
+            config = {key: value for key, value in old["config"].items() if key.startswith("limits.") or key in marks}
+            devices = {name: device for name, device in old["devices"].items() if name not in ("eth0", "root")}
+            self._patch(target, {"config": config, "devices": devices})
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Give a stopped container another name."""
+        with asking(name, "be renamed"):
+            self._engine.wait(self._engine.instance(name).post(json={"name": new_name}), COPY_SECONDS)
+
+    def wait_until_idle(self, name: str) -> None:
+        """Until the engine is at nothing any more with this container, after a daemon that did not wait for it."""
+        deadline = time.monotonic() + COPY_SECONDS
+        with asking(name, "be read"):
+            while self._is_busy(name):
+                if time.monotonic() > deadline:
+                    raise TryAgain("The container is busy with something else; try again in a moment.")
+                time.sleep(IDLE_STEP_SECONDS)
+
+    def _is_busy(self, name: str) -> bool:
+        operations = self._engine.api.operations.get(params={"recursion": 1}).json()["metadata"] or {}
+        return any(
+            url.rpartition("/")[2] == name
+            for operation in operations.get("running") or []
+            for url in (operation.get("resources") or {}).get("instances") or []
+        )
+
+    def _set(self, name: str, config: Mapping[str, str]) -> None:
+        with asking(name, "be changed"):
+            self._patch(name, {"config": dict(config)})
 
     def start(self, name: str, timeout_seconds: int) -> None:
         """Start, or thaw if frozen; nothing if it runs already."""
@@ -310,20 +386,30 @@ class Containers:
             body = {"name": label, "stateful": False}
             self._engine.wait(self._engine.instance(name).snapshots.post(json=body), COPY_SECONDS)
 
-    def restore_snapshot(self, name: str, label: str) -> None:
-        """Take the files back to a snapshot. A running container is stopped for it and started again.
+    def settings(self, name: str) -> dict[str, Any]:
+        """Config and devices as they are now, for put_back()."""
+        with asking(name, "be read"):
+            found = self._engine.instance(name).get().json()["metadata"]
+        config = {key: value for key, value in found["config"].items() if not key.startswith("volatile.")}
+        return {"config": config, "devices": found["devices"]}
 
-        The engine takes settings back as well, and limits or forwards that were changed since would be undone:
-        today's are put back.
-        """
+    def put_back(self, name: str, settings: Mapping[str, Any]) -> None:
+        """Config as settings() gave it, whatever has become of it since."""
+        gone = dict.fromkeys(self.settings(name)["config"], "")
+        with asking(name, "be changed"):
+            self._patch(name, {"config": gone | settings["config"], "devices": settings["devices"]})
+
+    def restore_snapshot(self, name: str, label: str) -> None:
+        """Take files and settings back to a snapshot. A running container is stopped for it and started again."""
         with asking(name, "be restored"):
-            instance = self._engine.instance(name)
-            before = instance.get().json()["metadata"]
-            self._engine.wait(instance.put(json={"restore": label}), COPY_SECONDS)
-            after = instance.get().json()["metadata"]
-            config = {key: "" for key in after["config"] if not key.startswith("volatile.")}
-            config |= {key: value for key, value in before["config"].items() if not key.startswith("volatile.")}
-            self._patch(name, {"config": config, "devices": before["devices"]})
+            self._engine.wait(self._engine.instance(name).put(json={"restore": label}), COPY_SECONDS)
+
+    def mark_restoring(self, name: str, token: str) -> None:
+        """Set a mark that a restore takes away, with all other settings: so it tells whether one has happened."""
+        self._set(name, {RESTORING: token})
+
+    def is_marked_restoring(self, name: str, token: str) -> bool:
+        return bool(self.settings(name)["config"].get(RESTORING) == token)
 
     def delete_snapshot(self, name: str, label: str) -> None:
         with asking(name, "lose a snapshot"), contextlib.suppress(NotFound):
@@ -341,6 +427,18 @@ class Containers:
     def delete_file(self, name: str, path: str) -> None:
         with asking(name, "lose a file"), contextlib.suppress(NotFound):
             self._engine.instance(name).files.delete(params={"path": path})
+
+    def read_file(self, name: str, path: str, most: int) -> bytes | None:
+        """At most `most` bytes of a file inside; None if there is no regular file of that name."""
+        with asking(name, "be read"):
+            try:
+                answer = self._engine.instance(name).files.get(params={"path": path}, is_api=False, stream=True)
+            except NotFound:
+                return None
+            with answer:
+                if answer.headers.get("X-LXD-type") != "file":
+                    return None
+                return bytes(answer.raw.read(most))
 
     def list_folder(self, name: str, path: str) -> list[str]:
         """The names in a folder inside the container; empty if there is no such folder."""
@@ -393,7 +491,7 @@ class Containers:
 
     def _change_state(self, name: str, body: dict[str, Any], timeout_seconds: int) -> None:
         def change() -> None:
-            with asking(name, body["action"]):
+            with asking(name, ACTIONS[body["action"]]):
                 self._engine.wait(self._engine.instance(name).state.put(json=body), timeout_seconds)
 
         settled(change)
@@ -406,9 +504,21 @@ class Containers:
             return ""
 
 
+def _usage(state: Mapping[str, Any]) -> Usage:
+    disk = (state.get("disk") or {}).get("root", {}).get("usage")
+    seconds = (state.get("cpu") or {}).get("usage", 0) / 1e9
+    return Usage(
+        memory=(state.get("memory") or {}).get("usage") or None,
+        disk=disk or None,
+        processes=state["processes"] if state.get("processes", -1) >= 0 else None,
+        cpu_seconds=seconds or None,
+    )
+
+
 def _container(item: Mapping[str, Any]) -> Container:
     config = item.get("config") or {}
-    nic = (item.get("expanded_devices") or {}).get("eth0", {})
+    devices = item.get("expanded_devices") or {}
+    nic = devices.get("eth0", {})
     uid = config.get(UID, "")
     return Container(
         name=item["name"],
@@ -418,7 +528,9 @@ def _container(item: Mapping[str, Any]) -> Container:
         address=nic.get("ipv4.address") or None,
         is_template=config.get(TEMPLATE) == "true",
         is_prepared=config.get(PREPARED) == "true",
+        has_gpu=any(device.get("type") == "gpu" for device in devices.values()),
         host_key=config.get(HOST_KEY, ""),
+        kept=config.get(KEPT, ""),
         started=item.get("last_used_at", ""),
         forwards=_forwards(config.get(FORWARDS, "")),
         config={**(item.get("expanded_config") or config), "disk": _root_size(item)},

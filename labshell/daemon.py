@@ -33,8 +33,10 @@ from labshell.errors import LabshellError
 from labshell.gateway import Gateway
 from labshell.interfaces import AdminInterface, Call, GatewayInterface
 from labshell.journal import start_logging
+from labshell.language import mark
 from labshell.policy import Caller
 from labshell.ports import PortRegistry, listening_ports
+from labshell.pulses import Pulses
 from labshell.service import Service
 
 log = logging.getLogger(__name__)
@@ -99,11 +101,6 @@ def requests(connection: socket.socket) -> Iterator[bytes]:
         yield message
 
 
-def _send(connection: socket.socket, reply: bytes, descriptors: list[int]) -> None:
-    sent = socket.send_fds(connection, [reply], descriptors) if descriptors else 0
-    connection.sendall(reply[sent:])
-
-
 def _has_hung_up(connection: socket.socket) -> bool:
     """Whether the peer has closed its end; looks without waiting and without taking anything."""
     connection.settimeout(0)  # with any other, recv would wait for it in spite of MSG_DONTWAIT
@@ -118,10 +115,11 @@ def _has_hung_up(connection: socket.socket) -> bool:
 class Server:
     """One socket and its service."""
 
-    def __init__(self, listener: socket.socket, service: Service, connections: Connections) -> None:
+    def __init__(self, listener: socket.socket, service: Service, connections: Connections, pulses: Pulses) -> None:
         self._listener = listener
         self._service = service
         self._connections = connections
+        self._pulses = pulses
 
     def serve_forever(self) -> None:
         while True:
@@ -138,7 +136,7 @@ class Server:
             caller = caller_of(connection)
             with self._connections.one_more(caller.uid) as allowed:
                 if not allowed:
-                    sentence = "You have too many connections to labshell open; close some and try again."
+                    sentence = mark("You have too many connections to labshell open; close some and try again.")
                     refusal = {"sentence": sentence, "values": {}}
                     connection.settimeout(SEND_SECONDS)
                     connection.sendall(
@@ -152,14 +150,15 @@ class Server:
         """Send every reply. A verb that has begun goes on to its end, even if nobody reads any more."""
         is_read = True
         call = Call(caller, is_gone=lambda: not is_read or _has_hung_up(connection))
-        for reply in self._service.answer(message, call):
-            if is_read:
-                try:
-                    connection.settimeout(SEND_SECONDS)
-                    _send(connection, reply, call.attached)
-                except OSError:
-                    is_read = False
-            call.attached.clear()
+        with self._pulses.during(connection, call):
+            for reply in self._service.answer(message, call):
+                if is_read:
+                    try:
+                        connection.settimeout(SEND_SECONDS)
+                        self._pulses.send(connection, reply, call)
+                    except OSError:
+                        is_read = False
+                call.attached.clear()
         if not is_read:
             raise ConnectionAbortedError
 
@@ -243,18 +242,20 @@ def serve(config: Config) -> None:
     for folder in (config.paths.run, config.paths.public, config.paths.ports, config.paths.keys):
         files.ensure_folder(folder)
     files.ensure_folder(config.paths.state, 0o700)
+    files.write(config.paths.run / "language", f"{config.language}\n".encode())
     gateway = make_gateway(config)
     passed = passed_sockets()
     user = passed.get("user") or listen(config.paths.user_socket, GROUP)
     admin = passed.get("admin") or listen(config.paths.admin_socket, None)
-    connections, stopping = Connections(), threading.Event()
+    connections, pulses, stopping = Connections(), Pulses(), threading.Event()
     servers = (
-        Server(user, Service(protocol.GATEWAY, GatewayInterface(gateway)), connections),
-        Server(admin, Service(protocol.ADMIN, AdminInterface(gateway)), connections),
+        Server(user, Service(protocol.GATEWAY, GatewayInterface(gateway)), connections, pulses),
+        Server(admin, Service(protocol.ADMIN, AdminInterface(gateway)), connections, pulses),
     )
     work: list[Callable[[], None]] = [server.serve_forever for server in servers]
     work.append(functools.partial(keep_reconciled, gateway, config.reconcile_seconds, stopping))
     work.append(functools.partial(keep_watchdog, stopping))
+    work.append(functools.partial(pulses.beat_until, stopping))
     for target in work:
         threading.Thread(target=target, daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -23,6 +23,7 @@ from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 
 from labshell import policy
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
+from labshell.language import mark
 
 SOCKETS = ("/var/lib/lxd/unix.socket", "/var/snap/lxd/common/lxd/unix.socket")
 CALL_SECONDS = 15
@@ -43,48 +44,48 @@ class OperationFailed(Exception):
 # What the engine says -> what the person reads. Matched by substring: the class and the HTTP status of a failed
 # operation are always the same.
 SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
-    ("Instance not found", NoContainer, "There is no container {name}."),
-    ("No such object", NoContainer, "There is no container {name}."),
+    ("Instance not found", NoContainer, mark("There is no container {name}.")),
+    ("No such object", NoContainer, mark("There is no container {name}.")),
     (
         "no space left on device",
         LabshellError,
-        "The storage pool is full, so the container cannot {action}. The administrator has to make room.",
+        mark("The storage pool is full, so the container cannot {action}. The administrator has to make room."),
     ),
     (
         "write failed",
         LabshellError,
-        "The storage pool is full, so the container cannot {action}. The administrator has to make room.",
+        mark("The storage pool is full, so the container cannot {action}. The administrator has to make room."),
     ),
-    ("is busy running", Busy, "The container is busy with something else; try again in a moment."),
-    ("Instance is running", Busy, "The container is being started by somebody else; try again in a moment."),
+    ("is busy running", Busy, mark("The container is busy with something else; try again in a moment.")),
+    ("Instance is running", Busy, mark("The container is being started by somebody else; try again in a moment.")),
     (
         "Failed to detect requested GPU",
         LabshellError,
-        "The container cannot {action}: a GPU it was given is not there. The administrator has to look at it.",
+        mark("The container cannot {action}: a GPU it was given is not there. Tell the administrator."),
     ),
     (
         "NVIDIA container tools",
         LabshellError,
-        "The container cannot {action}: the host's NVIDIA container tools are missing.",
+        mark("The container cannot {action}: the host's NVIDIA container tools are missing."),
     ),
     (
         "already defined on another NIC",
         LabshellError,
-        "The container cannot {action}: another container has the same address. The administrator has to look at it.",
+        mark("The container cannot {action}: another container has the same address. Tell the administrator."),
     ),
     (
         "Not enough uid/gid available",
         LabshellError,
-        "The host has no ids left for another isolated container; enlarge root's range in /etc/subuid.",
+        mark("The host has no ids left for another isolated container; enlarge root's range in /etc/subuid."),
     ),
-    ("shutting down", TryAgain, "The container engine is being restarted; try again in a moment."),
-    ("database is closed", TryAgain, "The container engine is being restarted; try again in a moment."),
+    ("shutting down", TryAgain, mark("The container engine is being restarted; try again in a moment.")),
+    ("database is closed", TryAgain, mark("The container engine is being restarted; try again in a moment.")),
     (
         "No root device could be found",
         LabshellError,
-        "The container cannot {action}: no storage pool is known. Set pool in labshell.toml.",
+        mark("The container cannot {action}: no storage pool is known. Set pool in labshell.toml."),
     ),
-    ("already exists", UsageError, "There is a container {name} already."),
+    ("already exists", UsageError, mark("There is a container {name} already.")),
 )
 
 
@@ -109,7 +110,7 @@ class Engine:
 
     def instance(self, name: str) -> Any:
         # The name becomes part of a URL, which pylxd does not quote.
-        if not policy.NAME.fullmatch(name):
+        if not policy.INSTANCE.fullmatch(name):
             raise UsageError("{name} is not the name of a container.", name=repr(name)[:80])
         return self.api.instances[name]
 

@@ -68,6 +68,10 @@ class Firewall:
         live = [forward for forward in self._on_network()[0].live() if forward.user == container.name]
         return live == self._wanted([container], {container.name: uid}, {container.name: port})
 
+    def packets(self, user: str) -> int:
+        """How many connections the rules of one user have taken."""
+        return self._on_network()[0].packets(user)
+
     def plan(self) -> Difference:
         """What reconcile() would change."""
         return self._on_network()[0].plan(self._everything_wanted())

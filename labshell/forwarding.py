@@ -61,6 +61,18 @@ class Forwarding:
         with _tables_locked():
             return _live()
 
+    def packets(self, user: str) -> int:
+        """How many connections the rules of one user have taken: only a connection's first packet comes here."""
+        with _tables_locked():
+            table = iptc.Table(iptc.Table.NAT)
+            rules = iptc.Chain(table, PORTS).rules if table.is_chain(PORTS) else ()
+            note = Forward(0, user, "").comment
+            return sum(
+                rule.get_counters()[0]
+                for rule in rules
+                if iptc.easy.decode_iptc_rule(rule).get("comment", {}).get("comment") == note
+            )
+
     def other_ports(self) -> set[int]:
         """Ports that DNAT rules of others take: never hand these out."""
         with _tables_locked():

@@ -6,13 +6,13 @@ lock per user, so that two logins make one start; nothing global is held while t
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import time
-from collections.abc import Generator
-from dataclasses import asdict
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-from labshell import forwards, identity, keys, machine, policy
+from labshell import files, forwards, identity, keys, machine, policy
 from labshell.accounts import Accounts
 from labshell.config import Config
 from labshell.containers import Containers, ssh_answers
@@ -23,6 +23,7 @@ from labshell.locks import StartQueue, UserLocks
 from labshell.policy import Container, OwnForward
 from labshell.ports import PortRegistry
 from labshell.programs import RunningProgram, connect, run_inside
+from labshell.unfinished import Unfinished
 
 T = TypeVar("T")
 POOL_RESERVE_BYTES = 256 << 20
@@ -50,13 +51,27 @@ class Gateway:
         self.ports = ports
         self.locks = UserLocks(config.start_timeout_seconds + config.stop_timeout_seconds)
         self._starts = StartQueue(config.parallel_starts)
+        self.unfinished = Unfinished(config.paths.state / "unfinished")
+        # By verb: brings what a crash cut off to one end or the other, and leaves a notice. The verb's own module
+        # says how.
+        self.settlers: dict[str, Callable[[str, dict[str, Any]], None]] = {}
         self.firewall = Firewall(config, accounts, containers, ports)
 
     # Researchers' verbs --------------------------------------------------------------------------------
 
     def status(self, user: str, uid: int) -> dict[str, Any]:
         """Everything the card shows; starts nothing."""
-        return self._report(self.containers.owned(user, uid))
+        return self.report(user, uid)
+
+    def settle(self, user: str) -> Steps[None]:
+        """Bring to an end what a crash cut off. Whoever is at work for this user just now does it themselves."""
+        if self.unfinished.work_of(user) is None:
+            return
+        with contextlib.suppress(TryAgain), self.locks.held(user, timeout_seconds=0):
+            work = self.unfinished.work_of(user)
+            if work is not None:
+                yield Progress("Finishing what was interrupted")
+                self.settlers[work["verb"]](user, work)
 
     def start(self, user: str, uid: int) -> Steps[dict[str, Any]]:
         """Start if stopped, with the user's port leading to it."""
@@ -64,8 +79,7 @@ class Gateway:
             container = self.containers.owned(user, uid)
             if (yield from self.ensure_running(container)):
                 container = self.containers.owned(user, uid)
-        self.ports.ensure(user)
-        self.firewall.forward_user(user)
+        self._make_reachable(user)
         return self._report(container)
 
     def stop(self, user: str, uid: int, *, force: bool = False) -> Steps[dict[str, Any]]:
@@ -78,13 +92,11 @@ class Gateway:
     def restart(self, user: str, uid: int, *, force: bool = False) -> Steps[dict[str, Any]]:
         with self.locks.held(user):
             self.containers.owned(user, uid)
-            self._refuse_full_pool(user)
+            self.refuse_full_pool(user)
             yield Progress("Stopping your container")
             self.containers.stop(user, self.config.stop_timeout_seconds, force=force)
             yield from self.ensure_running(self.containers.owned(user, uid))
-        self.ports.ensure(user)
-        self.firewall.forward_user(user)
-        return self.status(user, uid)
+        return self.ready(user, uid)
 
     def enter(self, user: str, uid: int, wanted: policy.Program) -> Steps[RunningProgram]:
         """A program inside the container, through the engine: works with its network and sshd broken."""
@@ -140,7 +152,7 @@ class Gateway:
             self.containers.set_forwards(user, forwards.remove_forward(container.forwards, port))
             self.firewall.forward_user(user)
 
-    def keys(self, user: str) -> list[dict[str, Any]]:
+    def keys(self, user: str, _uid: int) -> list[dict[str, Any]]:
         """The user's public keys on the host, in the order in which they are numbered."""
         listed = self.accounts.keys_of(user)
         return [{"kind": key.kind, "fingerprint": key.fingerprint, "comment": key.comment or None} for key in listed]
@@ -167,43 +179,6 @@ class Gateway:
             others = [other for other in self.accounts.keys_of(user) if other.blob != key.blob]
             self.accounts.set_keys(user, [*others, key] if action == "add" else others)
 
-    def snapshots(self, user: str, uid: int) -> list[dict[str, Any]]:
-        self.containers.owned(user, uid)
-        return [asdict(snapshot) for snapshot in self.containers.snapshots(user)]
-
-    def create_snapshot(self, user: str, uid: int, name: str) -> Steps[None]:
-        with self.locks.held(user):
-            self.containers.owned(user, uid)
-            existing = [snapshot.name for snapshot in self.containers.snapshots(user)]
-            now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d-%H%M%S")
-            label = policy.name_of_snapshot(name, existing, self.config.snapshots_per_user, now)
-            self._refuse_full_pool(user)
-            yield Progress("Keeping the container's state as {name}", {"name": label})
-            self.containers.take_snapshot(user, label)
-
-    def restore_snapshot(self, user: str, uid: int, name: str) -> Steps[None]:
-        """Back to a snapshot: what changed since is gone. A container that ran runs again afterwards."""
-        with self.locks.held(user):
-            container = self.containers.owned(user, uid)
-            self._existing_snapshot(user, name)
-            self._refuse_full_pool(user)
-            yield Progress("Going back to {name}", {"name": name})
-            self.containers.restore_snapshot(user, name)
-            if container.state == "Running":
-                yield Progress("Waiting for its SSH server")
-                self._wait_for_ssh(container, time.monotonic() + self.config.start_timeout_seconds)
-
-    def delete_snapshot(self, user: str, uid: int, name: str) -> Steps[None]:
-        with self.locks.held(user):
-            self.containers.owned(user, uid)
-            self._existing_snapshot(user, name)
-            yield Progress("Deleting {name}", {"name": name})
-            self.containers.delete_snapshot(user, name)
-
-    def _existing_snapshot(self, user: str, name: str) -> None:
-        if name not in [snapshot.name for snapshot in self.containers.snapshots(user)]:
-            raise UsageError("You have no snapshot {name}; snapshot lists them.", name=repr(name)[:60])
-
     # Steps others use ----------------------------------------------------------------------------------
 
     def ensure_running(self, container: Container) -> Steps[bool]:
@@ -215,7 +190,7 @@ class Gateway:
         if not (yield from self._ensure_started(container, deadline)):
             return False
         yield Progress("Waiting for its SSH server")
-        self._wait_for_ssh(container, deadline)
+        self.wait_for_ssh(container, deadline)
         return True
 
     def _ensure_started(self, container: Container, deadline: float | None = None) -> Steps[bool]:
@@ -225,7 +200,7 @@ class Gateway:
             return False
         if container.state not in ("Stopped", "Frozen"):
             raise TryAgain("The container is {state} just now; try again in a moment.", state=container.state.lower())
-        self._refuse_full_pool(container.name)
+        self.refuse_full_pool(container.name)
         with self._starts.ticket() as ticket:
             for place in self._starts.places(ticket, deadline):
                 yield Progress("Waiting to start: place {place} in the queue", {"place": str(place)})
@@ -233,7 +208,7 @@ class Gateway:
             self.containers.start(container.name, max(1, int(deadline - time.monotonic())))
         return True
 
-    def _wait_for_ssh(self, container: Container, deadline: float) -> None:
+    def wait_for_ssh(self, container: Container, deadline: float) -> None:
         """Until port 22 shows a banner: the engine's own start returns long before that."""
         if not container.address:
             return
@@ -257,12 +232,30 @@ class Gateway:
                 )
             time.sleep(0.02)
 
-    def _refuse_full_pool(self, name: str) -> None:
+    def refuse_full_pool(self, name: str) -> None:
         """A full pool makes a start fail, and a restart stop what it cannot start again: look first."""
         if self.containers.pool_is_full(name, POOL_RESERVE_BYTES):
             raise LabshellError(
                 "The storage pool is full, so the container cannot be started. The administrator has to make room."
             )
+
+    @contextlib.contextmanager
+    def choosing_address(self) -> Iterator[str]:
+        """A free address on the bridge, reserved while the block makes the container that has it."""
+        with files.locked(self.config.paths.run / "addresses.lock"):
+            yield policy.choose_address(self.containers.bridge().address, self.containers.addresses_taken())
+
+    def ready(self, user: str, uid: int) -> dict[str, Any]:
+        """The report on a container that runs, with the user's port leading to it."""
+        self._make_reachable(user)
+        return self.report(user, uid)
+
+    def _make_reachable(self, user: str) -> None:
+        self.ports.ensure(user)
+        self.firewall.forward_user(user)
+
+    def report(self, user: str, uid: int) -> dict[str, Any]:
+        return self._report(self.containers.owned(user, uid))
 
     def _report(self, container: Container) -> dict[str, Any]:
         """The answer of every verb that reports; its shape is in the .varlink file."""
@@ -293,6 +286,7 @@ class Gateway:
             "host_processors": load.processors,
             "host_memory_used": load.memory_used,
             "host_memory_total": load.memory_total,
+            "kept": policy.moment_of_kept(container.kept),
         }
 
 

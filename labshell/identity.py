@@ -6,14 +6,27 @@ the template does at its first boot, and so that the fingerprint on the card is 
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+)
 
 from labshell.containers import Containers
 from labshell.errors import LabshellError
 from labshell.keys import PublicKey, authorized_keys
+
+HostKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
+LARGEST_KEY_FILE = 16384
 
 SSHD_DROP_IN = """\
 # Written by labshell: only keys open this container.
@@ -65,14 +78,20 @@ mv -f "$new" "$file"
 """
 
 
-def new_host_keys() -> tuple[dict[str, str], str]:
-    """New SSH host keys: file name -> content for /etc/ssh, and the public Ed25519 key ("ssh-ed25519 AAAA...")."""
-    pairs: dict[str, ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey] = {
-        "ed25519": ed25519.Ed25519PrivateKey.generate(),
-        "ecdsa": ec.generate_private_key(ec.SECP256R1()),
-    }
+HOST_KEY_KINDS: dict[str, Callable[[], HostKey]] = {
+    "ed25519": ed25519.Ed25519PrivateKey.generate,
+    "ecdsa": lambda: ec.generate_private_key(ec.SECP256R1()),
+}
+
+
+def host_key_files(existing: Mapping[str, HostKey]) -> tuple[dict[str, str], str]:
+    """SSH host keys, new ones but for those in `existing` (by kind).
+
+    File name -> content for /etc/ssh, and the public Ed25519 key ("ssh-ed25519 AAAA...").
+    """
     files = {}
-    for kind, private in pairs.items():
+    for kind, generate in HOST_KEY_KINDS.items():
+        private = existing.get(kind) or generate()
         name = f"ssh_host_{kind}_key"
         files[name] = private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
         files[f"{name}.pub"] = (
@@ -81,9 +100,23 @@ def new_host_keys() -> tuple[dict[str, str], str]:
     return files, files["ssh_host_ed25519_key.pub"].strip()
 
 
-def write_identity(containers: Containers, name: str) -> str:
-    """Give a stopped clone its identity; the public host key it has now."""
-    host_keys, public = new_host_keys()
+def host_keys_of(containers: Containers, name: str) -> dict[str, HostKey]:
+    """The host keys a container has, by kind; what its owner has broken or taken away is left out."""
+    found: dict[str, HostKey] = {}
+    for kind in HOST_KEY_KINDS:
+        content = containers.read_file(name, f"/etc/ssh/ssh_host_{kind}_key", LARGEST_KEY_FILE)
+        with contextlib.suppress(ValueError, UnsupportedAlgorithm):
+            key = load_ssh_private_key(content or b"", None)
+            if isinstance(key, ed25519.Ed25519PrivateKey if kind == "ed25519" else ec.EllipticCurvePrivateKey):
+                found[kind] = key
+    return found
+
+
+def write_identity(
+    containers: Containers, name: str, *, hostname: str, existing: Mapping[str, HostKey] = MappingProxyType({})
+) -> str:
+    """Give a stopped clone its identity; the public host key it has now. `existing` are host keys to keep."""
+    host_keys, public = host_key_files(existing)
     for entry in containers.list_folder(name, "/etc/ssh"):
         if entry.startswith("ssh_host_"):
             containers.delete_file(name, f"/etc/ssh/{entry}")
@@ -91,8 +124,8 @@ def write_identity(containers: Containers, name: str) -> str:
         mode = 0o644 if file.endswith(".pub") else 0o600
         containers.put_file(name, f"/etc/ssh/{file}", content.encode(), mode)
     containers.put_file(name, "/etc/ssh/sshd_config.d/00-labshell.conf", SSHD_DROP_IN.encode())
-    containers.put_file(name, "/etc/hostname", f"{name}\n".encode())
-    containers.put_file(name, "/etc/hosts", hosts(name).encode())
+    containers.put_file(name, "/etc/hostname", f"{hostname}\n".encode())
+    containers.put_file(name, "/etc/hosts", hosts(hostname).encode())
     containers.put_file(name, "/etc/machine-id", f"{secrets.token_hex(16)}\n".encode(), 0o444)
     return public
 
@@ -104,10 +137,10 @@ def hosts(name: str) -> str:
     )
 
 
-def write_user(containers: Containers, name: str, public_keys: list[PublicKey]) -> None:
-    """Make the user inside the running container, with their keys and no password anywhere."""
+def write_user(containers: Containers, name: str, user: str, public_keys: list[PublicKey]) -> None:
+    """Make `user` inside the running container `name`, with their keys and no password anywhere."""
     text = authorized_keys(public_keys, restricted=False)
-    _run(containers, name, SETUP_SCRIPT, [name, text])
+    _run(containers, name, SETUP_SCRIPT, [user, text])
 
 
 def change_key(containers: Containers, name: str, action: str, key: PublicKey) -> None:

@@ -9,14 +9,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from labshell import keys, machine, policy
 from labshell.config import GROUP
+from labshell.doctor import Doctor
 from labshell.forwards import Forward
 from labshell.gateway import Gateway, Steps
 from labshell.policy import Caller
+from labshell.rebuild import Rebuild
+from labshell.snapshots import Snapshots
+from labshell.usage import UsageReports
 from labshell.users import NewUser, Users
+
+Verb = Callable[[str, int], Steps[Any]]  # of the user with that name and uid
 
 
 @dataclass
@@ -25,6 +32,7 @@ class Call:
 
     caller: Caller
     is_gone: Callable[[], bool] = lambda: False
+    wants_more: bool = False
     attached: list[int] = field(default_factory=list)
 
 
@@ -45,10 +53,10 @@ def _answers(steps: Steps[Any], name: str, *, more: bool) -> Iterator[dict[str, 
     yield {"_continues": False, name: answer}
 
 
-def _at_once(answer: Callable[[], Any]) -> Steps[Any]:
+def _at_once(answer: Callable[..., Any], *arguments: Any) -> Steps[Any]:
     """A verb without steps in the form of one with."""
     yield from ()
-    return answer()
+    return answer(*arguments)
 
 
 class GatewayInterface:
@@ -56,22 +64,22 @@ class GatewayInterface:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._snapshots = Snapshots(gateway)
+        self._rebuild = Rebuild(gateway)
+        self._usage = UsageReports(gateway)
+        self._doctor = Doctor(gateway)
 
     def Status(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        caller = _researcher(_request).caller
-        return self._reply(_at_once(lambda: self._gateway.status(caller.name, caller.uid)), _more)
+        return self._report(_request, lambda user, uid: _at_once(self._gateway.status, user, uid), more=_more)
 
     def Start(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        caller = _researcher(_request).caller
-        return self._reply(self._gateway.start(caller.name, caller.uid), _more)
+        return self._report(_request, self._gateway.start, more=_more)
 
     def Stop(self, force: bool, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        caller = _researcher(_request).caller
-        return self._reply(self._gateway.stop(caller.name, caller.uid, force=force), _more)
+        return self._report(_request, partial(self._gateway.stop, force=force), more=_more)
 
     def Restart(self, force: bool, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        caller = _researcher(_request).caller
-        return self._reply(self._gateway.restart(caller.name, caller.uid, force=force), _more)
+        return self._report(_request, partial(self._gateway.restart, force=force), more=_more)
 
     def Enter(
         self,
@@ -81,10 +89,9 @@ class GatewayInterface:
         _more: bool = False,
         _request: Call | None = None,
     ) -> Iterator[dict[str, Any]]:
-        call = _researcher(_request)
         size = (terminal["type"], terminal["rows"], terminal["columns"]) if terminal else None
         wanted = policy.checked_program(command, as_root=root, terminal=size)
-        program = yield from _progress(self._gateway.enter(call.caller.name, call.caller.uid, wanted), more=_more)
+        call, program = yield from self._steps(_request, partial(self._gateway.enter, wanted=wanted), more=_more)
         try:
             call.attached.extend(program.descriptors)
             yield {"_continues": True, "attached": len(program.descriptors)}
@@ -94,8 +101,7 @@ class GatewayInterface:
             program.end()
 
     def Proxy(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        call = _researcher(_request)
-        descriptor = yield from _progress(self._gateway.proxy(call.caller.name, call.caller.uid), more=_more)
+        call, descriptor = yield from self._steps(_request, self._gateway.proxy, more=_more)
         try:
             call.attached.append(descriptor)
             yield {"_continues": False, "attached": 1}
@@ -103,7 +109,7 @@ class GatewayInterface:
             os.close(descriptor)
 
     def Forwards(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        return self._forwards_after(_request, lambda *_: None)
+        return self._do("forwards", _request, _then(_nothing, self._gateway.forwards), more=_more)
 
     def AddForward(
         self,
@@ -114,68 +120,108 @@ class GatewayInterface:
         _more: bool = False,
         _request: Call | None = None,
     ) -> Iterator[dict[str, Any]]:
-        given = (target, name or "", lasting or "", source or "")
-        return self._forwards_after(_request, lambda user, uid: self._gateway.add_forward(user, uid, *given))
+        def add(user: str, uid: int) -> Steps[None]:
+            return _at_once(self._gateway.add_forward, user, uid, target, name or "", lasting or "", source or "")
+
+        return self._do("forwards", _request, _then(add, self._gateway.forwards), more=_more)
 
     def RemoveForward(self, port: int, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        return self._forwards_after(_request, lambda user, uid: self._gateway.remove_forward(user, uid, port))
+        def remove(user: str, uid: int) -> Steps[None]:
+            return _at_once(self._gateway.remove_forward, user, uid, port)
 
-    def _forwards_after(self, request: Call | None, change: Callable[[str, int], None]) -> Iterator[dict[str, Any]]:
-        caller = _researcher(request).caller
-        change(caller.name, caller.uid)
-        yield {"_continues": False, "forwards": self._gateway.forwards(caller.name, caller.uid)}
+        return self._do("forwards", _request, _then(remove, self._gateway.forwards), more=_more)
 
     def Keys(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        caller = _researcher(_request).caller
-        yield {"_continues": False, "keys": self._gateway.keys(caller.name)}
+        return self._do("keys", _request, _then(_nothing, self._gateway.keys), more=_more)
 
     def AddKey(self, key: str, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        caller = _researcher(_request).caller
-        yield from _progress(self._gateway.add_key(caller.name, caller.uid, key), more=_more)
-        yield {"_continues": False, "keys": self._gateway.keys(caller.name)}
+        add = partial(self._gateway.add_key, text=key)
+        return self._do("keys", _request, _then(add, self._gateway.keys), more=_more)
 
     def RemoveKey(
         self, which: str, even_the_last: bool, _more: bool = False, _request: Call | None = None
     ) -> Iterator[dict[str, Any]]:
-        caller = _researcher(_request).caller
-        steps = self._gateway.remove_key(caller.name, caller.uid, which, even_the_last=even_the_last)
-        yield from _progress(steps, more=_more)
-        yield {"_continues": False, "keys": self._gateway.keys(caller.name)}
+        remove = partial(self._gateway.remove_key, which=which, even_the_last=even_the_last)
+        return self._do("keys", _request, _then(remove, self._gateway.keys), more=_more)
 
     def Snapshots(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        return self._snapshots_after(_request, lambda *_: _at_once(lambda: None), more=_more)
+        return self._do("snapshots", _request, _then(_nothing, self._snapshots.list), more=_more)
 
     def CreateSnapshot(
         self, name: str | None, _more: bool = False, _request: Call | None = None
     ) -> Iterator[dict[str, Any]]:
-        create = self._gateway.create_snapshot
-        return self._snapshots_after(_request, lambda user, uid: create(user, uid, name or ""), more=_more)
+        create = partial(self._snapshots.create, name=name or "")
+        return self._do("snapshots", _request, _then(create, self._snapshots.list), more=_more)
 
     def RestoreSnapshot(
         self, name: str, _more: bool = False, _request: Call | None = None
     ) -> Iterator[dict[str, Any]]:
-        restore = self._gateway.restore_snapshot
-        return self._snapshots_after(_request, lambda user, uid: restore(user, uid, name), more=_more)
+        restore = partial(self._snapshots.restore, name=name)
+        return self._do("snapshots", _request, _then(restore, self._snapshots.list), more=_more)
 
     def DeleteSnapshot(
         self, name: str, _more: bool = False, _request: Call | None = None
     ) -> Iterator[dict[str, Any]]:
-        delete = self._gateway.delete_snapshot
-        return self._snapshots_after(_request, lambda user, uid: delete(user, uid, name), more=_more)
+        delete = partial(self._snapshots.delete, name=name)
+        return self._do("snapshots", _request, _then(delete, self._snapshots.list), more=_more)
 
-    def _snapshots_after(
-        self, request: Call | None, change: Callable[[str, int], Steps[None]], *, more: bool
+    def Rebuild(
+        self, template: str | None, force: bool, _more: bool = False, _request: Call | None = None
     ) -> Iterator[dict[str, Any]]:
-        caller = _researcher(request).caller
-        yield from _progress(change(caller.name, caller.uid), more=more)
-        yield {"_continues": False, "snapshots": self._gateway.snapshots(caller.name, caller.uid)}
+        rebuild = partial(self._rebuild.rebuild, template=template or "", force=force)
+        return self._report(_request, rebuild, more=_more)
+
+    def UndoRebuild(self, force: bool, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        return self._report(_request, partial(self._rebuild.undo, force=force), more=_more)
+
+    def ForgetKept(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        return self._report(_request, self._rebuild.forget, more=_more)
+
+    def ReportUsage(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        return self._do("usage", _request, self._usage.usage, more=_more)
+
+    def Gpus(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        return self._do("gpus", _request, self._usage.gpus, more=_more)
+
+    def Doctor(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        return self._do("findings", _request, self._doctor.examine, more=_more)
 
     def GatewayKeys(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        _researcher(_request)
-        yield {"_continues": False, "keys": machine.ssh_host_keys()}
+        return self._do("keys", _request, lambda *_: _at_once(machine.ssh_host_keys), more=_more)
 
-    def _reply(self, steps: Steps[Any], more: bool) -> Iterator[dict[str, Any]]:
-        return _answers(steps, "status", more=more)
+    def _report(self, request: Call | None, verb: Verb, *, more: bool) -> Iterator[dict[str, Any]]:
+        """A verb that answers with a report, which also brings the caller the notice that waits for them."""
+        call, answer = yield from self._steps(request, verb, more=more)
+        notice = self._gateway.unfinished.take_notice(call.caller.name)
+        yield {"_continues": False, "status": {**answer, "notice": notice}}
+
+    def _do(self, name: str, request: Call | None, verb: Verb, *, more: bool) -> Iterator[dict[str, Any]]:
+        """A verb of the caller's as replies: progress, then the answer as `name`."""
+        _, answer = yield from self._steps(request, verb, more=more)
+        yield {"_continues": False, name: answer}
+
+    def _steps(
+        self, request: Call | None, verb: Verb, *, more: bool
+    ) -> Generator[dict[str, Any], None, tuple[Call, Any]]:
+        """A verb of the caller's, after what a crash left of the one before it; the call and the answer."""
+        call = _researcher(request)
+        yield from _progress(self._gateway.settle(call.caller.name), more=more)
+        answer = yield from _progress(verb(call.caller.name, call.caller.uid), more=more)
+        return call, answer
+
+
+def _nothing(*_: object) -> Steps[None]:
+    return _at_once(lambda: None)
+
+
+def _then(change: Verb, look: Callable[[str, int], Any]) -> Verb:
+    """A verb that changes something and answers with what there is afterwards."""
+
+    def steps(user: str, uid: int) -> Steps[Any]:
+        yield from change(user, uid)
+        return look(user, uid)
+
+    return steps
 
 
 def _researcher(call: Call | None) -> Call:

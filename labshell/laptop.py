@@ -6,6 +6,7 @@ VS Code, scp, sftp, rsync and port forwards. With those of known_hosts the first
 
 from __future__ import annotations
 
+from labshell.language import _
 from labshell.shown import plain
 
 TYPE_CHECKING = False
@@ -17,14 +18,15 @@ if TYPE_CHECKING:
 def ssh_config(status: Mapping[str, Any]) -> str:
     """A block for the container under the host's own name, and one for the gateway that it goes through."""
     user, host, port = plain(status["user"]), plain(status["host"]), status["host_port"]
+    about = _("{user}'s container on {host}, started when it is needed").format(user=user, host=host)
     return (
-        f"# {user}'s container on {host}, started when it is needed\n"
+        f"# {about}\n"
         f"Host {host}\n"
         f"    HostName {host}\n"
         f"    User {user}\n"
         f"    HostKeyAlias {_alias(user, host)}\n"
         f"    ProxyCommand ssh -T {host}-gateway proxy\n"
-        f"# the gateway itself: ssh {host}-gateway help\n"
+        f"# {_('the gateway itself: ssh {host}-gateway help').format(host=host)}\n"
         f"Host {host}-gateway\n"
         f"    HostName {host}\n"
         f"    Port {port}\n"

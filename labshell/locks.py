@@ -19,12 +19,13 @@ class UserLocks:
         self._locks: dict[str, tuple[threading.Lock, int]] = {}
 
     @contextlib.contextmanager
-    def held(self, user: str) -> Iterator[None]:
+    def held(self, user: str, timeout_seconds: float | None = None) -> Iterator[None]:
+        """Hold the user's lock; TryAgain after `timeout_seconds`, or after the usual time."""
         with self._guard:
             lock, waiting = self._locks.get(user, (threading.Lock(), 0))
             self._locks[user] = (lock, waiting + 1)
         try:
-            if not lock.acquire(timeout=self._timeout):
+            if not lock.acquire(timeout=self._timeout if timeout_seconds is None else timeout_seconds):
                 raise TryAgain("Another command for {user} is still running; try again in a moment.", user=user)
             try:
                 yield

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 SSH_KEYS = Path("/etc/ssh")
+PROC = Path("/proc")
+OFTEN_WRITTEN = (Path("/var/log"), Path("/var/lib/labshell"), Path("/run/labshell"))
+CLOCK_SLACK_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -36,3 +41,21 @@ def ssh_host_keys() -> list[str]:
 def load() -> Load:
     memory = psutil.virtual_memory()
     return Load(psutil.getloadavg(), psutil.cpu_count() or 1, memory.total - memory.available, memory.total)
+
+
+def control_group(pid: int) -> str:
+    """The control groups of a process of the host, as /proc has them; empty if it has ended."""
+    try:
+        return (PROC / str(pid) / "cgroup").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def clock_is_behind() -> bool:
+    """Whether a folder that is written often was written in what is now the future: the clock was set back."""
+    moments = [path.stat().st_mtime for path in OFTEN_WRITTEN if path.exists()]
+    return bool(moments) and max(moments) > time.time() + CLOCK_SLACK_SECONDS
+
+
+def utc_time() -> str:
+    return f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M}"

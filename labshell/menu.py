@@ -11,6 +11,7 @@ import signal
 
 from labshell import shown, verbs
 from labshell.errors import LabshellError
+from labshell.language import _
 from labshell.session import Interrupted, Session
 
 CHOICES = tuple(verb for verb in verbs.VERBS if verb.in_menu)
@@ -45,15 +46,17 @@ def _do(session: Session, line: str) -> bool:
         session.run(request)
         session.exit_status = 0
     except LabshellError as error:
-        session.terminal.complain(shown.plain(error))
+        session.terminal.complain(shown.error(error))
     except Interrupted:
-        session.terminal.complain("Interrupted; what has begun goes on.")
+        session.terminal.complain(_("Interrupted; what has begun goes on."))
     return True
 
 
 def _choices(session: Session) -> str:
     style = session.terminal.style
-    lines = [f" {style.bold(f'{number:2}')}  {verb.name:10}{verb.summary}" for number, verb in enumerate(CHOICES, 1)]
+    lines = [
+        f" {style.bold(f'{number:2}')}  {verb.name:10}{_(verb.summary)}" for number, verb in enumerate(CHOICES, 1)
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -73,7 +76,8 @@ def _read_line(session: Session, idle_minutes: int) -> str | None:
     except EOFError:
         return None
     except TimeoutError:
-        session.terminal.say(f"\nNothing was typed for {idle_minutes} minutes; the container goes on running.")
+        silence = _("Nothing was typed for {minutes} minutes; the container goes on running.")
+        session.terminal.say("\n" + silence.format(minutes=idle_minutes))
         return None
     finally:
         signal.alarm(0)

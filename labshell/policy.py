@@ -5,6 +5,7 @@ Nothing here reads a file, a clock or the network; what it needs to know is an a
 
 from __future__ import annotations
 
+import datetime
 import ipaddress
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +17,7 @@ from labshell.errors import LabshellError, NotAllowed, UsageError
 from labshell.keys import PublicKey
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]", re.ASCII)
+INSTANCE = re.compile(r"[a-z][a-z0-9-]{0,61}[a-z0-9]", re.ASCII)  # users, and what is kept beside theirs
 PORT_FILE = re.compile(rb"[1-9][0-9]{0,4}\n")
 RESERVED_NAMES = frozenset(
     {
@@ -202,13 +204,84 @@ class Container:
     address: str | None
     is_template: bool = False
     is_prepared: bool = False
+    has_gpu: bool = False
     host_key: str = ""
+    kept: str = ""  # the container that the last rebuild put aside
     started: str = ""
     forwards: tuple[OwnForward, ...] = ()
     config: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def belongs_to(self, user: str, uid: int) -> bool:
         return self.name == user and self.owner == user and self.uid == uid
+
+    @property
+    def limits(self) -> dict[str, str]:
+        """Its limits as engine_limits() gives them."""
+        return {
+            key: value for key, value in self.config.items() if (key.startswith("limits.") or key == "disk") and value
+        }
+
+
+def name_of_fresh(user: str) -> str:
+    """The name of a container in the making: nobody's until it is renamed. Two hyphens are in no user's name."""
+    return f"{user}--new"
+
+
+def name_of_kept(user: str, now: datetime.datetime) -> str:
+    """The name under which a rebuild puts a container aside at the moment `now` (UTC)."""
+    return f"{user}--{now:%Y%m%d-%H%M%S}"
+
+
+def moment_of_kept(name: str) -> str | None:
+    """When a container was put aside, as RFC 3339 has it; None if `name` is not name_of_kept()'s."""
+    try:
+        moment = datetime.datetime.strptime(name.rpartition("--")[2], "%Y%m%d-%H%M%S")  # noqa: DTZ007 - it is UTC
+    except ValueError:
+        return None
+    return f"{moment.isoformat()}Z"
+
+
+def choose_template(wanted: str, marked: Collection[str], default: str) -> str:
+    """The template a researcher may clone: the configured one, or one that is marked as a template."""
+    offered = sorted({default, *marked})
+    if wanted not in offered:
+        raise UsageError("There is no template {name}; there is: {offered}", name=shown.plain(wanted)[:60],
+                         offered=", ".join(offered))  # fmt: skip
+    return wanted
+
+
+OUTERMOST_CONTAINER = re.compile(r"^\d+:[^:]*:(?:/[^/\n]*?)*?/lxc\.payload\.([^/\n]+)", re.MULTILINE)
+
+
+def container_of_control_group(text: str) -> str | None:
+    """The container of a process, from its control groups; None for one of the host's own.
+
+    Inside its own part of the tree a container may make groups with any name, so the outermost one counts.
+    """
+    found = OUTERMOST_CONTAINER.search(text)
+    return found.group(1) if found else None
+
+
+def processors_used(
+    before: Mapping[str, float | None], after: Mapping[str, float | None], seconds: float
+) -> dict[str, float]:
+    """How many processors each container kept busy, from its CPU seconds at two moments that far apart."""
+    busy = {}
+    for name, end in after.items():
+        start = before.get(name)
+        if start is not None and end is not None:
+            busy[name] = round(max(0.0, end - start) / seconds, 2)
+    return busy
+
+
+def bytes_of(size: str) -> int | None:
+    """A size in the engine's notation, in bytes; None if it is none."""
+    found = re.fullmatch(r"([0-9]+)(B|kB|KiB|MiB|GiB|TiB|MB|GB|TB)?", size)
+    if not found:
+        return None
+    powers = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+    powers |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+    return int(found.group(1)) * powers[found.group(2) or ""]
 
 
 # Snapshots ---------------------------------------------------------------------------------------------

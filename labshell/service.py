@@ -19,6 +19,7 @@ import varlink.scanner
 from labshell import __version__, protocol
 from labshell.errors import LabshellError
 from labshell.interfaces import Call
+from labshell.language import mark
 
 log = logging.getLogger(__name__)
 BASIC_TYPES = (bool, int, float, str)
@@ -41,6 +42,7 @@ class Service:
             request = protocol.decode_request(message)
             method = request["method"]
             self._check(request)
+            call.wants_more = request.get("more", False)
             encoded = json.dumps(request).encode()
             for reply in self._varlink.handle(encoded, _request=call):
                 if reply is not None:
@@ -64,8 +66,9 @@ class Service:
             reference = secrets.token_hex(4)
             log.exception("bug", extra={"method": method, "uid": caller.uid, "reference": reference})
             values = {
-                "sentence": "Something went wrong inside labshell; please give the administrator the "
-                "reference {reference}.",
+                "sentence": mark(
+                    "Something went wrong inside labshell; please give the administrator the reference {reference}."
+                ),
                 "values": {"reference": reference},
             }
             yield protocol.encode({"error": f"{protocol.GATEWAY}.Failed", "parameters": values})

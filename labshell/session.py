@@ -11,15 +11,14 @@ import pwd
 
 from labshell import __version__, card, protocol, shown, verbs
 from labshell.errors import LabshellError, TryAgain, UsageError
+from labshell.language import _
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-ANSWER_SECONDS = 10.0
-WORK_SECONDS = 180.0
-COPY_SECONDS = 1000.0  # a snapshot copies every file where the pool cannot do better
+SILENCE_SECONDS = 10.0  # the daemon says every few seconds that it is still at work
 LONGEST_KEY = 32768
 SNAPSHOT_METHODS = {
     "": "Snapshots", "create": "CreateSnapshot", "restore": "RestoreSnapshot", "delete": "DeleteSnapshot",
@@ -86,7 +85,8 @@ class Session:
         handlers = {
             "status": self._state, "start": self._state, "stop": self._state, "restart": self._state,
             "enter": self._enter, "run": self._enter, "proxy": self._proxy, "ports": self._ports, "keys": self._keys,
-            "snapshot": self._snapshot,
+            "snapshot": self._snapshot, "rebuild": self._rebuild, "usage": self._usage, "gpus": self._gpus,
+            "doctor": self._doctor,
             "ssh-config": self._laptop, "known-hosts": self._laptop, "help": self._help, "version": self._version,
         }  # fmt: skip
         if request.verb.name != "quit":
@@ -122,9 +122,12 @@ class Session:
     def _state(self, request: verbs.Request) -> None:
         name = request.verb.name
         ends_jobs = name in ("stop", "restart") and self.terminal.is_interactive and "yes" not in request.options
-        if ends_jobs and not self.confirm("Everything that runs in your container ends. Go on?"):
+        if ends_jobs and not self.confirm(_("Everything that runs in your container ends. Go on?")):
             return
-        status = self._change(name, force="force" in request.options)
+        if name in ("stop", "restart"):
+            status = self._with_force(name.capitalize(), {}, force="force" in request.options)
+        else:
+            status = self.ask(name.capitalize(), {})
         if self._json(request, status):
             return
         show = card.card if name in ("start", "restart") else card.status_text
@@ -143,22 +146,59 @@ class Session:
     def _snapshot(self, request: verbs.Request) -> None:
         name = request.arguments[0] if request.arguments else None
         warnings = {
-            "restore": f"Everything changed since {name} is lost, and what runs ends. Go on?",
-            "delete": f"{name} is lost for good. Go on?",
+            "restore": _("Everything changed since {name} is lost, and what runs ends. Go on?"),
+            "delete": _("{name} is lost for good. Go on?"),
         }
-        if request.action in warnings and not self._agreed(request, warnings[request.action]):
+        if request.action in warnings and not self._agreed(request, warnings[request.action].format(name=name)):
             return
         parameters = {"name": name} if request.action else {}
         snapshots = self.answer(SNAPSHOT_METHODS[request.action], parameters, "snapshots")
         if not self._json(request, snapshots):
             self.terminal.say(card.snapshots_text(snapshots, self.terminal.style))
 
+    def _rebuild(self, request: verbs.Request) -> None:
+        warnings = {
+            "": _(
+                "Everything in your container is put aside and what runs ends; rebuild undo brings it back. Go on?"
+            ),
+            "undo": _("The container from before the rebuild comes back, and what runs ends. Go on?"),
+            "forget": _("The container from before the rebuild is lost for good. Go on?"),
+        }
+        if not self._agreed(request, warnings[request.action]):
+            return
+        force = "force" in request.options
+        if request.action == "forget":
+            status = self.ask("ForgetKept", {})
+        elif request.action == "undo":
+            status = self._with_force("UndoRebuild", {}, force=force)
+        else:
+            status = self._with_force("Rebuild", {"template": request.options.get("template")}, force=force)
+        if not self._json(request, status):
+            self.terminal.say(card.status_text(status, self.terminal.style))
+
+    def _usage(self, request: verbs.Request) -> None:
+        usage = self.answer("ReportUsage", {}, "usage")
+        if not self._json(request, usage):
+            self.terminal.say(card.usage_text(usage, self.terminal.style))
+
+    def _gpus(self, request: verbs.Request) -> None:
+        report = self.answer("Gpus", {}, "gpus")
+        if not self._json(request, report):
+            self.terminal.say(card.gpus_text(report, self.terminal.style))
+
+    def _doctor(self, request: verbs.Request) -> None:
+        """The findings; the exit status is 1 if one of them is bad."""
+        findings = self.answer("Doctor", {}, "findings")
+        if not self._json(request, findings):
+            self.terminal.say(card.doctor_text(findings, self.terminal.style))
+        self.exit_status = int(any(found["result"] == "bad" for found in findings))
+
     def _agreed(self, request: verbs.Request, question: str) -> bool:
         """Whether something that cannot be undone may be done: asked on a terminal, --yes without one."""
         if "yes" in request.options:
             return True
         if not self.terminal.is_interactive:
-            raise UsageError("Without a terminal, say --yes: {usage}", usage=" or ".join(request.verb.usages))
+            raise UsageError("Without a terminal, say --yes: {usage}", usage=request.usage)
         return self.confirm(question)
 
     def _keys(self, request: verbs.Request) -> None:
@@ -176,7 +216,7 @@ class Session:
     def _read_key(self) -> str:
         """A key on standard input, or typed where somebody can be asked."""
         if self.terminal.is_interactive:
-            self.terminal.say("Paste the public key, in one line: ")
+            self.terminal.say(_("Paste the public key, in one line: "))
         data = b""
         while len(data) < LONGEST_KEY and (chunk := os.read(0, LONGEST_KEY)):
             data += chunk
@@ -184,41 +224,39 @@ class Session:
                 break
         return data.decode("utf-8", "replace")
 
-    def _change(self, name: str, *, force: bool) -> Mapping[str, Any]:
+    def _with_force(self, method: str, parameters: dict[str, Any], *, force: bool) -> Mapping[str, Any]:
         """Ask the daemon; a clean shutdown that did not work is offered again by force, if somebody is there."""
-        parameters = {"force": force} if name in ("stop", "restart") else {}
         try:
-            return self.ask(name.capitalize(), parameters)
+            return self.ask(method, {**parameters, "force": force})
         except TryAgain as error:
             if force or "--force" not in error.sentence or not self.terminal.is_interactive:
                 raise
-            self.terminal.complain(shown.plain(error))
-            if not self.confirm("Stop it the hard way?"):
+            self.terminal.complain(shown.error(error))
+            if not self.confirm(_("Stop it the hard way?")):
                 raise UsageError("The container still runs.") from None
-            return self.ask(name.capitalize(), {"force": True})
+            return self.ask(method, {**parameters, "force": True})
 
     def ask(self, method: str, parameters: dict[str, Any]) -> Mapping[str, Any]:
-        """The daemon's answer to a method of its, with progress shown meanwhile."""
-        seconds = ANSWER_SECONDS if method == "Status" else WORK_SECONDS
-        status: Mapping[str, Any] = {}
-        for reply in self.replies(method, parameters, seconds):
-            status = reply.get("status") or status
+        """The report that a method of the daemon's answers with; a notice that comes along is shown beside it."""
+        status: Mapping[str, Any] = self.answer(method, parameters, "status")
+        if status.get("notice"):
+            self.terminal.complain(shown.sentence(status["notice"]))
         return status
 
     def answer(self, method: str, parameters: dict[str, Any], name: str) -> Any:
-        """What the daemon answers under `name`."""
+        """What the daemon answers under `name`, with progress shown meanwhile."""
         found = None
-        seconds = COPY_SECONDS if "Snapshot" in method else WORK_SECONDS
-        for reply in self.replies(method, parameters, seconds):
+        for reply in self.replies(method, parameters):
             found = reply.get(name, found)
-        return found or []
+        return found or {}
 
-    def replies(self, method: str, parameters: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
+    def replies(self, method: str, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The daemon's replies but for its progress, which is shown."""
-        for reply in protocol.call(protocol.USER_SOCKET, f"{protocol.GATEWAY}.{method}", parameters, seconds):
+        call = f"{protocol.GATEWAY}.{method}"
+        for reply in protocol.call(protocol.USER_SOCKET, call, parameters, SILENCE_SECONDS):
             if reply.get("progress"):
                 self.terminal.progress(shown.sentence(reply["progress"]))
-            else:
+            elif reply:
                 self.terminal.end_progress()
                 yield reply
 
@@ -233,7 +271,7 @@ class Session:
         elif not command:
             raise UsageError("Without a terminal, enter needs a command; with one, say: ssh -t HOST enter")
         parameters = {"command": command or None, "root": as_root, "terminal": terminal}
-        for reply in self.replies("Enter", parameters, WORK_SECONDS):
+        for reply in self.replies("Enter", parameters):
             if reply.get("attached") == 1:
                 streams.relay_terminal(*reply["descriptors"])
             elif reply.get("attached"):
@@ -244,13 +282,13 @@ class Session:
         """Standard input and output as a connection to the container's SSH server."""
         from labshell import streams
 
-        for reply in self.replies("Proxy", {}, WORK_SECONDS):
+        for reply in self.replies("Proxy", {}):
             if reply.get("attached"):
                 streams.relay_connection(*reply["descriptors"])
 
     def confirm(self, question: str) -> bool:
         self.terminal.say(f"{question} [y/N] ")
-        return os.read(0, verbs.LONGEST_LINE).strip().lower() in (b"y", b"yes")
+        return os.read(0, verbs.LONGEST_LINE).strip().lower() in (b"y", b"yes", "是".encode())
 
     def refuse(self, command: str) -> LabshellError:
         """The error for a command that is no verb: it names the right one, with the real host and port."""

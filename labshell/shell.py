@@ -12,8 +12,9 @@ import resource
 import signal
 import sys
 
-from labshell import card, shown
+from labshell import card, language, shown
 from labshell.errors import LabshellError
+from labshell.language import _
 from labshell.session import Interrupted, Session, Terminal
 
 TYPE_CHECKING = False
@@ -72,6 +73,7 @@ def main() -> None:
     harden()
     terminal = Terminal()
     try:
+        language.use(language.choose(os.environ, language.configured()))
         command = requested_command(sys.argv, os.environ)
         session = Session(terminal)
         if command is None:
@@ -80,15 +82,16 @@ def main() -> None:
             session.command(command)
         status = session.exit_status
     except LabshellError as error:
-        terminal.complain(f"labshell: {shown.plain(error)}")
+        terminal.complain(f"labshell: {shown.error(error)}")
         status = error.status
     except BrokenPipeError:
         status = 1
     except Interrupted:
-        terminal.complain("labshell: interrupted; what has begun goes on.")
+        terminal.complain("labshell: " + _("interrupted; what has begun goes on."))
         status = 130
     except BaseException as error:  # noqa: BLE001 - the last line before the user
-        terminal.complain(f"labshell: something went wrong here; please give the administrator {_reported(error)}.")
+        bug = _("something went wrong here; please give the administrator the reference {reference}.")
+        terminal.complain("labshell: " + bug.format(reference=_reported(error)))
         status = 1
     os._exit(status)
 
@@ -98,7 +101,7 @@ def _reported(error: BaseException) -> str:
     import syslog
     import traceback
 
-    reference = f"the reference {os.getpid():x}-{os.urandom(3).hex()}"
+    reference = f"{os.getpid():x}-{os.urandom(3).hex()}"
     trace = traceback.format_exception(error)
     syslog.openlog("labshell")
     syslog.syslog(syslog.LOG_ERR, json.dumps({"reference": reference, "cause": "".join(trace)}))

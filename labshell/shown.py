@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 
+from labshell.language import _
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
+
+    from labshell.errors import LabshellError
 
 # Control characters, DEL and C1, surrogates, line and paragraph separators, everything that turns text around.
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -15,6 +19,7 @@ UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200b-\u200f\u2028-
 TERMINALS = re.compile(
     r"(xterm|screen|tmux|rxvt|linux|vt[0-9]+|alacritty|kitty|foot|putty)[a-z0-9+-]{0,20}", re.ASCII
 )
+WORDS_OF_OURS = frozenset({"action", "check", "state"})  # values that are texts of ours and not names of theirs
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -24,8 +29,32 @@ def plain(value: object) -> str:
 
 
 def sentence(message: Mapping[str, Any]) -> str:
-    """A sentence of the daemon's with its values filled in."""
-    return plain(message["sentence"].format_map(message.get("values") or {}))
+    """A sentence of the daemon's in the person's language, with its values filled in, which may be words of ours."""
+    given = (message.get("values") or {}).items()
+    values = {name: _(value) if name in WORDS_OF_OURS else value for name, value in given}
+    return plain(_(message["sentence"]).format_map(values))
+
+
+def error(found: LabshellError) -> str:
+    """The sentence of an error, in the person's language."""
+    return sentence({"sentence": found.sentence, "values": found.values})
+
+
+def width(text: str) -> int:
+    """The columns a text takes on a terminal: Chinese characters take two each."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    return sum(
+        2 if unicodedata.east_asian_width(character) in "WF" else not unicodedata.combining(character)
+        for character in text
+    )
+
+
+def padded(text: str, columns: int) -> str:
+    """`text` with blanks after it, so that the next column begins where it should."""
+    return text + " " * (columns - width(text))
 
 
 def size(count: int | None) -> str:
@@ -45,7 +74,9 @@ def duration(seconds: int | None) -> str:
         return "?"
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
     if days >= 2:
-        return f"{days} days"
+        return _("{days} days").format(days=days)
     if hours:
-        return f"{hours} h {minutes % 60} min"
-    return f"{minutes} min" if minutes else f"{seconds} s"
+        return _("{hours} h {minutes} min").format(hours=hours, minutes=minutes % 60)
+    if minutes:
+        return _("{minutes} min").format(minutes=minutes)
+    return _("{seconds} s").format(seconds=seconds)

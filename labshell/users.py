@@ -12,8 +12,9 @@ import gzip
 import logging
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,9 +151,8 @@ class Users:
                 raise UsageError("The container {name} is of an earlier {name}; remove or rename it.", name=name)
             undo.later(self._containers.delete, name)
             self._containers.delete(name)  # an earlier add-user was cut off while it made this
-            with self._choosing_addresses():
-                address = policy.choose_address(self._containers.bridge().address, self._containers.addresses_taken())
-                self._containers.clone(new.template, name, uid, address, new.limits)
+            with self._gateway.choosing_address() as address:
+                self._containers.clone(new.template, name, name, uid, address, new.limits)
             yield from ()
 
         def port() -> Steps[None]:
@@ -166,14 +166,14 @@ class Users:
             if existing is None or existing.is_prepared:
                 return
             self._containers.stop(name, self._config.stop_timeout_seconds, force=True)
-            host_key = identity.write_identity(self._containers, name)
+            host_key = identity.write_identity(self._containers, name, hostname=name)
             self._containers.set_host_key(name, host_key)
             yield from ()
 
         def start() -> Steps[None]:
             existing = self._containers.owned(name, self._uid(name))
             yield from self._gateway.ensure_running(existing)
-            identity.write_user(self._containers, name, list(new.keys))
+            identity.write_user(self._containers, name, name, list(new.keys))
             self._containers.mark_prepared(name)
 
         def rules() -> Steps[None]:
@@ -196,12 +196,6 @@ class Users:
             raise LabshellError("No SSH server answers on port {port} of this host.", port=port)
         yield from ()
 
-    @contextlib.contextmanager
-    def _choosing_addresses(self) -> Iterator[None]:
-        """From looking for a free address until the clone holds it."""
-        with files.locked(self._config.paths.run / "addresses.lock"):
-            yield
-
     def _uid(self, name: str) -> int:
         uid = self._accounts.uid_of(name)
         if uid is None:
@@ -218,11 +212,11 @@ class Users:
         container = self._containers.get(name)
         if container is not None and container.owner != name:
             raise UsageError("The container {name} is not labshell's; nothing was removed.", name=name)
-        path = self._archive_path(name) if archive and container is not None else None
         undo = _Undo()
         with self._gateway.locks.held(name), undo:
             undo.later(self._accounts.unlock, name)
-            for step, act in self._steps_to_keep(name, path):
+            archives = self._archives_of(name) if archive else {}
+            for step, act in self._steps_to_keep(name, archives):
                 yield Progress(step)
                 if not dry_run:
                     act()
@@ -231,21 +225,23 @@ class Users:
                 yield Progress(step)
                 if not dry_run:
                     act()
-        return {"archive": str(path) if path else None}
+        return {"archives": [str(path) for path in archives.values()]}
 
-    def _steps_to_keep(self, name: str, path: Path | None) -> Iterator[tuple[str, Callable[[], object]]]:
+    def _steps_to_keep(self, name: str, archives: Mapping[str, Path]) -> Iterator[tuple[str, Callable[[], object]]]:
         """Up to here nothing is lost: if one of these fails, the account is unlocked again."""
         if self._accounts.uid_of(name) is not None:
             yield "Locking the account", lambda: self._accounts.lock(name)
         yield "Stopping the container", lambda: self._stop_for_removal(name, self._config.stop_timeout_seconds)
-        if path is not None:
-            yield "Archiving the container", lambda: self._archive(name, path)
+        for instance, path in archives.items():
+            yield "Archiving the container", partial(self._archive, instance, path)
 
     def _steps_to_free(self, name: str) -> Iterator[tuple[str, Callable[[], object]]]:
-        yield "Deleting the container", lambda: self._containers.delete(name)
+        for instance in self._containers.all_of(name):
+            yield "Deleting the container", partial(self._containers.delete, instance.name)
         yield "Removing the account and its keys", lambda: self._accounts.remove(name)
         yield "Freeing the ports", lambda: self._ports.release(name)
         yield "Removing the rules", lambda: self._firewall.forward_user(name)
+        yield "Forgetting what was unfinished", lambda: self._gateway.unfinished.remove(name)
 
     def _stop_for_removal(self, name: str, timeout_seconds: int) -> None:
         try:
@@ -260,9 +256,11 @@ class Users:
             or ((container := self._containers.get(name)) is not None and container.owner == name)
         )
 
-    def _archive_path(self, name: str) -> Path:
+    def _archives_of(self, name: str) -> dict[str, Path]:
+        """Which of the user's containers goes into which file: their own, and one kept from before a rebuild."""
         moment = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        return self._config.paths.archive / f"{name}-{moment}.tar.gz"
+        kept = [container.name for container in self._containers.all_of(name) if container.is_prepared]
+        return {instance: self._config.paths.archive / f"{instance}-{moment}.tar.gz" for instance in sorted(kept)}
 
     def _archive(self, name: str, path: Path) -> None:
         """Write the archive and read it back to its end before anybody deletes anything."""

@@ -6,19 +6,21 @@ import re
 
 from labshell import shown
 from labshell.errors import UsageError
+from labshell.language import _, mark
 
 LONGEST_LINE = 4096
 LONGEST_COMMAND = 131072  # what sshd passes on at most
 
 # What an option takes ("" for nothing) and what it does.
 OPTIONS = {
-    "json": ("", "answer with one JSON object, for programs"),
-    "force": ("", "at once, if it does not shut down by itself"),
-    "root": ("", "as root instead of as yourself"),
-    "name": ("NAME", "a word to remember it by"),
-    "for": ("TIME", "how long it stays: 30m, 8h, 3d; for good without this"),
-    "from": ("NETWORK", "only from these addresses: 192.0.2.0/24"),
-    "yes": ("", "do not ask"),
+    "json": ("", mark("answer with one JSON object, for programs")),
+    "force": ("", mark("at once, if it does not shut down by itself")),
+    "root": ("", mark("as root instead of as yourself")),
+    "name": ("NAME", mark("a word to remember it by")),
+    "for": ("TIME", mark("how long it stays: 30m, 8h, 3d; for good without this")),
+    "from": ("NETWORK", mark("only from these addresses: 192.0.2.0/24")),
+    "template": ("NAME", mark("another template than the usual one")),
+    "yes": ("", mark("do not ask")),
 }
 
 
@@ -37,7 +39,7 @@ class Form:
 
 
 class Verb:
-    """One thing a researcher can ask for."""
+    """One thing a researcher can ask for; its summary is in English, to be translated where it is shown."""
 
     __slots__ = ("forms", "in_menu", "name", "summary")
 
@@ -81,6 +83,14 @@ VERBS = (
         "keys", "the public keys that let you in",
         Form(options="json"), Form("add", "[KEY...]", "json"), Form("remove", "NUMBER", "yes json"),
     ),
+    Verb(
+        "rebuild", "a fresh container from the template; the old one is kept",
+        Form(options="template force yes json"), Form("undo", options="force yes json"),
+        Form("forget", options="yes json"),
+    ),
+    Verb("usage", "what you use, who else is at work, and how busy the host is", Form(options="json")),
+    Verb("gpus", "each GPU: how busy, how full, and who is on it", Form(options="json")),
+    Verb("doctor", "check everything between you and your container", Form(options="json")),
     Verb("ssh-config", "lines for ~/.ssh/config on your laptop", in_menu=False),
     Verb("known-hosts", "lines for ~/.ssh/known_hosts on your laptop", in_menu=False),
     Verb("help", "what there is, or more about one verb", Form("", "[VERB]")),
@@ -94,11 +104,12 @@ ALIASES = {"?": "help", "exit": "quit", "logout": "quit", "-h": "help", "--help"
 class Request:
     """A line that was understood: a verb, its action, and what was given with it."""
 
-    __slots__ = ("action", "arguments", "options", "verb")
+    __slots__ = ("action", "arguments", "options", "usage", "verb")
 
-    def __init__(self, verb: Verb, action: str, arguments: list[str], options: dict[str, str]) -> None:
+    def __init__(self, verb: Verb, form: Form, arguments: list[str], options: dict[str, str]) -> None:
         self.verb = verb
-        self.action = action
+        self.action = form.action
+        self.usage = _usage(verb.name, form)
         self.arguments = arguments
         self.options = options
 
@@ -119,12 +130,12 @@ def parse(line: str) -> Request:
         raise UsageError("This line is too long.")
     first = rest.split(None, 1)[0] if rest.strip() else ""
     form = next((form for form in verb.forms if form.action and form.action == first), verb.forms[0])
-    if form.action:
+    if form.action or (first == "list" and len(verb.forms) > 1):
         rest = rest.partition(first)[2]
     arguments, options = _arguments(verb, form, rest)
     if verb.name == "help" and arguments and arguments[0] not in BY_NAME:
         raise _unknown(arguments[0])
-    return Request(verb, form.action, arguments, options)
+    return Request(verb, form, arguments, options)
 
 
 def _arguments(verb: Verb, form: Form, rest: str) -> tuple[list[str], dict[str, str]]:
@@ -171,8 +182,8 @@ def help_text(topic: str = "") -> str:
         import textwrap
 
         lines = [line for usage in verb.usages for line in textwrap.wrap(usage, 78, subsequent_indent="        ")]
-        lines.append(f"    {verb.summary}")
-        lines += [f"    {f'--{option} {OPTIONS[option][0]}':16}{OPTIONS[option][1]}" for option in options]
+        lines.append(f"    {_(verb.summary)}")
+        lines += [f"    {f'--{option} {OPTIONS[option][0]}':18}{_(OPTIONS[option][1])}" for option in options]
         return "\n".join(lines) + "\n"
-    lines = [f"  {verb.name:13}{verb.summary}" for verb in VERBS]
-    return "\n".join(["In the menu, or after ssh HOST:", "", *lines, "", "help VERB says more.", ""])
+    lines = [f"  {verb.name:13}{_(verb.summary)}" for verb in VERBS]
+    return "\n".join([_("In the menu, or after ssh HOST:"), "", *lines, "", _("help VERB says more."), ""])

@@ -73,9 +73,9 @@ def test_the_administrators_commands_work_as_they_are_shown(host: Host, desk: Pa
 
 
 @pytest.fixture
-def laptop(host: Host, alice_port: int) -> Path:
+def laptop(host: Host, alice_port: int, tmp_path: Path) -> Path:
     """Alice's home on her laptop, with the files that the guide speaks of."""
-    home = host.client.folder / "home"
+    home = tmp_path / "home"
     (home / ".ssh").mkdir(mode=0o700, parents=True)
     (home / "figures").mkdir()
     (home / "data.csv").write_text("1,2\n")
@@ -93,8 +93,11 @@ def name_of(host: Host) -> str:
     return host.run(["hostname"]).stdout.strip()
 
 
-def test_the_researchers_commands_work_as_they_are_shown(host: Host, laptop: Path, alice_port: int) -> None:
-    shown = commands("docs/user-guide.md")
+@pytest.mark.parametrize("guide", ["docs/user-guide.md", "docs/user-guide.zh-CN.md"])
+def test_the_researchers_commands_work_as_they_are_shown(
+    host: Host, laptop: Path, alice_port: int, guide: str
+) -> None:
+    shown = commands(guide)
     assert len(shown) > 20
     mount = f"mount --bind {laptop} /root; mount --bind {laptop}/hosts /etc/hosts; cd"
     for command in shown:

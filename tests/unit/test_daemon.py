@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from labshell import daemon
+from labshell import daemon, pulses
 from labshell.daemon import Connections, Server, requests
 from labshell.errors import LabshellError
 from labshell.interfaces import Call
 from labshell.policy import Caller
+from labshell.pulses import Pulses
 
 ALICE = Caller(30000, "alice", frozenset({"labshell"}))
 
@@ -92,7 +94,7 @@ def test_a_verb_goes_on_to_its_end_when_the_caller_has_gone(pair: Pair) -> None:
     service = Counting()
     theirs.close()
     with pytest.raises(ConnectionAbortedError):
-        Server(ours, service, Connections())._answer(ours, b"x", ALICE)  # type: ignore[arg-type]
+        Server(ours, service, Connections(), Pulses())._answer(ours, b"x", ALICE)  # type: ignore[arg-type]
     assert service.steps == 3
 
 
@@ -124,6 +126,40 @@ def test_sockets_are_passed_to_this_very_process_only(monkeypatch: pytest.Monkey
 
 
 def test_the_caller_is_who_the_kernel_says(pair: Pair) -> None:
-    import os
-
     assert daemon.caller_of(pair[0]).uid == os.geteuid()
+
+
+def test_a_caller_who_waits_hears_that_the_daemon_lives(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulses, "PULSE_SECONDS", 0)
+    ours, theirs = pair
+    ours.settimeout(10)
+    theirs.settimeout(10)
+    beating, stopping = Pulses(), threading.Event()
+    thread = threading.Thread(target=beating.beat_until, args=(stopping,))
+    thread.start()
+    try:
+        with beating.during(ours, Call(ALICE, wants_more=True)):
+            assert theirs.recv(100) == pulses.PULSE
+        theirs.settimeout(1.5)
+        with beating.during(ours, Call(ALICE)), pytest.raises(TimeoutError):
+            theirs.recv(100)
+    finally:
+        stopping.set()
+        thread.join()
+
+
+def test_a_caller_who_does_not_read_holds_up_nobody(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulses, "PULSE_SECONDS", 0)
+    ours, _ = pair
+    ours.settimeout(10)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(ours.fileno(), b"x" * 4096)
+    beating, stopping = Pulses(), threading.Event()
+    thread = threading.Thread(target=beating.beat_until, args=(stopping,))
+    with beating.during(ours, Call(ALICE, wants_more=True)):
+        thread.start()
+        stopping.wait(1.5)
+        stopping.set()
+        thread.join(5)
+    assert not thread.is_alive()

@@ -80,13 +80,21 @@ def test_every_researchers_command_is_one(name: str) -> None:
             verbs.parse(command.group(1))
 
 
-def test_the_researchers_guide_names_every_verb() -> None:
-    words = {word for shown in code("docs/user-guide.md") for word in shown.split()}
+GUIDES = pytest.mark.parametrize(
+    ("guide", "for_scripts"), [("docs/user-guide.md", "For scripts"), ("docs/user-guide.zh-CN.md", "写脚本")]
+)
+
+
+@GUIDES
+def test_the_researchers_guide_names_every_verb(guide: str, for_scripts: str) -> None:
+    assert for_scripts in text_of(guide)
+    words = {word for shown in code(guide) for word in shown.split()}
     assert [verb.name for verb in verbs.VERBS if verb.name not in words] == []
 
 
-def test_the_researchers_guide_has_every_exit_status() -> None:
-    listed = set(map(int, re.findall(r"^\| (\d+) \|", section("docs/user-guide.md", "For scripts"), re.MULTILINE)))
+@GUIDES
+def test_the_researchers_guide_has_every_exit_status(guide: str, for_scripts: str) -> None:
+    listed = set(map(int, re.findall(r"^\| (\d+) \|", section(guide, for_scripts), re.MULTILINE)))
     ours = {kind.status for kind in errors.KINDS.values()} | {0, 130}
     assert listed == ours | {255}  # ssh's own
 

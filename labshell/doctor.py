@@ -1,0 +1,164 @@
+"""doctor: everything that has to be right between a researcher and their container, one finding each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from labshell import gpus, machine
+from labshell.containers import ssh_answers
+from labshell.errors import LabshellError, NoContainer
+from labshell.gateway import Gateway, Progress, Steps
+from labshell.language import mark
+from labshell.policy import Container
+
+BANNER_SECONDS = 3.0
+FULL = 0.9
+HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key.pub"
+ASK_GPU = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+TELL_ADMINISTRATOR = Progress("Ask the administrator to look at it.")
+GOOD, BAD, UNKNOWN = "good", "bad", "unknown"
+
+
+class Finding(NamedTuple):
+    """The result of one check: good, bad or unknown, why, and what to do about it."""
+
+    result: str
+    finding: Progress
+    remedy: Progress | None = None
+
+
+class Doctor:
+    """The checks on one researcher's side of a host."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._containers = gateway.containers
+
+    def examine(self, user: str, uid: int) -> Steps[list[dict[str, Any]]]:
+        """Every check that applies; the shape of a finding is in the .varlink file."""
+        found = []
+        for check, examine in self._checks(user, uid):
+            yield Progress("Looking at: {check}", {"check": check})
+            try:
+                finding = examine()
+            except LabshellError as error:
+                finding = Finding(UNKNOWN, Progress(error.sentence, error.values), TELL_ADMINISTRATOR)
+            remedy = finding.remedy._asdict() if finding.remedy else None
+            found.append(
+                {"check": check, "result": finding.result, "finding": finding.finding._asdict(), "remedy": remedy}
+            )
+        return found
+
+    def _checks(self, user: str, uid: int) -> Iterator[tuple[str, Callable[[], Finding]]]:
+        """The checks by name, in the order in which one depends on the other."""
+        yield mark("Keys"), lambda: self._keys(user)
+        try:
+            container = self._containers.owned(user, uid)
+        except NoContainer as error:
+            because = Progress(error.sentence, error.values)
+            yield mark("Container"), lambda: Finding(BAD, because, TELL_ADMINISTRATOR)
+            return
+        yield mark("Container"), lambda: _state(container)
+        yield mark("Address"), lambda: _address(container)
+        yield mark("Port"), lambda: self._port(container, uid)
+        yield mark("Disk"), lambda: self._disk(container)
+        yield mark("Clock"), _clock
+        yield mark("Host key"), lambda: self._host_key(container)
+        if container.state == "Running":
+            yield mark("SSH server"), lambda: _ssh_server(container)
+            if container.has_gpu:
+                yield mark("GPU"), lambda: self._gpu(container)
+
+    def _keys(self, user: str) -> Finding:
+        keys = self._gateway.accounts.keys_of(user)
+        if not keys:
+            return Finding(BAD, Progress("No key lets you in."), Progress("Add one with: keys add"))
+        return Finding(GOOD, Progress("{count} of your keys let you in.", {"count": str(len(keys))}))
+
+    def _port(self, container: Container, uid: int) -> Finding:
+        """The rules are there, and a connection to the port really passes them."""
+        user = container.name
+        port, firewall = self._gateway.ports.port_of(user), self._gateway.firewall
+        if port is None:
+            return Finding(BAD, Progress("You have no port yet."), Progress("Get one with: start"))
+        if not firewall.has_live_rules(container, uid, port):
+            return Finding(BAD, Progress("The rules that lead port {port} to your container are not all there.",
+                                         {"port": str(port)}), Progress("Put them back with: start"))  # fmt: skip
+        before = firewall.packets(user)
+        ssh_answers(self._containers.bridge().address.partition("/")[0], port, BANNER_SECONDS)
+        if firewall.packets(user) == before:
+            return Finding(BAD, Progress("Something else takes the connections to port {port}.", {"port": str(port)}),
+                           TELL_ADMINISTRATOR)  # fmt: skip
+        return Finding(GOOD, Progress("Port {port} leads to your container.", {"port": str(port)}))
+
+    def _disk(self, container: Container) -> Finding:
+        used, total = self._containers.space(container)
+        if not used or not total:
+            return Finding(UNKNOWN, Progress("The storage pool does not say how full the disk is."))
+        share = {"percent": f"{used / total:.0%}"}
+        if used > FULL * total:
+            return Finding(BAD, Progress("The disk is {percent} full.", share),
+                           Progress("Find what takes most room with: sudo du -xh / | sort -h | tail"))  # fmt: skip
+        return Finding(GOOD, Progress("The disk is {percent} full.", share))
+
+    def _host_key(self, container: Container) -> Finding:
+        """What ssh will be shown against what the card shows."""
+        content = self._containers.read_file(container.name, HOST_KEY_FILE, 4096) or b""
+        if content.split()[:2] == container.host_key.encode().split()[:2]:
+            return Finding(GOOD, Progress("The host key is the one on the card."))
+        return Finding(BAD, Progress("The container's host key is not the one on the card."),
+                       Progress("If you did not change it yourself, rebuild the container."))  # fmt: skip
+
+    def _gpu(self, container: Container) -> Finding:
+        status, output = self._containers.run(container.name, ASK_GPU, timeout_seconds=30)
+        if "version mismatch" in output:
+            return Finding(BAD, Progress("The NVIDIA driver in the container is of another version than the host's."),
+                           Progress("Install version {version} inside, without its kernel module.",
+                                    {"version": _driver_version()}))  # fmt: skip
+        if "Failed to initialize NVML" in output:
+            return Finding(BAD, Progress("The GPU has gone from the running container: Failed to initialize NVML."),
+                           Progress("Bring it back with: restart"))  # fmt: skip
+        if status != 0:
+            return Finding(BAD, Progress("nvidia-smi does not work in the container."),
+                           Progress("Install the NVIDIA driver inside, without its kernel module."))  # fmt: skip
+        inside, host = output.split(maxsplit=1)[0] if output.strip() else "?", _driver_version()
+        if host not in ("?", inside):
+            return Finding(BAD, Progress("The NVIDIA driver in the container is {inside}, the host's is {host}.",
+                                         {"inside": inside, "host": host}),
+                           Progress("Install version {version} inside, without its kernel module.",
+                                    {"version": host}))  # fmt: skip
+        return Finding(GOOD, Progress("The GPU answers inside, driver {version}.", {"version": inside}))
+
+
+def _state(container: Container) -> Finding:
+    if container.state == "Running":
+        return Finding(GOOD, Progress("It is yours and runs."))
+    return Finding(BAD, Progress("It is yours and does not run."), Progress("Start it with: start"))
+
+
+def _address(container: Container) -> Finding:
+    if container.address:
+        return Finding(GOOD, Progress("{address}, always the same.", {"address": container.address}))
+    return Finding(BAD, Progress("It has no fixed address, so no port can lead to it."), TELL_ADMINISTRATOR)
+
+
+def _ssh_server(container: Container) -> Finding:
+    if container.address and ssh_answers(container.address, timeout_seconds=BANNER_SECONDS):
+        return Finding(GOOD, Progress("It answers."))
+    return Finding(BAD, Progress("It does not answer."),
+                   Progress("Get in with enter, and there: sudo systemctl restart ssh"))  # fmt: skip
+
+
+def _clock() -> Finding:
+    if machine.clock_is_behind():
+        return Finding(BAD, Progress("The host's clock is behind the time at which it last wrote a file."),
+                       TELL_ADMINISTRATOR)  # fmt: skip
+    return Finding(GOOD, Progress("The container's clock is the host's: {time} UTC.", {"time": machine.utc_time()}))
+
+
+def _driver_version() -> str:
+    try:
+        return gpus.driver_version()
+    except gpus.NoGpus:
+        return "?"

@@ -1,0 +1,94 @@
+"""The snapshot verbs: kept states of a container. What a crash cuts off is settled at the user's next request."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import time
+from dataclasses import asdict
+from typing import Any
+
+from labshell import policy
+from labshell.errors import LabshellError, TryAgain, UsageError
+from labshell.gateway import Gateway, Progress, Steps
+
+
+class Snapshots:
+    """One host's snapshots."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._containers = gateway.containers
+        self._unfinished = gateway.unfinished
+        gateway.settlers["snapshot create"] = self._settle_create
+        gateway.settlers["snapshot restore"] = self._settle_restore
+
+    def list(self, user: str, uid: int) -> list[dict[str, Any]]:
+        """The user's snapshots, oldest first; the shape is in the .varlink file."""
+        self._containers.owned(user, uid)
+        return [asdict(snapshot) for snapshot in self._containers.snapshots(user)]
+
+    def create(self, user: str, uid: int, name: str) -> Steps[None]:
+        with self._gateway.locks.held(user):
+            self._containers.owned(user, uid)
+            existing = [snapshot.name for snapshot in self._containers.snapshots(user)]
+            now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d-%H%M%S")
+            label = policy.name_of_snapshot(name, existing, self._gateway.config.snapshots_per_user, now)
+            self._gateway.refuse_full_pool(user)
+            yield Progress("Keeping the container's state as {name}", {"name": label})
+            with self._unfinished.work(user, "snapshot create", name=label):
+                self._containers.take_snapshot(user, label)
+
+    def restore(self, user: str, uid: int, name: str) -> Steps[None]:
+        """Back to a snapshot: what changed since is gone. A container that ran runs again afterwards."""
+        with self._gateway.locks.held(user):
+            container = self._containers.owned(user, uid)
+            self._existing(user, name)
+            self._gateway.refuse_full_pool(user)
+            yield Progress("Going back to {name}", {"name": name})
+            settings, token = self._containers.settings(user), secrets.token_hex(8)
+            self._containers.mark_restoring(user, token)
+            with self._unfinished.work(user, "snapshot restore", name=name, settings=settings, token=token):
+                try:
+                    self._containers.restore_snapshot(user, name)
+                except TryAgain:
+                    raise  # the engine may still be at it
+                except LabshellError:
+                    self._containers.put_back(user, settings)
+                    raise
+                self._containers.put_back(user, settings)
+            if container.state == "Running":
+                yield Progress("Waiting for its SSH server")
+                deadline = time.monotonic() + self._gateway.config.start_timeout_seconds
+                self._gateway.wait_for_ssh(container, deadline)
+
+    def delete(self, user: str, uid: int, name: str) -> Steps[None]:
+        with self._gateway.locks.held(user):
+            self._containers.owned(user, uid)
+            self._existing(user, name)
+            yield Progress("Deleting {name}", {"name": name})
+            self._containers.delete_snapshot(user, name)
+
+    def _existing(self, user: str, name: str) -> None:
+        if name not in [snapshot.name for snapshot in self._containers.snapshots(user)]:
+            raise UsageError("You have no snapshot {name}; snapshot lists them.", name=repr(name)[:60])
+
+    def _settle_create(self, user: str, work: dict[str, Any]) -> None:
+        self._containers.wait_until_idle(user)
+        if work["name"] in [snapshot.name for snapshot in self._containers.snapshots(user)]:
+            self._unfinished.settled(user, "snapshot create was interrupted, but {name} is kept.", name=work["name"])
+        else:
+            self._unfinished.settled(user, "snapshot create was interrupted: {name} was not kept.", name=work["name"])
+
+    def _settle_restore(self, user: str, work: dict[str, Any]) -> None:
+        self._containers.wait_until_idle(user)
+        was_restored = not self._containers.is_marked_restoring(user, work["token"])
+        self._containers.put_back(user, work["settings"])
+        if was_restored:
+            self._unfinished.settled(
+                user,
+                "snapshot restore was interrupted, but your container is as it was at {name}.",
+                name=work["name"],
+            )
+        else:
+            self._unfinished.settled(user, "snapshot restore was interrupted: your container is as it was before.")

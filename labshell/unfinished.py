@@ -1,0 +1,84 @@
+"""What was begun with somebody's container and not finished: one file per user, written before, removed after.
+
+A daemon that is killed in between leaves the file. The user's next request settles the matter, one way or the
+other, and a notice, in a second file, tells them which at their next login.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from labshell import files
+from labshell.errors import LabshellError, TryAgain
+
+
+class Unfinished:
+    """The notes on work in progress and the notices for its owners, in a folder of root's."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextlib.contextmanager
+    def work(self, user: str, verb: str, **about: Any) -> Iterator[None]:
+        """Note what is being done while the block runs.
+
+        An error takes the note away: whoever raised has cleaned up. After TryAgain it stays, since the engine
+        may still be at it.
+        """
+        self.begin(user, verb, **about)
+        try:
+            yield
+        except TryAgain:
+            raise
+        except Exception:
+            self.forget(user)
+            raise
+        self.forget(user)
+
+    def begin(self, user: str, verb: str, **about: Any) -> None:
+        files.ensure_folder(self._folder, 0o700)
+        files.write(self._work_file(user), json.dumps({"verb": verb, **about}).encode(), 0o600)
+
+    def forget(self, user: str) -> None:
+        files.remove(self._work_file(user))
+
+    def work_of(self, user: str) -> dict[str, Any] | None:
+        """What was begun for `user` and has not ended: the verb and what begin() was told about it."""
+        return self._read(self._work_file(user))
+
+    def settled(self, user: str, sentence: str, **values: str) -> None:
+        """The matter is at an end; `sentence` is for the user's next login."""
+        notice = {"sentence": sentence, "values": values}
+        files.write(self._notice_file(user), json.dumps(notice).encode(), 0o600)
+        self.forget(user)
+
+    def take_notice(self, user: str) -> dict[str, Any] | None:
+        """The notice for `user`, once: {"sentence": template, "values": {...}}."""
+        notice = self._read(self._notice_file(user))
+        if notice is not None:
+            files.remove(self._notice_file(user))
+        return notice
+
+    def remove(self, user: str) -> None:
+        """Forget everything about a user who is gone."""
+        for path in (self._work_file(user), self._notice_file(user)):
+            files.remove(path)
+
+    def _work_file(self, user: str) -> Path:
+        return self._folder / f"{user}.work"
+
+    def _notice_file(self, user: str) -> Path:
+        return self._folder / f"{user}.notice"
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        content = files.read(path)
+        if content is None:
+            return None
+        try:
+            return dict(json.loads(content))
+        except (ValueError, TypeError) as error:
+            raise LabshellError("{path} is damaged; the administrator may remove it.", path=path) from error

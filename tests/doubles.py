@@ -1,0 +1,201 @@
+"""Stand-ins for effect modules, held to the real ones by the tests that run on both.
+
+See tests/system/test_containers_contract.py: what is asserted there of the engine is asserted of these.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from labshell.containers import Bridge, Usage
+from labshell.errors import NoContainer, UsageError
+from labshell.policy import Container, Snapshot
+
+
+class Crash(BaseException):
+    """The daemon is killed here."""
+
+
+@dataclass
+class Instance:
+    """One container of the stand-in. `files` is all of its data."""
+
+    owner: str
+    uid: int
+    address: str | None
+    state: str = "Stopped"
+    is_template: bool = False
+    is_prepared: bool = False
+    kept: str = ""
+    host_key: str = ""
+    limits: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    snapshots: dict[str, Instance] = field(default_factory=dict)
+    restoring: str = ""
+
+
+class FakeContainers:
+    """Containers in memory. `crash_at` kills the caller before the call of that number that changes something."""
+
+    def __init__(self) -> None:
+        self.instances: dict[str, Instance] = {"template": Instance("", 0, None, is_template=True)}
+        self.changes = 0
+        self.crash_at: int | None = None
+
+    def _change(self) -> None:
+        if self.changes == self.crash_at:
+            self.crash_at = None
+            raise Crash
+        self.changes += 1
+
+    def _existing(self, name: str) -> Instance:
+        if name not in self.instances:
+            raise NoContainer("There is no container {name}.", name=name)
+        return self.instances[name]
+
+    def get(self, name: str) -> Container | None:
+        found = self.instances.get(name)
+        if found is None:
+            return None
+        return Container(
+            name=name, state=found.state, owner=found.owner or None, uid=found.uid, address=found.address,
+            is_template=found.is_template, is_prepared=found.is_prepared, kept=found.kept, host_key=found.host_key,
+            config=dict(found.limits),
+        )  # fmt: skip
+
+    def owned(self, user: str, uid: int) -> Container:
+        container = self.get(user)
+        if container is None or not container.belongs_to(user, uid):
+            raise NoContainer("You have no container on this machine yet; ask the administrator for one.")
+        return container
+
+    def all(self) -> list[Container]:
+        return [container for name in self.instances if (container := self.get(name))]
+
+    def templates(self) -> list[str]:
+        return [name for name, item in self.instances.items() if item.is_template]
+
+    def bridge(self) -> Bridge:
+        return Bridge("lxdbr0", "10.83.0.1/24")
+
+    def addresses_taken(self) -> set[str]:
+        return {item.address for item in self.instances.values() if item.address}
+
+    def usage(self, name: str) -> Usage:
+        return Usage(None, None, None, None)
+
+    def pool_is_full(self, name: str, reserve_bytes: int) -> bool:
+        return False
+
+    def clone(self, template: str, name: str, user: str, uid: int, address: str, limits: Mapping[str, str]) -> None:
+        self._change()
+        if name in self.instances:
+            raise UsageError("There is a container {name} already.", name=name)
+        files = dict(self._existing(template).files)
+        self.instances[name] = Instance(user, uid, address, limits=dict(limits), files=files)
+
+    def set_host_key(self, name: str, host_key: str) -> None:
+        self._change()
+        self._existing(name).host_key = host_key
+
+    def mark_prepared(self, name: str) -> None:
+        self._change()
+        self._existing(name).is_prepared = True
+
+    def set_kept(self, name: str, kept: str) -> None:
+        self._change()
+        self._existing(name).kept = kept
+
+    def set_address(self, name: str, address: str | None) -> None:
+        self._change()
+        self._existing(name).address = address
+
+    def take_over(self, source: str, target: str) -> None:
+        self._change()
+        old, new = self._existing(source), self._existing(target)
+        new.limits, new.host_key, new.kept = dict(old.limits), old.host_key, old.kept
+
+    def rename(self, name: str, new_name: str) -> None:
+        self._change()
+        if self._existing(name).state != "Stopped":
+            raise AssertionError("the engine renames stopped containers only")
+        if new_name in self.instances:
+            raise UsageError("There is a container {name} already.", name=new_name)
+        self.instances[new_name] = self.instances.pop(name)
+
+    def wait_until_idle(self, name: str) -> None:
+        pass
+
+    def start(self, name: str, timeout_seconds: int) -> None:
+        self._change()
+        address = self._existing(name).address
+        if address and [item.address for item in self.instances.values()].count(address) > 1:
+            raise AssertionError("two containers with one address: neither starts")
+        self._existing(name).state = "Running"
+
+    def stop(self, name: str, timeout_seconds: int, *, force: bool = False) -> None:
+        self._change()
+        if name in self.instances:
+            self.instances[name].state = "Stopped"
+
+    def delete(self, name: str) -> None:
+        self._change()
+        self.instances.pop(name, None)
+
+    def put_file(self, name: str, path: str, content: bytes, mode: int = 0o644) -> None:
+        self._change()
+        self._existing(name).files[path] = content
+
+    def delete_file(self, name: str, path: str) -> None:
+        self._existing(name).files.pop(path, None)
+
+    def read_file(self, name: str, path: str, most: int) -> bytes | None:
+        content = self._existing(name).files.get(path)
+        return content[:most] if content is not None else None
+
+    def list_folder(self, name: str, path: str) -> list[str]:
+        return [file.rpartition("/")[2] for file in self._existing(name).files if file.startswith(f"{path}/")]
+
+    def run(self, name: str, argv: list[str], timeout_seconds: int = 60) -> tuple[int, str]:
+        self._change()
+        if self._existing(name).state != "Running":
+            raise AssertionError("nothing runs in a stopped container")
+        return 0, ""
+
+    def snapshots(self, name: str) -> list[Snapshot]:
+        return [Snapshot(label, "2026-11-23T10:00:00Z") for label in self._existing(name).snapshots]
+
+    def take_snapshot(self, name: str, label: str) -> None:
+        self._change()
+        found = self._existing(name)
+        found.snapshots[label] = copy.deepcopy(found)
+
+    def delete_snapshot(self, name: str, label: str) -> None:
+        self._change()
+        self._existing(name).snapshots.pop(label, None)
+
+    def settings(self, name: str) -> dict[str, Any]:
+        found = self._existing(name)
+        return {"limits": found.limits, "kept": found.kept}
+
+    def put_back(self, name: str, settings: Mapping[str, Any]) -> None:
+        self._change()
+        found = self._existing(name)
+        found.limits, found.kept, found.restoring = dict(settings["limits"]), settings["kept"], ""
+
+    def restore_snapshot(self, name: str, label: str) -> None:
+        self._change()
+        found = self._existing(name)
+        taken = copy.deepcopy(found.snapshots[label])
+        taken.snapshots, taken.state = found.snapshots, found.state
+        self.instances[name] = taken
+
+    def mark_restoring(self, name: str, token: str) -> None:
+        self._change()
+        self._existing(name).restoring = token
+
+    def is_marked_restoring(self, name: str, token: str) -> bool:
+        return self._existing(name).restoring == token

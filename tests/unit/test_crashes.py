@@ -1,0 +1,241 @@
+"""The daemon killed at every step of rebuild and snapshot: the next request settles it, and says which way."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from doubles import Crash, FakeContainers, Instance
+
+from labshell import gateway as gateway_module
+from labshell.config import Config, Paths
+from labshell.errors import LabshellError, UsageError
+from labshell.gateway import Gateway, Steps
+from labshell.keys import PublicKey
+from labshell.rebuild import Rebuild
+from labshell.snapshots import Snapshots
+
+USER, UID, ADDRESS = "alice", 30000, "10.83.0.7"
+LIMITS = {"limits.cpu": "8", "disk": "200GiB"}
+
+
+class Lab:
+    """A host with one researcher; begin_again() is a daemon that starts after a crash."""
+
+    def __init__(self, folder: Path) -> None:
+        self._minutes = 0
+        self.containers = FakeContainers()
+        self.containers.instances["template"].files["/system"] = b"fresh"
+        self.containers.instances[USER] = Instance(
+            USER, UID, ADDRESS, state="Running", is_prepared=True, limits=dict(LIMITS), files={"/data": b"old"}
+        )
+        (folder / "run").mkdir()
+        self._config = Config(paths=Paths(state=folder / "state", run=folder / "run"), start_timeout_seconds=1)
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        accounts: Any = SimpleNamespace(keys_of=lambda user: [PublicKey("ssh-ed25519", "AAAA")])
+        ports: Any = SimpleNamespace(ensure=lambda user: 20000, port_of=lambda user: 20000)
+        containers: Any = self.containers
+        self.gateway = Gateway(self._config, accounts, containers, ports)
+        firewall: Any = SimpleNamespace(forward_user=lambda user: None)
+        self.gateway.firewall = firewall
+        self.rebuild, self.snapshots = Rebuild(self.gateway, now=self._clock), Snapshots(self.gateway)
+
+    def _clock(self) -> datetime.datetime:
+        """A minute later each time: two rebuilds never share a second."""
+        self._minutes += 1
+        return datetime.datetime(2026, 11, 23, tzinfo=datetime.timezone.utc) + datetime.timedelta(
+            minutes=self._minutes
+        )
+
+    @property
+    def own(self) -> Instance:
+        return self.containers.instances[USER]
+
+    def settle(self) -> str:
+        """The next request of the user's, and what they are told."""
+        run(self.gateway.settle(USER))
+        notice = self.gateway.unfinished.take_notice(USER)
+        return notice["sentence"].format_map(notice["values"]) if notice else ""
+
+
+def run(steps: Steps[Any]) -> Any:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    monkeypatch.setattr(gateway_module, "ssh_answers", lambda *_, **__: True)
+    return Lab(tmp_path)
+
+
+def changes_of(tmp_path: Path, verb: Callable[[Lab], object]) -> int:
+    """How many changes a verb makes in all, without a crash."""
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    whole = Lab(folder)
+    before = whole.containers.changes
+    verb(whole)
+    return whole.containers.changes - before
+
+
+def is_new(own: Instance) -> bool:
+    return "/system" in own.files
+
+
+def test_rebuild_keeps_address_limits_and_host_keys_and_the_old_container(lab: Lab) -> None:
+    run(lab.rebuild.rebuild(USER, UID, "", force=False))
+    first_key = lab.own.files["/etc/ssh/ssh_host_ed25519_key.pub"]
+    assert is_new(lab.own)
+    assert "/data" not in lab.own.files
+    assert (lab.own.address, lab.own.limits, lab.own.state) == (ADDRESS, LIMITS, "Running")
+    assert lab.containers.instances[lab.own.kept].files["/data"] == b"old"
+    run(lab.rebuild.undo(USER, UID, force=False))
+    assert lab.own.files["/data"] == b"old"
+    assert lab.own.address == ADDRESS
+    run(lab.rebuild.undo(USER, UID, force=False))
+    assert lab.own.files["/etc/ssh/ssh_host_ed25519_key.pub"] == first_key
+    run(lab.rebuild.forget(USER, UID))
+    assert set(lab.containers.instances) == {"template", USER}
+    with pytest.raises(UsageError, match="No container is kept"):
+        run(lab.rebuild.undo(USER, UID, force=False))
+
+
+def test_host_keys_that_are_good_are_kept_and_broken_ones_are_made_anew(lab: Lab) -> None:
+    run(lab.rebuild.rebuild(USER, UID, "", force=False))
+    name = "/etc/ssh/ssh_host_ed25519_key.pub"
+    good = lab.own.files[name]
+    lab.own.files["/etc/ssh/ssh_host_ecdsa_key"] = b"what is this?"
+    run(lab.rebuild.rebuild(USER, UID, "", force=False))
+    assert lab.own.files[name] == good
+    assert lab.own.files["/etc/ssh/ssh_host_ecdsa_key"].startswith(b"-----BEGIN OPENSSH PRIVATE KEY")
+
+
+def test_only_marked_templates_can_be_chosen(lab: Lab) -> None:
+    lab.containers.instances["bob"] = Instance("bob", 30001, "10.83.0.8")
+    for name in ("bob", "nothing", "alice"):
+        with pytest.raises(UsageError, match="there is: template"):
+            run(lab.rebuild.rebuild(USER, UID, name, force=False))
+    assert not is_new(lab.own)
+
+
+def rebuild(lab: Lab) -> None:
+    run(lab.rebuild.rebuild(USER, UID, "", force=False))
+
+
+def rebuild_twice(lab: Lab) -> None:
+    rebuild(lab)
+    lab.own.files["/data"] = b"old"
+    lab.containers.instances[lab.own.kept].files["/data"] = b"older"
+    rebuild(lab)
+
+
+@pytest.mark.parametrize("verb", [rebuild, rebuild_twice])
+def test_rebuild_killed_at_any_step_leaves_the_old_container_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Callable[[Lab], None]
+) -> None:
+    monkeypatch.setattr(gateway_module, "ssh_answers", lambda *_, **__: True)
+    steps = changes_of(tmp_path, verb)
+    assert steps > 15
+    outcomes = set()
+    for number in range(steps):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        lab = Lab(folder)
+        lab.containers.crash_at = number
+        with pytest.raises(Crash):
+            verb(lab)
+        whole = [item.files.get("/data") for item in lab.containers.instances.values()]
+        assert b"old" in whole, f"step {number}: the data is gone"
+        lab.begin_again()
+        told = lab.settle()
+        lab.begin_again()
+        assert lab.settle() == "", "settled once and for all"
+        kept = lab.containers.instances.get(lab.own.kept)
+        assert lab.own.address == ADDRESS
+        assert lab.own.limits == LIMITS
+        assert b"old" in (lab.own.files.get("/data"), kept and kept.files.get("/data"))
+        if told:
+            assert ("new container is there" in told) == ("/data" not in lab.own.files), told
+            outcomes.add("new container is there" in told)
+        assert set(lab.containers.instances) <= {"template", USER, lab.own.kept}
+        run(lab.gateway.start(USER, UID))
+        rebuild(lab)
+    assert outcomes == {True, False}
+
+
+def test_rebuild_undo_killed_at_any_step_leaves_one_of_the_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_module, "ssh_answers", lambda *_, **__: True)
+
+    for number in range(9):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        lab = Lab(folder)
+        rebuild(lab)
+        lab.own.files["/work"] = b"since"
+        lab.containers.changes, lab.containers.crash_at = 0, number
+        try:
+            run(lab.rebuild.undo(USER, UID, force=False))
+        except Crash:
+            lab.begin_again()
+            told = lab.settle()
+        else:
+            told = ""
+        data = [item.files for item in lab.containers.instances.values()]
+        assert any("/work" in files for files in data)
+        assert any(files.get("/data") == b"old" for files in data)
+        assert lab.own.address == ADDRESS
+        if told:
+            assert ("old container is back" in told) == (lab.own.files.get("/data") == b"old")
+        run(lab.gateway.start(USER, UID))
+        run(lab.rebuild.undo(USER, UID, force=False))
+
+
+def test_a_rebuild_that_fails_leaves_the_old_container_running(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> tuple[int, str]:
+        return 1, "no useradd in this template"
+
+    monkeypatch.setattr(lab.containers, "run", broken)
+    with pytest.raises(LabshellError, match="no useradd"):
+        rebuild(lab)
+    assert set(lab.containers.instances) == {"template", USER}
+    assert (lab.own.state, lab.own.files) == ("Running", {"/data": b"old"})
+    assert lab.settle() == ""
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_snapshot_killed_at_any_step_says_what_became_of_it(lab: Lab, number: int) -> None:
+    lab.containers.crash_at = lab.containers.changes + number
+    try:
+        run(lab.snapshots.create(USER, UID, "kept"))
+        lab.own.files["/data"] = b"changed"
+        run(lab.snapshots.restore(USER, UID, "kept"))
+    except Crash:
+        lab.begin_again()
+        told = lab.settle()
+        labels = [snapshot.name for snapshot in lab.containers.snapshots(USER)]
+        if told.startswith("snapshot create"):
+            assert ("but kept is kept" in told) == (labels == ["kept"])
+        else:
+            assert ("as it was at kept" in told) == (lab.own.files["/data"] == b"old" and bool(labels))
+            assert not lab.own.restoring or not told
+    assert lab.own.limits == LIMITS
+
+
+def test_a_damaged_note_is_a_sentence_that_names_the_file(lab: Lab) -> None:
+    lab.gateway.unfinished.begin(USER, "rebuild")
+    [note] = (lab._config.paths.state / "unfinished").iterdir()
+    note.write_text("{")
+    with pytest.raises(LabshellError, match=str(note)):
+        lab.settle()

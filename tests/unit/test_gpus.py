@@ -1,0 +1,164 @@
+"""GPUs as NVML reports them, with a library in place of the hardware; and whose processes they serve."""
+
+from __future__ import annotations
+
+import contextlib
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml
+import pytest
+
+from labshell import gpus, machine, usage
+from labshell.gpus import NoGpus
+from labshell.policy import Container, container_of_control_group
+
+
+class Library:
+    """NVML with one GPU that says everything and one that says nothing, in the library's own types."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in dir(self):
+            if name.startswith("nvml"):
+                monkeypatch.setattr(pynvml, name, getattr(self, name))
+
+    def nvmlInit(self) -> None:
+        self.opened += 1
+
+    def nvmlShutdown(self) -> None:
+        self.opened -= 1
+
+    def nvmlSystemGetDriverVersion(self) -> bytes:
+        return b"550.54.15"
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return _only_first(handle, "NVIDIA A100")
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
+        return _only_first(handle, SimpleNamespace(used=5 << 30, total=40 << 30))
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:
+        return _only_first(handle, SimpleNamespace(gpu=83))
+
+    def nvmlDeviceGetTemperature(self, handle: int, sensor: int) -> int:
+        assert sensor == pynvml.NVML_TEMPERATURE_GPU
+        return _only_first(handle, 61)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:
+        processes = [(10, 1 << 30), (11, 2 << 30), (12, None), (13, 3 << 30)]
+        return _only_first(handle, [SimpleNamespace(pid=pid, usedGpuMemory=memory) for pid, memory in processes])
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: int) -> list[Any]:
+        return _only_first(handle, [SimpleNamespace(pid=10, usedGpuMemory=1 << 30)])
+
+
+def _only_first(handle: int, value: Any) -> Any:
+    if handle:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+    return value
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Library:
+    library = Library()
+    library.install(monkeypatch)
+    return library
+
+
+def test_a_gpu_is_read_with_its_processes_each_once(library: Library) -> None:
+    first, second = gpus.gpus()
+    assert (first.model, first.utilization, first.temperature) == ("NVIDIA A100", 83, 61)
+    assert (first.memory_used, first.memory_total) == (5 << 30, 40 << 30)
+    assert [process.pid for process in first.processes] == [10, 11, 12, 13]
+    assert (second.model, second.memory_used, second.utilization, second.processes) == ("GPU", None, None, ())
+    assert library.opened == 0
+
+
+def test_the_drivers_version_is_text_whatever_the_library_gives(library: Library) -> None:
+    assert gpus.driver_version() == "550.54.15"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, "no NVIDIA GPU"),
+        (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, "no NVIDIA GPU"),
+        (pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, r"version mismatch\.$"),
+    ],
+)
+def test_without_a_driver_there_is_a_sentence(
+    library: Library, monkeypatch: pytest.MonkeyPatch, error: int, sentence: str
+) -> None:
+    def fail() -> None:
+        raise pynvml.NVMLError(error)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", fail)
+    with pytest.raises(NoGpus, match=sentence):
+        gpus.gpus()
+
+
+def test_a_driver_that_fails_in_the_middle_is_closed_again(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> int:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", fail)
+    with pytest.raises(NoGpus):
+        gpus.gpus()
+    assert library.opened == 0
+
+
+def test_without_the_library_of_the_driver_this_very_machine_says_so() -> None:
+    """The real binding: there is no NVIDIA driver where the tests run, or there is one and it answers."""
+    found: list[gpus.Gpu] | None = None
+    with contextlib.suppress(NoGpus):
+        found = gpus.gpus()
+    assert found != []
+
+
+def test_memory_is_added_up_by_the_user_whose_container_a_process_is_in(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = {
+        10: "0::/lxc.payload.alice/user.slice",
+        11: "0::/lxc.payload.alice",
+        12: "0::/lxc.payload.bob",
+        13: "0::/",
+    }
+    monkeypatch.setattr(machine, "control_group", groups.__getitem__)
+    owned = [Container("alice", "Running", "alice", 1, None), Container("bob", "Running", "bob", 2, None)]
+    containers = SimpleNamespace(owned=lambda user, uid: None, all=lambda: owned)
+    gateway: Any = SimpleNamespace(containers=containers)
+    steps = usage.UsageReports(gateway).gpus("alice", 1)
+    with pytest.raises(StopIteration) as stop:
+        next(steps)
+    [first, _] = stop.value.value["gpus"]
+    assert first["users"] == [
+        {"user": "alice", "memory": 3 << 30},
+        {"user": "bob", "memory": None},
+        {"user": "other", "memory": 3 << 30},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "container"),
+    [
+        ("0::/lxc.payload.alice/system.slice/ssh.service\n", "alice"),
+        ("12:devices:/lxc.payload.alice\n0::/lxc.payload.alice/x\n", "alice"),
+        ("0::/lxc.payload.mallory/lxc.payload.alice\n", "mallory"),
+        ("4:cpu,cpuacct:/\n0::/labs/lxc.payload.alice/init.scope\n", "alice"),
+        ("0::/system.slice/labshelld.service\n", None),
+        ("0::/user.slice/xlxc.payload.alice\n", None),
+        ("", None),
+    ],
+)
+def test_the_outermost_container_of_a_process_counts(text: str, container: str | None) -> None:
+    assert container_of_control_group(text) == container
