@@ -111,7 +111,7 @@ class Accounts:
 
     def set_keys(self, user: str, public_keys: list[PublicKey]) -> None:
         files.ensure_folder(self._paths.keys)
-        text = keys.authorized_keys(public_keys, restricted=True)
+        text = keys.authorized_keys(map(keys.line_on_host, public_keys))
         files.write(self._paths.keys / user, text.encode())
 
     def _ensure_home(self, user: str) -> None:

@@ -186,6 +186,8 @@ def keys_text(keys: list[Mapping[str, Any]], style: Style) -> str:
     for number, key in enumerate(keys, start=1):
         lines.append(f"  {style.bold(str(number))}  {plain(key['kind'])}  {plain(key.get('comment') or '')}".rstrip())
         lines.append(f"     {style.dim(plain(key['fingerprint']))}")
+        if key.get("options"):
+            lines.append(f"     {style.dim(plain(key['options']))}")
     return "\n".join(lines or ["  " + _("None: only the administrator can let you in again.")]) + "\n"
 
 

@@ -155,7 +155,15 @@ class Gateway:
     def keys(self, user: str, _uid: int) -> list[dict[str, Any]]:
         """The user's public keys on the host, in the order in which they are numbered."""
         listed = self.accounts.keys_of(user)
-        return [{"kind": key.kind, "fingerprint": key.fingerprint, "comment": key.comment or None} for key in listed]
+        return [
+            {
+                "kind": key.kind,
+                "fingerprint": key.fingerprint,
+                "comment": key.comment or None,
+                "options": key.options_text or None,
+            }
+            for key in listed
+        ]
 
     def add_key(self, user: str, uid: int, text: str) -> Steps[None]:
         """A public key more, in the container and on the host."""

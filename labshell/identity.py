@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from labshell.containers import Containers
 from labshell.errors import LabshellError
-from labshell.keys import PublicKey, authorized_keys
+from labshell.keys import PublicKey, authorized_keys, line_inside
 
 HostKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 LARGEST_KEY_FILE = 16384
@@ -139,13 +139,18 @@ def hosts(name: str) -> str:
 
 def write_user(containers: Containers, name: str, user: str, public_keys: list[PublicKey]) -> None:
     """Make `user` inside the running container `name`, with their keys and no password anywhere."""
-    text = authorized_keys(public_keys, restricted=False)
+    gateway_address = _gateway_address(containers)
+    text = authorized_keys(line_inside(key, gateway_address) for key in public_keys)
     _run(containers, name, SETUP_SCRIPT, [user, text])
 
 
 def change_key(containers: Containers, name: str, action: str, key: PublicKey) -> None:
     """Add or remove one key of the user inside the running container; `action` is "add" or "remove"."""
-    _run(containers, name, KEY_SCRIPT, [name, action, key.blob, str(key)])
+    _run(containers, name, KEY_SCRIPT, [name, action, key.blob, line_inside(key, _gateway_address(containers))])
+
+
+def _gateway_address(containers: Containers) -> str:
+    return containers.bridge().address.partition("/")[0]
 
 
 def _run(containers: Containers, name: str, script: str, arguments: list[str]) -> None:

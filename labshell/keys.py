@@ -6,7 +6,8 @@ import base64
 import binascii
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from labshell.errors import UsageError
 
@@ -28,18 +29,30 @@ ED25519_BYTES = 32
 PRIVATE = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----|PuTTY-User-Key-File|Private-Lines:")
 LONGEST_KEY = 16384
 RESTRICTIONS = "restrict,pty"
+# One option in front of a key (sshd(8), AUTHORIZED_KEYS FILE FORMAT), and those that only make it weaker than it is.
+OPTION = re.compile(r'([a-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?(?:,|(?=\s)|$)', re.IGNORECASE)
+KEPT_OPTIONS = {
+    "from": re.compile(r"[A-Za-z0-9.:*?!/,_-]{1,1000}", re.ASCII),
+    "expiry-time": re.compile(r"[0-9]{8}([0-9]{4}([0-9]{2})?)?Z?", re.ASCII),
+}
+DROPPED_OPTIONS = frozenset({"restrict", "pty"})  # on the host every key has them
 
 
 @dataclass(frozen=True)
 class PublicKey:
-    """One public key as authorized_keys holds it, without options."""
+    """One public key as authorized_keys holds it, with those of its options that can be kept: from, expiry-time."""
 
     kind: str
     blob: str
     comment: str = ""
+    options: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.kind} {self.blob} {self.comment}".rstrip()
+
+    @property
+    def options_text(self) -> str:
+        return ",".join(f'{name}="{value}"' for name, value in self.options)
 
     @property
     def fingerprint(self) -> str:
@@ -64,11 +77,10 @@ def parse(text: str) -> PublicKey:
 def _parse_line(line: str) -> PublicKey:
     if len(line) > LONGEST_KEY:
         raise UsageError("This is too long for a public key.")
+    options: tuple[tuple[str, str], ...] = ()
+    if line.split(None, 1)[0] not in KEY_TYPES:
+        options, line = _split_options(line)
     words = line.split(None, 2)
-    if words[0] not in KEY_TYPES:
-        if any(word in KEY_TYPES for word in line.split()):
-            raise UsageError("A key with options in front cannot be used; give the key alone.")
-        raise UsageError("This is not a public key that OpenSSH knows: it should begin with ssh-ed25519 or the like.")
     if len(words) < 2:
         raise UsageError("This public key is cut off: nothing follows its type.")
     kind, blob = words[0], words[1]
@@ -85,7 +97,28 @@ def _parse_line(line: str) -> PublicKey:
         raise UsageError("This RSA key is too short to be safe; make a new one with: ssh-keygen -t ed25519")
     if not comment.isprintable():
         raise UsageError("The comment of this key has characters that cannot be shown.")
-    return PublicKey(kind, blob, comment)
+    return PublicKey(kind, blob, comment, options)
+
+
+def _split_options(line: str) -> tuple[tuple[tuple[str, str], ...], str]:
+    """The options in front of a key, and the key; a UsageError if this is no key, or one with other options."""
+    position, found = 0, []
+    while option := OPTION.match(line, position):
+        position = option.end()
+        found.append((option.group(1).lower(), option.group(2) or ""))
+        if position == len(line) or line[position].isspace():
+            break
+    rest = line[position:].strip()
+    if not rest or rest.split(None, 1)[0] not in KEY_TYPES:
+        if "-cert-v01@openssh.com" in line:
+            raise UsageError("This is a certificate; give the public key that it was made for.")
+        raise UsageError("This is not a public key that OpenSSH knows: it should begin with ssh-ed25519 or the like.")
+    kept = [(name, value) for name, value in found if name not in DROPPED_OPTIONS]
+    for name, value in kept:
+        if name not in KEPT_OPTIONS or not KEPT_OPTIONS[name].fullmatch(value):
+            raise UsageError("The option {option} of this key cannot be kept: only from and expiry-time can.",
+                             option=name)  # fmt: skip
+    return tuple(kept), rest
 
 
 def _fields(blob: bytes) -> list[bytes]:
@@ -103,13 +136,23 @@ def _fields(blob: bytes) -> list[bytes]:
     return fields
 
 
-def authorized_keys(public_keys: list[PublicKey], *, restricted: bool) -> str:
-    """The text of an authorized_keys file; `restricted` for the host, where a key may do one thing only."""
-    prefix = f"{RESTRICTIONS} " if restricted else ""
-    return "".join(f"{prefix}{key}\n" for key in public_keys)
+def line_on_host(key: PublicKey) -> str:
+    """A key's line in the host's authorized_keys, where it may do one thing only."""
+    return f"{','.join(filter(None, (RESTRICTIONS, key.options_text)))} {key}"
+
+
+def line_inside(key: PublicKey, gateway_address: str) -> str:
+    """A key's line inside the container. Whoever comes through `proxy` comes from the gateway's own address."""
+    options = [(name, f"{value},{gateway_address}" if name == "from" else value) for name, value in key.options]
+    inside = replace(key, options=tuple(options))
+    return f"{inside.options_text} {key}".lstrip()
+
+
+def authorized_keys(lines: Iterable[str]) -> str:
+    """The text of an authorized_keys file."""
+    return "".join(f"{line}\n" for line in lines)
 
 
 def parse_authorized_keys(text: str) -> list[PublicKey]:
-    """The keys in a file that authorized_keys() wrote."""
-    lines = [line.removeprefix(RESTRICTIONS).strip() for line in text.splitlines()]
-    return [_parse_line(line) for line in lines if line and not line.startswith("#")]
+    """The keys in the host's file."""
+    return [_parse_line(line.strip()) for line in text.splitlines() if line.strip() and not line.startswith("#")]

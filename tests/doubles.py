@@ -12,7 +12,17 @@ from typing import Any
 
 from labshell.containers import Bridge, Usage
 from labshell.errors import NoContainer, UsageError
+from labshell.gateway import Steps
 from labshell.policy import Container, Snapshot
+
+
+def answer_of(steps: Steps[Any]) -> Any:
+    """What a verb answers in the end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value
 
 
 class Crash(BaseException):

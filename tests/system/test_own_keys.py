@@ -30,13 +30,32 @@ def test_a_key_is_added_and_removed_on_the_host_and_in_the_container_together(ho
     assert host.client.ssh(guest, "status", key=key).returncode == 0
 
 
+def test_options_that_make_a_key_weaker_count_on_the_host_in_the_container_and_through_proxy(
+    host: Host, guest: str
+) -> None:
+    port = host.ssh_port(guest)
+    here, elsewhere = host.client.make_key("here"), host.client.make_key("elsewhere")
+    for key, network in ((here, "198.18.0.0/24"), (elsewhere, "192.0.2.0/24")):
+        public = key.with_suffix(".pub").read_text()
+        host.client.ssh(guest, "keys add", input=f'from="{network}" {public}', check=True)
+    assert host.client.ssh(guest, "status", key=here).returncode == 0
+    assert host.client.ssh(guest, "hostname", port=port, key=here).stdout == f"{guest}\n"
+    proxy = " ".join(host.client.ssh_argv(guest, "proxy", key=here))
+    assert (
+        host.client.ssh(guest, "hostname", key=here, options=["-o", f"ProxyCommand={proxy}"]).stdout == f"{guest}\n"
+    )
+    for number in (22, port):
+        assert host.client.ssh(guest, "hostname", port=number, key=elsewhere).returncode == 255
+    assert json.loads(host.client.ssh(guest, "keys --json").stdout)[1]["options"] == 'from="198.18.0.0/24"'
+
+
 def test_what_is_no_public_key_is_refused_and_never_logged(host: Host, guest: str) -> None:
     private = host.client.make_key("careless").read_text()
     for text, word in (
         (private, "private key"),
         ("", "empty"),
         ("hello", "not a public key"),
-        ('command="id" ssh-ed25519 AAAA', "options"),
+        ('command="id" ssh-ed25519 AAAA', "option command"),
     ):
         done = host.client.ssh(guest, "keys add", input=text)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)

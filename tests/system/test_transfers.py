@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import shlex
@@ -112,30 +113,89 @@ def test_sftp_gives_the_containers_files_and_not_the_hosts(host: Host, alice_por
     assert target.read_text() == "alice\n"
 
 
-def test_proxy_carries_ssh_scp_and_port_forwards_to_the_container(
-    host: Host, alice_port: int, tmp_path: Path
-) -> None:
-    """Where a campus firewall opens port 22 alone: host forwarding is off, the container's own is not."""
+@pytest.fixture
+def laptop(host: Host, alice_port: int, tmp_path: Path) -> Path:
+    """A laptop's ~/.ssh with what ssh-config and known-hosts say, and strict host key checking."""
     assert alice_port
+    name = host.run(["hostname"]).stdout.strip()
+    (tmp_path / "hosts").write_text(f"127.0.0.1 localhost\n{host.client.gateway} {name}\n")
+    config = host.client.ssh("alice", "ssh-config", check=True).stdout
+    key = f"IdentityFile {host.client.folder / 'alice'}\nStrictHostKeyChecking yes\nUserKnownHostsFile {tmp_path}/known_hosts\n"
+    # The second hop is a program of its own and reads the same file.
+    (tmp_path / "config").write_text(config.replace("ssh -T", f"ssh -F {tmp_path}/config -T") + f"Host *\n{key}")
+    (tmp_path / "known_hosts").write_text(host.client.ssh("alice", "known-hosts", check=True).stdout)
+    return tmp_path
+
+
+def on_laptop(host: Host, laptop: Path, *argv: str, check: bool = True, input: str | None = None) -> Completed:
+    """A command on the laptop, where HOST is the gateway's own name."""
+    name = host.run(["hostname"]).stdout.strip()
+    line = shlex.join(word.replace("HOST", name) for word in argv)
+    mount = f"mount --bind {laptop}/hosts /etc/hosts; exec {line}"
+    return host.client.run(
+        ["unshare", "--mount", "sh", "-c", mount], check=check, input=input, timeout=180, env=ENVIRONMENT
+    )
+
+
+def test_proxy_starts_the_container_and_carries_200_megabytes_there_and_back(host: Host, laptop: Path) -> None:
+    """Where a campus firewall opens port 22 alone: with the lines of ssh-config, HOST is the container."""
     host.client.ssh("alice", "stop", check=True)
-    outer = shlex.join(["ssh", *settings(host), address(host), "proxy"]).replace("%", "%%")
-    inner = [*settings(host), "-o", f"ProxyCommand={outer}", "-o", "HostKeyAlias=alice-inside"]
-    assert client(host, ["ssh", *inner, "alice@inside", "hostname"]).stdout == "alice\n"
-    sent = tmp_path / "sent"
-    sent.write_bytes(os.urandom(20 << 20))
-    client(host, ["scp", *inner, "-q", str(sent), "alice@inside:proxied"])
-    client(host, ["scp", *inner, "-q", "alice@inside:proxied", str(tmp_path / "back")])
-    assert (tmp_path / "back").read_bytes() == sent.read_bytes()
-    with host.client.popen(
-        ["ssh", *inner, "-N", "-L", "7022:127.0.0.1:22", "alice@inside"], stdin=subprocess.DEVNULL
-    ) as tunnel:
+    config = ["-F", str(laptop / "config")]
+    assert on_laptop(host, laptop, "ssh", *config, "HOST", "hostname").stdout == "alice\n"
+    sent = laptop / "sent"
+    sent.write_bytes(os.urandom(200 << 20))
+    on_laptop(host, laptop, "scp", *config, "-q", str(sent), "HOST:proxied")
+    on_laptop(host, laptop, "scp", *config, "-q", "HOST:proxied", str(laptop / "back"))
+    assert filecmp.cmp(laptop / "back", sent, shallow=False)
+    on_laptop(host, laptop, "ssh", *config, "HOST", "rm proxied")
+    (laptop / "batch").write_text(f"put {laptop}/hosts uploaded\nrm uploaded\n")
+    on_laptop(host, laptop, "sftp", *config, "-q", "-b", str(laptop / "batch"), "HOST")
+    on_laptop(host, laptop, "rsync", "-e", shlex.join(["ssh", *config]), str(laptop / "hosts"), "HOST:synced")
+
+
+# What VS Code's Remote-SSH does: a shell script on standard input, a server on a port of its own choice inside,
+# and connections to it through the client's SOCKS proxy (-D).
+SERVER = """
+exec perl -MIO::Socket -e '
+    my $server = IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1", LocalPort => 0);
+    $| = 1; print "listening on ", $server->sockport, "\\n";
+    while (my $client = $server->accept) { my $line = <$client>; print $client "editor got $line"; close $client; }
+'
+"""
+THROUGH_SOCKS = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", 7080), timeout=10) as connection:
+    connection.sendall(b"\\5\\1\\0")
+    assert connection.recv(2) == b"\\5\\0"
+    connection.sendall(b"\\5\\1\\0\\1\\x7f\\0\\0\\1" + int(sys.argv[1]).to_bytes(2, "big"))
+    assert connection.recv(10)[1] == 0
+    connection.sendall(b"hello\\n")
+    print(connection.makefile().readline(), end="")
+"""
+
+
+def test_an_editor_can_run_its_server_inside_and_reach_it_through_its_own_tunnel(host: Host, laptop: Path) -> None:
+    name = host.run(["hostname"]).stdout.strip()
+    (laptop / "server").write_text(SERVER)
+    line = f"mount --bind {laptop}/hosts /etc/hosts; exec ssh -F {laptop}/config -T -D 7080 {name} bash < {laptop}/server"
+    with host.client.background(["unshare", "--mount", "sh", "-c", line], stdout=subprocess.PIPE) as editor:
+        assert editor.stdout is not None
+        words = editor.stdout.readline().split()
+        assert words[:2] == ["listening", "on"]
+        done = client(host, ["/usr/bin/python3", "-c", THROUGH_SOCKS, words[2]])
+        assert done.stdout == "editor got hello\n"
+
+
+def test_local_forwards_go_through_the_container_and_not_through_the_host(host: Host, laptop: Path) -> None:
+    name = host.run(["hostname"]).stdout.strip()
+    line = f"mount --bind {laptop}/hosts /etc/hosts; exec ssh -F {laptop}/config -N -L 7022:127.0.0.1:22 {name}"
+    with host.client.background(["unshare", "--mount", "sh", "-c", line], stdin=subprocess.DEVNULL):
         wait_until(
             lambda: (
                 "SSH-2.0" in client(host, ["bash", "-c", "head -1 < /dev/tcp/127.0.0.1/7022"], check=False).stdout
             ),
             20,
         )
-        tunnel.kill()
 
 
 def test_proxy_passes_a_half_close_on(host: Host, alice_port: int) -> None:

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from doubles import Crash, FakeContainers, Instance
+from doubles import Crash, FakeContainers, Instance, answer_of
 
 from labshell import gateway as gateway_module
 from labshell.config import Config, Paths
 from labshell.errors import LabshellError, UsageError
-from labshell.gateway import Gateway, Steps
+from labshell.gateway import Gateway
 from labshell.keys import PublicKey
 from labshell.rebuild import Rebuild
 from labshell.snapshots import Snapshots
@@ -59,17 +59,9 @@ class Lab:
 
     def settle(self) -> str:
         """The next request of the user's, and what they are told."""
-        run(self.gateway.settle(USER))
+        answer_of(self.gateway.settle(USER))
         notice = self.gateway.unfinished.take_notice(USER)
         return notice["sentence"].format_map(notice["values"]) if notice else ""
-
-
-def run(steps: Steps[Any]) -> Any:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value
 
 
 @pytest.fixture
@@ -93,29 +85,29 @@ def is_new(own: Instance) -> bool:
 
 
 def test_rebuild_keeps_address_limits_and_host_keys_and_the_old_container(lab: Lab) -> None:
-    run(lab.rebuild.rebuild(USER, UID, "", force=False))
+    answer_of(lab.rebuild.rebuild(USER, UID, "", force=False))
     first_key = lab.own.files["/etc/ssh/ssh_host_ed25519_key.pub"]
     assert is_new(lab.own)
     assert "/data" not in lab.own.files
     assert (lab.own.address, lab.own.limits, lab.own.state) == (ADDRESS, LIMITS, "Running")
     assert lab.containers.instances[lab.own.kept].files["/data"] == b"old"
-    run(lab.rebuild.undo(USER, UID, force=False))
+    answer_of(lab.rebuild.undo(USER, UID, force=False))
     assert lab.own.files["/data"] == b"old"
     assert lab.own.address == ADDRESS
-    run(lab.rebuild.undo(USER, UID, force=False))
+    answer_of(lab.rebuild.undo(USER, UID, force=False))
     assert lab.own.files["/etc/ssh/ssh_host_ed25519_key.pub"] == first_key
-    run(lab.rebuild.forget(USER, UID))
+    answer_of(lab.rebuild.forget(USER, UID))
     assert set(lab.containers.instances) == {"template", USER}
     with pytest.raises(UsageError, match="No container is kept"):
-        run(lab.rebuild.undo(USER, UID, force=False))
+        answer_of(lab.rebuild.undo(USER, UID, force=False))
 
 
 def test_host_keys_that_are_good_are_kept_and_broken_ones_are_made_anew(lab: Lab) -> None:
-    run(lab.rebuild.rebuild(USER, UID, "", force=False))
+    answer_of(lab.rebuild.rebuild(USER, UID, "", force=False))
     name = "/etc/ssh/ssh_host_ed25519_key.pub"
     good = lab.own.files[name]
     lab.own.files["/etc/ssh/ssh_host_ecdsa_key"] = b"what is this?"
-    run(lab.rebuild.rebuild(USER, UID, "", force=False))
+    answer_of(lab.rebuild.rebuild(USER, UID, "", force=False))
     assert lab.own.files[name] == good
     assert lab.own.files["/etc/ssh/ssh_host_ecdsa_key"].startswith(b"-----BEGIN OPENSSH PRIVATE KEY")
 
@@ -124,12 +116,12 @@ def test_only_marked_templates_can_be_chosen(lab: Lab) -> None:
     lab.containers.instances["bob"] = Instance("bob", 30001, "10.83.0.8")
     for name in ("bob", "nothing", "alice"):
         with pytest.raises(UsageError, match="there is: template"):
-            run(lab.rebuild.rebuild(USER, UID, name, force=False))
+            answer_of(lab.rebuild.rebuild(USER, UID, name, force=False))
     assert not is_new(lab.own)
 
 
 def rebuild(lab: Lab) -> None:
-    run(lab.rebuild.rebuild(USER, UID, "", force=False))
+    answer_of(lab.rebuild.rebuild(USER, UID, "", force=False))
 
 
 def rebuild_twice(lab: Lab) -> None:
@@ -168,7 +160,7 @@ def test_rebuild_killed_at_any_step_leaves_the_old_container_or_the_new(
             assert ("new container is there" in told) == ("/data" not in lab.own.files), told
             outcomes.add("new container is there" in told)
         assert set(lab.containers.instances) <= {"template", USER, lab.own.kept}
-        run(lab.gateway.start(USER, UID))
+        answer_of(lab.gateway.start(USER, UID))
         rebuild(lab)
     assert outcomes == {True, False}
 
@@ -186,7 +178,7 @@ def test_rebuild_undo_killed_at_any_step_leaves_one_of_the_two(
         lab.own.files["/work"] = b"since"
         lab.containers.changes, lab.containers.crash_at = 0, number
         try:
-            run(lab.rebuild.undo(USER, UID, force=False))
+            answer_of(lab.rebuild.undo(USER, UID, force=False))
         except Crash:
             lab.begin_again()
             told = lab.settle()
@@ -198,8 +190,8 @@ def test_rebuild_undo_killed_at_any_step_leaves_one_of_the_two(
         assert lab.own.address == ADDRESS
         if told:
             assert ("old container is back" in told) == (lab.own.files.get("/data") == b"old")
-        run(lab.gateway.start(USER, UID))
-        run(lab.rebuild.undo(USER, UID, force=False))
+        answer_of(lab.gateway.start(USER, UID))
+        answer_of(lab.rebuild.undo(USER, UID, force=False))
 
 
 def test_a_rebuild_that_fails_leaves_the_old_container_running(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,9 +210,9 @@ def test_a_rebuild_that_fails_leaves_the_old_container_running(lab: Lab, monkeyp
 def test_snapshot_killed_at_any_step_says_what_became_of_it(lab: Lab, number: int) -> None:
     lab.containers.crash_at = lab.containers.changes + number
     try:
-        run(lab.snapshots.create(USER, UID, "kept"))
+        answer_of(lab.snapshots.create(USER, UID, "kept"))
         lab.own.files["/data"] = b"changed"
-        run(lab.snapshots.restore(USER, UID, "kept"))
+        answer_of(lab.snapshots.restore(USER, UID, "kept"))
     except Crash:
         lab.begin_again()
         told = lab.settle()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pynvml
 import pytest
+from doubles import answer_of
 
 from labshell import gpus, machine, usage
 from labshell.gpus import NoGpus
@@ -137,10 +138,7 @@ def test_memory_is_added_up_by_the_user_whose_container_a_process_is_in(
     owned = [Container("alice", "Running", "alice", 1, None), Container("bob", "Running", "bob", 2, None)]
     containers = SimpleNamespace(owned=lambda user, uid: None, all=lambda: owned)
     gateway: Any = SimpleNamespace(containers=containers)
-    steps = usage.UsageReports(gateway).gpus("alice", 1)
-    with pytest.raises(StopIteration) as stop:
-        next(steps)
-    [first, _] = stop.value.value["gpus"]
+    [first, _] = answer_of(usage.UsageReports(gateway).gpus("alice", 1))["gpus"]
     assert first["users"] == [
         {"user": "alice", "memory": 3 << 30},
         {"user": "bob", "memory": None},

@@ -42,8 +42,10 @@ def test_a_public_key_is_taken_with_its_comment(kind: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [(PRIVATE, "private key"), (PEM, "private key"), (f"{KEY}\n{PRIVATE}", "private key"), (f"{KEY} {PRIVATE}", "private key"), ("", "empty"), ("\n# only a comment\n", "empty"), (f"{KEY}\n{GOOD['rsa']}\n", "more than one"),
-     (f'command="id" {KEY}', "options"), (f'command="ls -l /home",pty {KEY}', "options"),
-     ("PuTTY-User-Key-File-3: ssh-ed25519\nPrivate-Lines: 1\n", "private key"), (f"cert-authority {KEY}", "options"), (f"{keys.RESTRICTIONS} {KEY}", "options"), (f"{KEY}\n{KEY}\n", "more than one"), ("hello world", "not a public key"), (KEY[:50], "damaged"),
+     (f'command="id" {KEY}', "option command"), (f'pty,command="ls -l /home" {KEY}', "option command"),
+     (f'from="10.0.0.1\\"" {KEY}', "option from"), (f'expiry-time="soon" {KEY}', "option expiry-time"), (f'from=x {KEY}', "not a public key"),
+     (f"ssh-ed25519-cert-v01@openssh.com {KEY.split()[1]}", "certificate"), (f'environment="A=B",from="1.2.3.4" {KEY}', "option environment"),
+     ("PuTTY-User-Key-File-3: ssh-ed25519\nPrivate-Lines: 1\n", "private key"), (f"cert-authority {KEY}", "option cert-authority"), (f"tunnel=\"1\" {KEY}", "option tunnel"), (f"{KEY}\n{KEY}\n", "more than one"), ("hello world", "not a public key"), (KEY[:50], "damaged"),
      ("ssh-ed25519", "cut off"), ("ssh-ed25519 !!!", "damaged"), ("ssh-ed25519 ", "cut off"), (FORGED, "different kinds"),
      (SHORT, "too short"), (f"{KEY} a\x1b[31m", "cannot be shown"),
      ("ssh-dss AAAA", "not a public key"), ("ssh-ed25519 " + "A" * 20000, "too long")],
@@ -122,8 +124,7 @@ def test_nothing_that_ends_a_line_gets_into_a_comment(newline: str) -> None:
 def test_a_comment_that_can_be_shown_is_kept(comment: str) -> None:
     key = keys.parse(f"{KEY} {comment}\r\n")
     assert key.comment == comment
-    for restricted in (True, False):
-        assert keys.parse_authorized_keys(keys.authorized_keys([key], restricted=restricted)) == [key]
+    assert keys.parse_authorized_keys(keys.authorized_keys([keys.line_on_host(key)])) == [key]
 
 
 @pytest.mark.parametrize("kind", GOOD)
@@ -135,20 +136,27 @@ def test_the_fingerprint_is_the_one_that_ssh_shows(tmp_path: Path, kind: str) ->
     assert keys.parse(GOOD[kind]).fingerprint == shown.stdout.split()[1]
 
 
-@pytest.mark.parametrize("restricted", [True, False])
-def test_a_file_of_keys_is_read_as_it_was_written(*, restricted: bool) -> None:
+def test_the_hosts_file_is_read_as_it_was_written_and_every_key_in_it_is_restricted() -> None:
     several = [keys.parse(f"{text} {kind}") for kind, text in GOOD.items()]
-    text = keys.authorized_keys(several, restricted=restricted)
+    text = keys.authorized_keys(map(keys.line_on_host, several))
     assert keys.parse_authorized_keys(text) == several
-    assert text.startswith("restrict,pty ssh-") == restricted
-    assert text.count("restrict,pty ") == (len(several) if restricted else 0)
+    assert all(line.startswith("restrict,pty ") for line in text.splitlines())
     assert text.count("\n") == len(several)
 
 
 def test_no_keys_are_an_empty_file_and_comments_in_one_are_passed_over() -> None:
-    assert keys.authorized_keys([], restricted=True) == ""
+    assert keys.authorized_keys([]) == ""
     assert keys.parse_authorized_keys("") == []
     assert keys.parse_authorized_keys(f"# made by labshell\n\n{KEY}\n") == [keys.parse(KEY)]
+
+
+def test_options_that_make_a_key_weaker_are_kept_on_both_sides() -> None:
+    key = keys.parse(f'restrict,from="192.0.2.0/24,!192.0.2.9",expiry-time="20301231" {KEY} desk')
+    assert key.comment == "desk"
+    on_host, inside = keys.line_on_host(key), keys.line_inside(key, "10.83.0.1")
+    assert on_host == f'restrict,pty,from="192.0.2.0/24,!192.0.2.9",expiry-time="20301231" {KEY} desk'
+    assert inside == f'from="192.0.2.0/24,!192.0.2.9,10.83.0.1",expiry-time="20301231" {KEY} desk'
+    assert keys.parse_authorized_keys(on_host + "\n") == [key]
 
 
 def test_a_comment_that_speaks_of_a_private_key_is_a_comment() -> None:

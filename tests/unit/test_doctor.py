@@ -1,0 +1,104 @@
+"""What doctor says of a GPU, as the programs inside a container put it; and of a disk and a clock."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from doubles import answer_of
+
+from labshell import gpus, machine
+from labshell.doctor import Doctor
+from labshell.errors import TryAgain
+from labshell.gpus import NoGpus
+from labshell.policy import Container, bytes_of
+
+ALICE = Container("alice", "Running", "alice", 1, "10.83.0.2", has_gpu=True)
+
+
+def finding(answer: tuple[int, str], monkeypatch: pytest.MonkeyPatch, host: str | None) -> Any:
+    def driver_version() -> str:
+        if host is None:
+            raise NoGpus("This host has no NVIDIA GPU, or its driver is not loaded.")
+        return host
+
+    monkeypatch.setattr(gpus, "driver_version", driver_version)
+    containers = SimpleNamespace(run=lambda *_, **__: answer)
+    gateway: Any = SimpleNamespace(containers=containers)
+    return Doctor(gateway)._gpu(ALICE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "host", "result", "sentence", "remedy"),
+    [
+        ((0, "550.54.15\n550.54.15\n"), "550.54.15", "good", "answers inside", None),
+        ((0, "535.1\n"), "550.54.15", "bad", "is {inside}, the host's is {host}", "Install version"),
+        ((0, "535.1\n"), None, "good", "answers inside", None),
+        ((255, "Failed to initialize NVML: Unknown Error\n"), "550.54.15", "bad", "Failed to initialize NVML", "restart"),
+        (
+            (18, "Failed to initialize NVML: Driver/library version mismatch\n"),
+            "550.54.15", "bad", "another version", "Install version",
+        ),
+        ((127, "sh: nvidia-smi: not found"), "550.54.15", "bad", "does not work", "Install the NVIDIA driver"),
+    ],
+)  # fmt: skip
+def test_each_way_a_gpu_can_be_lost_has_its_own_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+    answer: tuple[int, str],
+    host: str | None,
+    result: str,
+    sentence: str,
+    remedy: str | None,
+) -> None:
+    found = finding(answer, monkeypatch, host)
+    assert found.result == result
+    assert sentence in found.finding.sentence
+    assert (found.remedy is None) == (remedy is None)
+    assert remedy is None or remedy in found.remedy.sentence
+
+
+@pytest.mark.parametrize(
+    ("space", "result"),
+    [((10, 100), "good"), ((91, 100), "bad"), ((None, 100), "unknown"), ((5, None), "unknown"), ((5, 0), "unknown")],
+)
+def test_a_disk_is_full_over_ninety_percent(space: tuple[int | None, int | None], result: str) -> None:
+    gateway: Any = SimpleNamespace(containers=SimpleNamespace(space=lambda _: space))
+    assert Doctor(gateway)._disk(ALICE).result == result
+
+
+def test_a_check_that_cannot_be_made_does_not_end_the_others() -> None:
+    def away(*_: object, **__: object) -> None:
+        raise TryAgain("The container engine is away; try again in a moment.")
+
+    containers: Any = SimpleNamespace(
+        owned=lambda *_: ALICE, space=away, read_file=away, bridge=away, run=away, get=away
+    )
+    gateway: Any = SimpleNamespace(
+        containers=containers,
+        accounts=SimpleNamespace(keys_of=lambda _: []),
+        ports=SimpleNamespace(port_of=lambda _: None),
+        firewall=None,
+    )
+    results = {found["check"]: found["result"] for found in answer_of(Doctor(gateway).examine("alice", 1))}
+    assert results["Disk"] == results["Host key"] == results["GPU"] == "unknown"
+    assert results["Keys"] == results["Port"] == "bad"
+    assert results["Container"] == "good"
+
+
+def test_a_clock_that_was_set_back_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "OFTEN_WRITTEN", (tmp_path, tmp_path / "missing"))
+    assert not machine.clock_is_behind()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 3600)
+    assert machine.clock_is_behind()
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [("200GiB", 200 << 30), ("5MB", 5_000_000), ("1024", 1024), ("", None), ("10%", None), ("-1GiB", None)],
+)
+def test_sizes_are_read_as_the_engine_writes_them(size: str, count: int | None) -> None:
+    assert bytes_of(size) == count
