@@ -154,7 +154,7 @@ def _clock() -> Finding:
     if machine.clock_is_behind():
         return Finding(BAD, Progress("The host's clock is behind the time at which it last wrote a file."),
                        TELL_ADMINISTRATOR)  # fmt: skip
-    return Finding(GOOD, Progress("The container's clock is the host's: {time} UTC.", {"time": machine.utc_time()}))
+    return Finding(GOOD, Progress("It is the host's: {time} UTC.", {"time": machine.utc_time()}))
 
 
 def _driver_version() -> str:

@@ -84,6 +84,17 @@ def _read_line(session: Session, idle_minutes: int) -> str | None:
     return line
 
 
+def _words_after(line: str) -> list[str]:
+    """What may come next: a verb, or after one its actions and options."""
+    first, blank, _ = line.lstrip().partition(" ")
+    if not blank:
+        return [verb.name for verb in CHOICES]
+    verb = verbs.BY_NAME.get(first)
+    forms = verb.forms if verb else ()
+    words = [*(form.action for form in forms), *(f"--{name}" for form in forms for name in form.options)]
+    return [word for word in dict.fromkeys(words) if word]
+
+
 def _leave(*_: object) -> None:
     raise TimeoutError
 
@@ -94,8 +105,13 @@ def _prepare_line_editor() -> None:
         import readline
     except ImportError:
         return
-    names = [verb.name for verb in CHOICES]
-    readline.set_completer(lambda text, state: [*(n + " " for n in names if n.startswith(text)), None][state])
+
+    def complete(text: str, state: int) -> str | None:
+        found = [word + " " for word in _words_after(readline.get_line_buffer()) if word.startswith(text)]
+        return found[state] if state < len(found) else None
+
+    readline.set_completer(complete)
+    readline.set_completer_delims(" ")
     readline.parse_and_bind("tab: complete")
     # A bracketed paste that never ends would swallow every line that follows.
     readline.parse_and_bind("set enable-bracketed-paste off")

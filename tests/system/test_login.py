@@ -217,6 +217,9 @@ def test_tab_completes_a_verb_in_the_menu(host: Host, alice_port: int) -> None:
     with menu(host) as child:
         child.send("statu\t\r")
         child.expect(rf"SSH port\s+(\x1b\[0m)?{alice_port}")
+        child.expect_exact("labshell> ")
+        child.send("snapshot rest\tnone --y\t\r")
+        child.expect_exact("You have no snapshot 'none'")
         child.sendline("quit")
         child.expect(pexpect.EOF)
 
