@@ -238,7 +238,7 @@ class Session:
 
     def ask(self, method: str, parameters: dict[str, Any]) -> Mapping[str, Any]:
         """The report that a method of the daemon's answers with; a notice that comes along is shown beside it."""
-        status: Mapping[str, Any] = self.answer(method, parameters, "status")
+        status: Mapping[str, Any] = self.answer(method, parameters, "status") or {}
         if status.get("notice"):
             self.terminal.complain(shown.sentence(status["notice"]))
         return status
@@ -248,7 +248,7 @@ class Session:
         found = None
         for reply in self.replies(method, parameters):
             found = reply.get(name, found)
-        return found or {}
+        return found
 
     def replies(self, method: str, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The daemon's replies but for its progress, which is shown."""
