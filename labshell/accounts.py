@@ -7,7 +7,9 @@ An account here opens one door, labshell. It has no password, no group but labsh
 from __future__ import annotations
 
 import contextlib
+import datetime
 import grp
+import logging
 import os
 import pwd
 import signal
@@ -22,6 +24,7 @@ from labshell.config import GROUP, LOGIN_SHELL, Paths
 from labshell.errors import LabshellError, UsageError
 from labshell.keys import PublicKey
 
+log = logging.getLogger(__name__)
 PROGRAM_SECONDS = 30
 END_SECONDS = 10
 
@@ -86,15 +89,40 @@ class Accounts:
             _run(["usermod", "--lock", "--expiredate", "1", user])
             end_processes(uid)
 
-    def unlock(self, user: str) -> None:
-        """Take a lock() back."""
+    def unlock(self, user: str, last_day: datetime.date | None = None) -> None:
+        """Take a lock() back; `last_day` as set_expiry() takes it."""
         if self.uid_of(user) is not None:
-            _run(["usermod", "--unlock", "--expiredate", "", user])
+            _run(["usermod", "--unlock", user])
+            self.set_expiry(user, last_day)
+
+    def set_expiry(self, user: str, last_day: datetime.date | None) -> None:
+        """The last day on which this user may log in; None for no such day."""
+        # The system's own date is the first day on which nobody gets in any more.
+        first = (last_day + datetime.timedelta(days=1)).isoformat() if last_day else ""
+        _run(["usermod", "--expiredate", first, user])
+
+    def note_login(self, user: str) -> None:
+        """Remember that this user has logged in now."""
+        path = self._paths.state / "logins" / user
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            path.touch(mode=0o600)
+        except OSError as error:  # a full disk must not keep anybody out
+            log.warning("login not noted", extra={"user": user, "why": str(error)})
+
+    def last_login(self, user: str) -> str | None:
+        """When this user logged in last, as RFC 3339 has it; None if they never did."""
+        try:
+            moment = (self._paths.state / "logins" / user).stat().st_mtime
+        except OSError:
+            return None
+        return datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).isoformat(timespec="seconds")
 
     def remove(self, user: str) -> None:
         """Take the account, its keys and its home away, locked first."""
         self.lock(user)
         files.remove(self._paths.keys / user)
+        files.remove(self._paths.state / "logins" / user)
         if self.uid_of(user) is not None:
             _run(["userdel", user])
         with contextlib.suppress(FileNotFoundError):

@@ -10,6 +10,7 @@ import ipaddress
 import re
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,8 @@ class Config:
     memory: str = ""
     disk: str = ""
     processes: int = 4096
+    nvidia_runtime: bool = False
+    profile: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     snapshots_per_user: int = 3
 
@@ -113,6 +116,7 @@ LIMITS = {
     "menu_idle_minutes": (1, 100_000),
 }
 RANGES = {"port_range": (1024, 65535), "uid_range": (1000, 2_000_000_000)}
+PROFILE_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 SIZE = re.compile(r"[1-9][0-9]{0,8}(MiB|GiB|TiB|MB|GB|TB)")
 CPU = re.compile(r"[1-9][0-9]{0,4}|[0-9]{1,4}-[0-9]{1,4}")
 PATTERNS = {
@@ -166,6 +170,8 @@ def _checked(key: str, value: Any) -> Any:
     """`value` as the field `key` holds it, or ValueError with the reason."""
     if key not in KEYS:
         raise ValueError("there is no such key")
+    if key == "profile":
+        return _checked_profiles(value)
     default = getattr(Config, key)
     if isinstance(default, tuple):
         return _checked_tuple(key, value)
@@ -191,6 +197,19 @@ def _checked_tuple(key: str, value: Any) -> tuple[Any, ...]:
     if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
         raise ValueError("this must be a list of networks")
     return tuple(str(ipaddress.ip_network(item)) for item in value)
+
+
+def _checked_profiles(value: Any) -> dict[str, dict[str, str]]:
+    """Named sets of settings; what the settings are is checked where they are used."""
+    if not isinstance(value, dict):
+        raise ValueError("this must be tables: [profile.phd]")
+    for name, table in value.items():
+        if not PROFILE_NAME.fullmatch(name) or not isinstance(table, dict):
+            raise ValueError(f"{name!r} is not a profile: write [profile.phd]")
+        for key, text in table.items():
+            if type(text) not in (str, int):
+                raise ValueError(f"{key} of {name!r} must be a text or a number, not {_kind(text)}")
+    return {name: {key: str(text) for key, text in table.items()} for name, table in value.items()}
 
 
 def _kind(value: object) -> str:

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from labshell.engine import CALL_SECONDS, COPY_SECONDS, WAIT_STEP_SECONDS, Engin
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.language import mark
 from labshell.policy import Container, OwnForward, Snapshot
+from labshell.settings import date_of, disk_size, engine_config, engine_devices, gpus_in, replaced_devices
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ PREPARED = "user.labshell.prepared"
 HOST_KEY = "user.labshell.host-key"
 FORWARDS = "user.labshell.forwards"
 KEPT = "user.labshell.kept"
+EXPIRES = "user.labshell.expires"
+GPUS_ASIDE = "user.labshell.gpus-aside"
+ARCHIVED = "user.labshell.archived"
 RESTORING = "user.labshell.restoring"
 IDLE_STEP_SECONDS = 0.3
 ACTIONS = {"start": mark("be started"), "stop": mark("be stopped"), "unfreeze": mark("be thawed")}
@@ -46,7 +50,10 @@ SAFE_CONFIG = {
     "security.idmap.isolated": "true",
     "security.devlxd": "false",
 }
-# What a clone never inherits from its template.
+# What a container takes over from the one in whose place it comes.
+TAKEN_OVER = ("limits.", "nvidia.", "security.nesting", HOST_KEY, FORWARDS, KEPT, EXPIRES, GPUS_ASIDE)
+NEVER_INHERITED = (TEMPLATE, PREPARED, HOST_KEY, KEPT, EXPIRES, GPUS_ASIDE, ARCHIVED, "boot.autostart")
+# What a clone never inherits from its template, if it is there.
 LEFT_OUT = ("raw.", "security.", "user.", "boot.", "cloud-init.", "linux.kernel_modules")
 SAFE_NIC = {
     "security.mac_filtering": "true",
@@ -77,10 +84,11 @@ class Bridge:
 class Containers:
     """The lab's containers."""
 
-    def __init__(self, engine: Engine, network: str, pool: str) -> None:
+    def __init__(self, engine: Engine, network: str, pool: str, *, nvidia_runtime: bool = False) -> None:
         self._engine = engine
         self._network = network
         self._pool = pool
+        self._nvidia_runtime = nvidia_runtime
 
     # Reading -------------------------------------------------------------------------------------------
 
@@ -126,14 +134,18 @@ class Containers:
         with asking(name, "be read"):
             return _usage(self._engine.instance(name).state.get().json()["metadata"])
 
-    def usage_of_all(self) -> dict[str, Usage]:
-        """What every running container of a user's uses."""
+    def all_with_usage(self) -> list[tuple[Container, Usage]]:
+        """Every instance with what it uses, in one question to the engine."""
         with asking("", "be listed"):
             found = self._engine.api.instances.get(params={"recursion": 2}).json()["metadata"]
+        return [(_container(item), _usage(item.get("state") or {})) for item in found]
+
+    def usage_of_all(self) -> dict[str, Usage]:
+        """What every running container of a user's uses."""
         return {
-            item["name"]: _usage(item["state"])
-            for item in found
-            if item["status"] == "Running" and item["config"].get(OWNER) == item["name"] and item.get("state")
+            container.name: used
+            for container, used in self.all_with_usage()
+            if container.state == "Running" and container.owner == container.name
         }
 
     def space(self, container: Container) -> tuple[int | None, int | None]:
@@ -224,14 +236,11 @@ class Containers:
             inherited = self._engine.instance(template).get().json()["metadata"]
             return {"type": "copy", "source": template, "instance_only": True}, inherited
 
-    def clone(self, template: str, name: str, user: str, uid: int, address: str, limits: Mapping[str, str]) -> None:
+    def clone(self, template: str, name: str, user: str, uid: int, address: str) -> None:
         """Copy the template to the stopped container `name` of `user`'s with a pinned address.
 
-        `limits` has limits.cpu, limits.memory and limits.processes in the engine's notation, and `disk`.
         Everything safe is said here again, whatever the template has, and what leads to the host is left out.
         """
-        limits = dict(limits)
-        disk = limits.pop("disk", "")
         source, inherited = self._source(template)
         devices = {
             name: {"type": "none"}
@@ -241,14 +250,12 @@ class Containers:
         devices["root"] = dict(inherited["expanded_devices"].get("root", {"type": "disk", "path": "/"}))
         if self._pool:
             devices["root"]["pool"] = self._pool
-        if disk:
-            devices["root"]["size"] = disk
         devices["eth0"] = self._nic(address)
         # An empty value takes an inherited key away.
         inherited_keys = [key for key in inherited.get("config", {}) if key.startswith(LEFT_OUT)]
         config = {
-            **dict.fromkeys([*inherited_keys, TEMPLATE, PREPARED, HOST_KEY, KEPT, "boot.autostart"], ""),
-            **SAFE_CONFIG, **limits, OWNER: user, UID: str(uid), FORWARDS: "[]",
+            **dict.fromkeys([*inherited_keys, *NEVER_INHERITED], ""),
+            **SAFE_CONFIG, OWNER: user, UID: str(uid), FORWARDS: "[]",
         }  # fmt: skip
         body = {
             "name": name,
@@ -278,19 +285,99 @@ class Containers:
         """Remember which container was put aside for this one; empty for none."""
         self._set(name, {KEPT: kept})
 
+    def set_archived(self, name: str, text: str) -> None:
+        """Keep a text with the container, to go into its archive."""
+        self._set(name, {ARCHIVED: text})
+
+    def archived(self, name: str) -> str:
+        return str(self.settings(name)["config"].get(ARCHIVED, ""))
+
+    def give_to(self, name: str, user: str, uid: int, address: str) -> None:
+        """Make a container somebody's: marks of theirs, an address of its own, and everything safe again."""
+        config = {**SAFE_CONFIG, OWNER: user, UID: str(uid), PREPARED: "true", KEPT: "", ARCHIVED: "", RESTORING: ""}
+        del config["security.nesting"]  # as it was
+        with asking(name, "be changed"):
+            self._patch(name, {"config": config, "devices": {"eth0": self._nic(address)}})
+
+    def import_archive(self, name: str, path: Path) -> None:
+        """Make the stopped container `name` from a file that export() wrote."""
+        headers = {"Content-Type": "application/octet-stream", "X-LXD-name": name}
+        if self._pool:
+            headers["X-LXD-pool"] = self._pool
+        with asking(name, "be made"), path.open("rb") as file:
+            client = self._engine.new_client(COPY_SECONDS)
+            self._engine.wait(client.api.instances.post(data=file, headers=headers), COPY_SECONDS)
+
     def set_address(self, name: str, address: str | None) -> None:
         """Pin another address; without one, a stopped container has no network at all and holds nobody's address."""
         nic = self._nic(address) if address else {"type": "none"}
         with asking(name, "be changed"):
             self._patch(name, {"devices": {"eth0": nic}})
 
+    def configure(self, name: str, settings: Mapping[str, str]) -> None:
+        """Make the container what `settings` say; what they do not mention stays. A running one changes at once.
+
+        Only nesting waits for the next start.
+        """
+
+        def change(config: dict[str, str], devices: dict[str, dict[str, str]], root: dict[str, str]) -> None:
+            config |= engine_config(settings, nvidia_runtime=self._nvidia_runtime)
+            if "expires" in settings:
+                config[EXPIRES] = settings["expires"].replace("none", "")
+            if "gpus" in settings:
+                config[GPUS_ASIDE] = ""
+            for device in [device for device in devices if device.startswith(replaced_devices(settings))]:
+                del devices[device]
+            devices |= engine_devices(settings)
+            size = disk_size(settings)
+            if size is not None:
+                devices["root"] = {**root, "size": size} if size else {k: v for k, v in root.items() if k != "size"}
+
+        self._rewrite(name, change)
+
+    def set_gpus_aside(self, name: str) -> None:
+        """Take the GPUs, which cannot be had just now, away from a stopped container, and remember them."""
+
+        def change(config: dict[str, str], devices: dict[str, dict[str, str]], _: object) -> None:
+            aside = {key: device for key, device in devices.items() if device.get("type") == "gpu"}
+            for device in aside:
+                del devices[device]
+            runtime = config.pop("nvidia.runtime", "")
+            config[GPUS_ASIDE] = json.dumps({"devices": aside, "runtime": runtime})
+
+        self._rewrite(name, change)
+
+    def bring_gpus_back(self, name: str) -> None:
+        """Give a stopped container its GPUs again."""
+
+        def change(config: dict[str, str], devices: dict[str, dict[str, str]], _: object) -> None:
+            aside = json.loads(config.pop(GPUS_ASIDE))
+            devices |= aside["devices"]
+            config["nvidia.runtime"] = aside["runtime"]
+
+        self._rewrite(name, change)
+
+    def _rewrite(self, name: str, change: Callable[[dict[str, str], dict[str, Any], dict[str, str]], None]) -> None:
+        """Change config and devices as a whole: a patch can take no device away. The root device comes along."""
+        with asking(name, "be changed"):
+            instance = self._engine.instance(name)
+            found = instance.get().json()["metadata"]
+            config, devices = found["config"], found["devices"]
+            change(config, devices, dict(found["expanded_devices"]["root"]))
+            body = {key: found[key] for key in ("architecture", "ephemeral", "profiles", "description")}
+            body |= {"config": {key: value for key, value in config.items() if value}, "devices": devices}
+            self._engine.wait(instance.put(json=body), CALL_SECONDS)
+
     def take_over(self, source: str, target: str) -> None:
-        """Give `target` what `source` has today: limits, own forwards, host key, devices; not its network."""
+        """Give `target` what `source` has today: limits, GPUs, mounts, own forwards, host key; not its network."""
         with asking(target, "be changed"):
             old = self._engine.instance(source).get().json()["metadata"]
-            marks = (HOST_KEY, FORWARDS, KEPT)
-            config = {key: value for key, value in old["config"].items() if key.startswith("limits.") or key in marks}
+            config = {key: value for key, value in old["config"].items() if key.startswith(TAKEN_OVER)}
             devices = {name: device for name, device in old["devices"].items() if name not in ("eth0", "root")}
+            size = old["expanded_devices"]["root"].get("size")
+            if size:
+                root = self._engine.instance(target).get().json()["metadata"]["expanded_devices"]["root"]
+                devices["root"] = {**root, "size": size}
             self._patch(target, {"config": config, "devices": devices})
 
     def rename(self, name: str, new_name: str) -> None:
@@ -528,7 +615,9 @@ def _container(item: Mapping[str, Any]) -> Container:
         address=nic.get("ipv4.address") or None,
         is_template=config.get(TEMPLATE) == "true",
         is_prepared=config.get(PREPARED) == "true",
-        has_gpu=any(device.get("type") == "gpu" for device in devices.values()),
+        gpus=gpus_in(devices.values()),
+        gpus_aside=bool(config.get(GPUS_ASIDE)),
+        expires=date_of(config.get(EXPIRES, "")),
         host_key=config.get(HOST_KEY, ""),
         kept=config.get(KEPT, ""),
         started=item.get("last_used_at", ""),

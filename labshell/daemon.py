@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from labshell import accounts, files, policy, protocol
+from labshell import accounts, files, machine, policy, protocol
 from labshell.accounts import Accounts
 from labshell.config import CONFIG_FILE, GROUP, Config, load
 from labshell.containers import Containers
@@ -73,12 +73,13 @@ class Connections:
 def caller_of(connection: socket.socket) -> Caller:
     """Who connected, from the kernel: the uid at the time of connecting, and the groups of its account."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", credentials)
+    pid, uid, _ = struct.unpack("3i", credentials)
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
         return Caller(uid, "")
-    return Caller(uid, entry.pw_name, accounts.group_names(entry.pw_name, entry.pw_gid))
+    login = machine.login_of(pid) if uid == 0 else entry.pw_name
+    return Caller(uid, entry.pw_name, accounts.group_names(entry.pw_name, entry.pw_gid), login)
 
 
 def requests(connection: socket.socket) -> Iterator[bytes]:
@@ -165,7 +166,9 @@ class Server:
 
 def make_gateway(config: Config) -> Gateway:
     """The verbs over the real effects."""
-    containers = Containers(Engine(config.engine_socket), config.network, config.pool)
+    containers = Containers(
+        Engine(config.engine_socket), config.network, config.pool, nvidia_runtime=config.nvidia_runtime
+    )
     pool = policy.PortPool(*config.port_range, config.ports_per_user)
     gateway: Gateway
 

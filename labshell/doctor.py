@@ -67,7 +67,7 @@ class Doctor:
         yield mark("Host key"), lambda: self._host_key(container)
         if container.state == "Running":
             yield mark("SSH server"), lambda: _ssh_server(container)
-            if container.has_gpu:
+            if container.gpus != "none" or container.gpus_aside:
                 yield mark("GPU"), lambda: self._gpu(container)
 
     def _keys(self, user: str) -> Finding:
@@ -111,6 +111,8 @@ class Doctor:
                        Progress("If you did not change it yourself, rebuild the container."))  # fmt: skip
 
     def _gpu(self, container: Container) -> Finding:
+        if container.gpus_aside:
+            return Finding(BAD, Progress("It was started without its GPU, which is not there."), TELL_ADMINISTRATOR)
         status, output = self._containers.run(container.name, ASK_GPU, timeout_seconds=30)
         if "version mismatch" in output:
             return Finding(BAD, Progress("The NVIDIA driver in the container is of another version than the host's."),

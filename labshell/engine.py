@@ -37,6 +37,10 @@ class Busy(TryAgain):
     """The engine is still at something else with this container."""
 
 
+class GpuMissing(LabshellError):
+    """A container does not start because of a GPU; without it, it would."""
+
+
 class OperationFailed(Exception):
     """A background operation ended badly; the text is the engine's."""
 
@@ -60,13 +64,18 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
     ("Instance is running", Busy, mark("The container is being started by somebody else; try again in a moment.")),
     (
         "Failed to detect requested GPU",
-        LabshellError,
+        GpuMissing,
         mark("The container cannot {action}: a GPU it was given is not there. Tell the administrator."),
     ),
     (
         "NVIDIA container tools",
-        LabshellError,
+        GpuMissing,
         mark("The container cannot {action}: the host's NVIDIA container tools are missing."),
+    ),
+    (
+        "dmapping abilities",
+        UsageError,
+        mark("This kernel and this engine cannot map the ownership of a mount; add :noshift to it."),
     ),
     (
         "already defined on another NIC",

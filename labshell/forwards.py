@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import ipaddress
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -36,11 +37,14 @@ def wanted_forwards(
 ) -> list[Forward]:
     """Every rule that should be live: owner, address and own forwards from the engine, port from /public.
 
-    A container whose owner mark is not that of the account with its name gets none; a forward outside its
-    owner's block of `size` ports, or whose time is over, is none.
+    A container whose owner mark is not that of the account with its name gets none, nor one whose owner's time is
+    over; a forward outside its owner's block of `size` ports, or whose time is over, is none.
     """
     forwards = []
+    today = datetime.date.fromtimestamp(now)  # noqa: DTZ012 - the last day ends at the host's own midnight
     for container in containers:
+        if not container.may_be_used(today):
+            continue
         user, address = container.name, container.address
         if user not in ports or user not in uids or not container.belongs_to(user, uids[user]) or not address:
             continue
@@ -76,6 +80,22 @@ def add_forward(
     port = same[0] if same else free[0]
     others = [own for own in live if own.port != port]
     return tuple(sorted([*others, replace(wanted, port=port)], key=lambda own: own.port))
+
+
+def with_desktop(
+    forwards: Collection[OwnForward], block: range, port: str, target: int, now: float
+) -> tuple[OwnForward, ...]:
+    """The forwards with `port` of the block leading to a desktop, or with none that does."""
+    others = tuple(own for own in forwards if own.target != target)
+    if port in ("", "none"):
+        return others
+    if int(port) not in block[1:]:
+        raise UsageError("{port} is none of their ports, {first} to {last}.", port=port,
+                         first=block.start + 1, last=block.stop - 1)  # fmt: skip
+    if int(port) in [own.port for own in others if not own.is_over(now)]:
+        raise UsageError("{port} leads to another port of the container already.", port=port)
+    wanted = OwnForward(int(port), target, "desktop")
+    return tuple(sorted([*others, wanted], key=lambda own: own.port))
 
 
 def remove_forward(forwards: Collection[OwnForward], port: int) -> tuple[OwnForward, ...]:

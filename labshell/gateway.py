@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, TypeVar
@@ -16,15 +17,18 @@ from labshell import files, forwards, identity, keys, machine, policy
 from labshell.accounts import Accounts
 from labshell.config import Config
 from labshell.containers import Containers, ssh_answers
+from labshell.engine import GpuMissing
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.firewall import Firewall
 from labshell.keys import PublicKey
+from labshell.language import mark
 from labshell.locks import StartQueue, UserLocks
 from labshell.policy import Container, OwnForward
 from labshell.ports import PortRegistry
 from labshell.programs import RunningProgram, connect, run_inside
 from labshell.unfinished import Unfinished
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 POOL_RESERVE_BYTES = 256 << 20
 PROBE_SECONDS = 0.2
@@ -75,6 +79,7 @@ class Gateway:
 
     def start(self, user: str, uid: int) -> Steps[dict[str, Any]]:
         """Start if stopped, with the user's port leading to it."""
+        self.accounts.note_login(user)
         with self.locks.held(user):
             container = self.containers.owned(user, uid)
             if (yield from self.ensure_running(container)):
@@ -213,8 +218,22 @@ class Gateway:
             for place in self._starts.places(ticket, deadline):
                 yield Progress("Waiting to start: place {place} in the queue", {"place": str(place)})
             yield Progress("Starting your container")
-            self.containers.start(container.name, max(1, int(deadline - time.monotonic())))
+            self._start(container, deadline)
         return True
+
+    def _start(self, container: Container, deadline: float) -> None:
+        """Start it; without its GPUs, if it is they that hinder it. They are tried again at the next start."""
+        name, seconds = container.name, max(1, int(deadline - time.monotonic()))
+        if container.gpus_aside:
+            self.containers.bring_gpus_back(name)
+        try:
+            self.containers.start(name, seconds)
+        except GpuMissing as error:
+            log.warning("started without its GPUs", extra={"container": name, "why": str(error)})
+            self.containers.set_gpus_aside(name)
+            self.containers.start(name, seconds)
+            notice = mark("Your container runs without its GPU, which is not there. Tell the administrator.")
+            self.unfinished.tell(container.owner or name, notice)
 
     def wait_for_ssh(self, container: Container, deadline: float) -> None:
         """Until port 22 shows a banner: the engine's own start returns long before that."""

@@ -35,6 +35,21 @@ KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 """
 
+SSHD_DROP_IN_OPENER = """\
+# Written by labshell: keys open this container, and passwords of people, never root's.
+PasswordAuthentication yes
+KbdInteractiveAuthentication yes
+PermitRootLogin prohibit-password
+"""
+PASSWORD_FILE = "/root/.labshell-password"  # noqa: S105 - where it lies for a moment
+FIRST_LOGIN_SCRIPT = r"""
+set -eu
+chpasswd < "$2"
+rm -f "$2"
+chage --lastday 0 "$1"
+systemctl reload ssh
+"""
+
 # Run inside as root, with the user's name and their authorized_keys as arguments. Harmless twice. It is text of
 # ours alone: nothing of the user's becomes part of it.
 SETUP_SCRIPT = r"""
@@ -68,6 +83,7 @@ user=$1 action=$2 blob=$3 line=$4
 home=$(getent passwd "$user" | cut -d: -f6)
 file=$home/.ssh/authorized_keys
 install -d -m 0700 -o "$user" -g "$user" "$home/.ssh"
+[ -f "$file" ] || rm -f "$file"
 touch "$file"
 new=$(mktemp "$home/.ssh/.new.XXXXXX")
 grep -vF -- "$blob" "$file" > "$new" || true
@@ -142,6 +158,13 @@ def write_user(containers: Containers, name: str, user: str, public_keys: list[P
     gateway_address = _gateway_address(containers)
     text = authorized_keys(line_inside(key, gateway_address) for key in public_keys)
     _run(containers, name, SETUP_SCRIPT, [user, text])
+
+
+def set_password(containers: Containers, name: str, user: str, password: str) -> None:
+    """Let `user` in by password inside the running container too, with one that they must change at once."""
+    containers.put_file(name, PASSWORD_FILE, f"{user}:{password}\n".encode(), 0o600)
+    containers.put_file(name, "/etc/ssh/sshd_config.d/00-labshell.conf", SSHD_DROP_IN_OPENER.encode())
+    _run(containers, name, FIRST_LOGIN_SCRIPT, [user, PASSWORD_FILE])
 
 
 def change_key(containers: Containers, name: str, action: str, key: PublicKey) -> None:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from labshell import keys, machine, policy
+from labshell import keys, machine, policy, settings
+from labshell.changes import ChangeLog
 from labshell.config import GROUP
 from labshell.doctor import Doctor
+from labshell.errors import LabshellError
 from labshell.forwards import Forward
 from labshell.gateway import Gateway, Steps
 from labshell.policy import Caller
@@ -232,11 +234,12 @@ def _researcher(call: Call | None) -> Call:
 
 
 class AdminInterface:
-    """org.labshell.Admin: the only methods that take a user's name."""
+    """org.labshell.Admin: the only methods that take a user's name. Every change goes into the change log."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._users = Users(gateway)
+        self._changes = ChangeLog(gateway.config.paths.state / "changes.log")
 
     def AddUser(
         self,
@@ -244,25 +247,49 @@ class AdminInterface:
         keys_: list[str],
         template: str | None,
         port: int | None,
-        limits: dict[str, str],
+        settings_: dict[str, str],
+        password: bool,
         dry_run: bool,
         _more: bool = False,
+        _request: Call | None = None,
     ) -> Iterator[dict[str, Any]]:
         config = self._gateway.config
+        defaults = {
+            "cpu": config.cpu,
+            "memory": config.memory,
+            "disk": config.disk,
+            "processes": str(config.processes),
+        }
         new = NewUser(
             name=policy.checked_name(name),
             keys=tuple(keys.parse(text) for text in keys_),
             template=policy.checked_template(template or config.template),
             port=port,
-            limits=policy.engine_limits(
-                {"cpu": config.cpu, "memory": config.memory, "disk": config.disk, "processes": str(config.processes)},
-                limits,
-            ),
+            settings=settings.merged(config.profile, defaults, settings_),
+            has_password=password,
         )
-        return _answers(self._users.add(new, dry_run=dry_run), "result", more=_more)
+        steps = self._users.add(new, dry_run=dry_run)
+        return self._change(_request, steps, "add-user", name, settings_, dry_run=dry_run, more=_more)
 
-    def RemoveUser(self, name: str, archive: bool, dry_run: bool, _more: bool = False) -> Iterator[dict[str, Any]]:
-        return _answers(self._users.remove(name, archive=archive, dry_run=dry_run), "result", more=_more)
+    def SetUser(
+        self, name: str, settings_: dict[str, str], dry_run: bool, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        wanted = settings.merged(self._gateway.config.profile, {}, settings_)
+        steps = self._users.set(policy.checked_name(name), wanted, dry_run=dry_run)
+        return self._change(_request, steps, "set", name, settings_, dry_run=dry_run, more=_more)
+
+    def RemoveUser(
+        self, name: str, archive: bool, dry_run: bool, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        steps = self._users.remove(name, archive=archive, dry_run=dry_run)
+        about = {} if archive else {"archive": "none"}
+        return self._change(_request, steps, "remove-user", name, about, dry_run=dry_run, more=_more)
+
+    def RestoreUser(
+        self, archive: str, dry_run: bool, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        steps = self._users.restore(archive, dry_run=dry_run)
+        return self._change(_request, steps, "restore-user", archive, {}, dry_run=dry_run, more=_more)
 
     def List(self) -> Iterator[dict[str, Any]]:
         return _answers(_at_once(lambda: {"users": self._users.list()}), "result", more=False)
@@ -277,6 +304,35 @@ class AdminInterface:
             return {key: [_rule(item) for item in getattr(change, key)] for key in ("remove", "add")}
 
         return _answers(_at_once(reconcile), "result", more=False)
+
+    def Log(self, count: int) -> Iterator[dict[str, Any]]:
+        return _answers(_at_once(lambda: {"changes": self._changes.last(count)}), "result", more=False)
+
+    def _change(
+        self,
+        request: Call | None,
+        steps: Steps[Any],
+        verb: str,
+        subject: str,
+        about: dict[str, str],
+        *,
+        dry_run: bool,
+        more: bool,
+    ) -> Iterator[dict[str, Any]]:
+        """Do the steps of a changing verb and write down what became of it."""
+        assert request is not None  # noqa: S101 - Service.answer always passes it
+        if dry_run:
+            yield from _answers(steps, "result", more=more)
+            return
+        result = "interrupted"
+        try:
+            yield from _answers(steps, "result", more=more)
+            result = "done"
+        except LabshellError as error:
+            result = str(error)
+            raise
+        finally:
+            self._changes.add(request.caller.login, verb, {"subject": subject, **about}, result)
 
 
 def _rule(forward: Forward) -> dict[str, Any]:

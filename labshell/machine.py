@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import pwd
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,19 @@ def ssh_host_keys() -> list[str]:
 def load() -> Load:
     memory = psutil.virtual_memory()
     return Load(psutil.getloadavg(), psutil.cpu_count() or 1, memory.total - memory.available, memory.total)
+
+
+def is_folder(path: str) -> bool:
+    return Path(path).is_dir()
+
+
+def login_of(pid: int) -> str:
+    """Who had logged in before a process became root's, by sudo or su; root if the system does not say."""
+    try:
+        uid = int((PROC / str(pid) / "loginuid").read_text())
+        return pwd.getpwuid(uid).pw_name
+    except (OSError, ValueError, KeyError, OverflowError):
+        return "root"
 
 
 def control_group(pid: int) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from labshell import shown
-from labshell.config import CPU, SIZE
 from labshell.errors import LabshellError, NotAllowed, UsageError
 from labshell.keys import PublicKey
 
@@ -57,9 +56,7 @@ RESERVED_NAMES = frozenset(
     }
 )
 SSH = 22
-PROCESSES = re.compile(r"[1-9][0-9]{1,6}", re.ASCII)
 SNAPSHOT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
-EXAMPLES = {"cpu": "8, or 0-7", "memory": "64GiB", "disk": "200GiB", "processes": "4096"}
 
 
 def checked_name(name: object) -> str:
@@ -80,25 +77,6 @@ def checked_template(name: str) -> str:
     if not NAME.fullmatch(name):
         raise UsageError("{name} cannot be the name of a template.", name=repr(name)[:80])
     return name
-
-
-def engine_limits(defaults: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
-    """Limits as the engine writes them, `given` before `defaults`; an empty value means no limit."""
-    patterns = {"cpu": CPU, "memory": SIZE, "disk": SIZE, "processes": PROCESSES}
-    unknown = given.keys() - patterns.keys()
-    if unknown:
-        raise UsageError("There is no limit called {name}.", name=sorted(unknown)[0])
-    for name, value in given.items():
-        if value and not patterns[name].fullmatch(value):
-            raise UsageError(
-                "{value} is not a possible {name} limit: write {example}.",
-                value=repr(value)[:40],
-                name=name,
-                example=EXAMPLES[name],
-            )
-    names = {"cpu": "limits.cpu", "memory": "limits.memory", "processes": "limits.processes", "disk": "disk"}
-    merged = {**defaults, **given}
-    return {names[name]: value for name, value in merged.items() if value}
 
 
 # Ports -------------------------------------------------------------------------------------------------
@@ -204,7 +182,9 @@ class Container:
     address: str | None
     is_template: bool = False
     is_prepared: bool = False
-    has_gpu: bool = False
+    gpus: str = "none"  # as the setting is written
+    gpus_aside: bool = False  # it runs without its GPUs, which could not be had
+    expires: datetime.date | None = None
     host_key: str = ""
     kept: str = ""  # the container that the last rebuild put aside
     started: str = ""
@@ -214,12 +194,9 @@ class Container:
     def belongs_to(self, user: str, uid: int) -> bool:
         return self.name == user and self.owner == user and self.uid == uid
 
-    @property
-    def limits(self) -> dict[str, str]:
-        """Its limits as engine_limits() gives them."""
-        return {
-            key: value for key, value in self.config.items() if (key.startswith("limits.") or key == "disk") and value
-        }
+    def may_be_used(self, today: datetime.date) -> bool:
+        """Whether its owner's time is not over; `expires` is the last day."""
+        return self.expires is None or today <= self.expires
 
 
 def name_of_fresh(user: str) -> str:
@@ -363,6 +340,7 @@ class Caller:
     uid: int
     name: str
     groups: frozenset[str] = frozenset()
+    login: str = ""  # who had logged in before becoming this user, for the change log
 
 
 def may_use_gateway(caller: Caller, group: str, uid_min: int = 1000) -> None:

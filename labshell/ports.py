@@ -105,16 +105,20 @@ class PortRegistry:
                 path=self._resting_file,
             ) from error
 
-    def check(self, port: int) -> None:
+    def check(self, port: int, *, even_resting: bool = False) -> None:
         """Refuse an SSH port asked for by number that could not be given."""
         blocks = {first: holder for holder, first in self.all_ports().items()}
-        blocks |= dict.fromkeys(self.resting(), "a removed user")
+        if not even_resting:
+            blocks |= dict.fromkeys(self.resting(), "a removed user")
         reason = policy.conflict_with_block(self._pool, port, blocks, self._listening())
         if reason:
             raise UsageError("Port {port} cannot be given: {reason}.", port=port, reason=reason)
 
-    def ensure(self, user: str, port: int | None = None) -> int:
-        """The user's SSH port, allocated now if they have none; `port` asks for one by number."""
+    def ensure(self, user: str, port: int | None = None, *, even_resting: bool = False) -> int:
+        """The user's SSH port, allocated now if they have none; `port` asks for one by number.
+
+        `even_resting` is for the person whose port it was: bookmarks that lead to it are theirs.
+        """
         policy.checked_name(user)
         with files.locked(self._lock):
             current = self.port_of(user)
@@ -125,7 +129,7 @@ class PortRegistry:
             if port is None:
                 port = self._choose()
             else:
-                self.check(port)
+                self.check(port, even_resting=even_resting)
             self._write(user, port)
             return port
 

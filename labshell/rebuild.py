@@ -89,7 +89,7 @@ class Rebuild:
         yield Progress("Cloning the template {template}", {"template": template})
         self._containers.delete(fresh)
         with self._gateway.choosing_address() as address:
-            self._containers.clone(template, fresh, user, uid, address, old.limits)
+            self._containers.clone(template, fresh, user, uid, address)
         yield Progress("Giving it your keys, your ports and your host keys")
         host_keys = identity.host_keys_of(self._containers, user)
         public = identity.write_identity(self._containers, fresh, hostname=user, existing=host_keys)

@@ -52,9 +52,14 @@ class Unfinished:
 
     def settled(self, user: str, sentence: str, **values: str) -> None:
         """The matter is at an end; `sentence` is for the user's next login."""
+        self.tell(user, sentence, **values)
+        self.forget(user)
+
+    def tell(self, user: str, sentence: str, **values: str) -> None:
+        """Leave a notice for the user's next login."""
+        files.ensure_folder(self._folder, 0o700)
         notice = {"sentence": sentence, "values": values}
         files.write(self._notice_file(user), json.dumps(notice).encode(), 0o600)
-        self.forget(user)
 
     def take_notice(self, user: str) -> dict[str, Any] | None:
         """The notice for `user`, once: {"sentence": template, "values": {...}}."""

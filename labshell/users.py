@@ -8,35 +8,40 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import gzip
 import logging
-import tarfile
-import zlib
+import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from labshell import files, identity, policy
-from labshell.containers import ssh_answers
+from labshell import forwards, identity, keys, machine, policy
+from labshell.archives import Archives
+from labshell.containers import Usage, ssh_answers
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.gateway import Gateway, Progress, Steps
 from labshell.keys import PublicKey
+from labshell.policy import Container
+from labshell.settings import DESKTOP, date_of, mounts_of
 
+NamedStep = tuple[str, Callable[[], Steps[None]]]
+PASSWORD_BYTES = 12
 log = logging.getLogger(__name__)
 FORWARDED_BANNER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class NewUser:
-    """What add-user was asked for; `limits` as Containers.clone() takes them."""
+    """What add-user was asked for; `settings` as settings.checked() gives them."""
 
     name: str
     keys: tuple[PublicKey, ...]
     template: str
     port: int | None
-    limits: dict[str, str]
+    settings: Mapping[str, str]
+    has_password: bool = False
 
 
 class _Undo:
@@ -82,31 +87,40 @@ class Users:
         self._containers = gateway.containers
         self._ports = gateway.ports
         self._firewall = gateway.firewall
+        self._archives = Archives(gateway.containers, gateway.config.paths.archive)
 
     # Adding --------------------------------------------------------------------------------------------
 
     def add(self, new: NewUser, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Account, keys, container, port, identity, rules, start, and a banner through the forwarded port."""
-        step, undo = "", _Undo()
+        undo = _Undo()
+        password = secrets.token_urlsafe(PASSWORD_BYTES) if new.has_password else ""
         with self._gateway.locks.held(new.name):
             self._check(new)
-            try:
-                with undo:
-                    undo.later(self._firewall.forward_user, new.name)
-                    for step, act in self._steps_to_add(new, undo):
-                        yield Progress(step)
-                        if not dry_run:
-                            yield from act()
-                    undo.forget()
-            except LabshellError as error:
-                raise type(error)(
-                    '{name} was not added: it failed at the step "{step}". {reason} {undone}',
-                    name=new.name,
-                    step=step,
-                    reason=error,
-                    undone=undo.sentence,
-                ) from error
-        return {} if dry_run else self.show(new.name)
+            was_there = self._find(new.name).problem is None
+            undo.later(self._firewall.forward_user, new.name)
+            yield from self._do(new.name, self._steps_to_add(new, password, undo), undo, dry_run=dry_run)
+        about = {"was_there": was_there, **({"password": password} if password and not was_there else {})}
+        return {} if dry_run else {**self.show(new.name), **about}
+
+    def _do(self, name: str, steps: Iterator[NamedStep], undo: _Undo, *, dry_run: bool) -> Steps[None]:
+        """Do the steps; if one fails, what those before it did is undone, and the error names it."""
+        step = ""
+        try:
+            with undo:
+                for step, act in steps:
+                    yield Progress(step)
+                    if not dry_run:
+                        yield from act()
+                undo.forget()
+        except LabshellError as error:
+            raise type(error)(
+                '{name} was not added: it failed at the step "{step}". {reason} {undone}',
+                name=name,
+                step=step,
+                reason=error,
+                undone=undo.sentence,
+            ) from error
 
     def _check(self, new: NewUser) -> None:
         """Everything that can be known to be wrong before anything is changed."""
@@ -130,7 +144,7 @@ class Users:
         elif new.port not in (None, current):
             raise UsageError("{name} already has port {port}.", name=new.name, port=current)
 
-    def _steps_to_add(self, new: NewUser, undo: _Undo) -> Iterator[tuple[str, Callable[[], Steps[None]]]]:
+    def _steps_to_add(self, new: NewUser, password: str, undo: _Undo) -> Iterator[NamedStep]:
         """The steps by the names the administrator reads, each registering how it is undone."""
         name = new.name
 
@@ -152,7 +166,13 @@ class Users:
             undo.later(self._containers.delete, name)
             self._containers.delete(name)  # an earlier add-user was cut off while it made this
             with self._gateway.choosing_address() as address:
-                self._containers.clone(new.template, name, name, uid, address, new.limits)
+                self._containers.clone(new.template, name, name, uid, address)
+            yield from ()
+
+        def settings() -> Steps[None]:
+            existing = self._containers.get(name)
+            if existing is not None and not existing.is_prepared:
+                self._apply(name, new.settings)
             yield from ()
 
         def port() -> Steps[None]:
@@ -173,8 +193,11 @@ class Users:
         def start() -> Steps[None]:
             existing = self._containers.owned(name, self._uid(name))
             yield from self._gateway.ensure_running(existing)
-            identity.write_user(self._containers, name, name, list(new.keys))
-            self._containers.mark_prepared(name)
+            if not existing.is_prepared:
+                identity.write_user(self._containers, name, name, list(new.keys))
+                if password:
+                    identity.set_password(self._containers, name, name, password)
+                self._containers.mark_prepared(name)
 
         def rules() -> Steps[None]:
             self._firewall.forward_user(name)
@@ -184,6 +207,7 @@ class Users:
         yield "Cloning the template", container
         yield "Giving the container its identity", write_identity
         yield "Reserving the ports", port
+        yield "Giving it its limits and devices", settings
         yield "Starting the container", start
         yield "Installing the rules", rules
         yield "Connecting through the forwarded port", lambda: self._try_port(name)
@@ -195,6 +219,32 @@ class Users:
         if port is None or not ssh_answers(gateway_address, port, FORWARDED_BANNER_SECONDS):
             raise LabshellError("No SSH server answers on port {port} of this host.", port=port)
         yield from ()
+
+    def set(self, name: str, settings: Mapping[str, str], *, dry_run: bool = False) -> Steps[dict[str, Any]]:
+        """Change what one person's container gets, while it runs where the engine can."""
+        with self._gateway.locks.held(name):
+            before = self.show(name)
+            yield Progress("Changing {settings}", {"settings": ", ".join(settings)})
+            if not dry_run:
+                self._apply(name, settings)
+                self._firewall.forward_user(name)
+        waits = "nesting" in settings and before["state"] == "running" and not dry_run
+        return {**self.show(name), "waits_for_restart": waits}
+
+    def _apply(self, name: str, settings: Mapping[str, str]) -> None:
+        """Settings to the container, the account and the forwards, in the order in which they can be refused."""
+        for mount in mounts_of(settings):
+            if not machine.is_folder(mount.source):
+                raise UsageError("There is no folder {path} on the host.", path=mount.source)
+        port = self._ports.port_of(name)
+        if "desktop-port" in settings and port is not None:
+            container = self._containers.owned(name, self._uid(name))
+            block = range(port, port + self._config.ports_per_user)
+            wanted = forwards.with_desktop(container.forwards, block, settings["desktop-port"], DESKTOP, time.time())
+            self._containers.set_forwards(name, wanted)
+        self._containers.configure(name, settings)
+        if "expires" in settings:
+            self._accounts.set_expiry(name, date_of(settings["expires"]))
 
     def _uid(self, name: str) -> int:
         uid = self._accounts.uid_of(name)
@@ -214,7 +264,7 @@ class Users:
             raise UsageError("The container {name} is not labshell's; nothing was removed.", name=name)
         undo = _Undo()
         with self._gateway.locks.held(name), undo:
-            undo.later(self._accounts.unlock, name)
+            undo.later(self._unlock, name)
             archives = self._archives_of(name) if archive else {}
             for step, act in self._steps_to_keep(name, archives):
                 yield Progress(step)
@@ -233,7 +283,7 @@ class Users:
             yield "Locking the account", lambda: self._accounts.lock(name)
         yield "Stopping the container", lambda: self._stop_for_removal(name, self._config.stop_timeout_seconds)
         for instance, path in archives.items():
-            yield "Archiving the container", partial(self._archive, instance, path)
+            yield "Archiving the container", partial(self._archives.write, instance, path, self._about(name))
 
     def _steps_to_free(self, name: str) -> Iterator[tuple[str, Callable[[], object]]]:
         for instance in self._containers.all_of(name):
@@ -260,38 +310,92 @@ class Users:
         """Which of the user's containers goes into which file: their own, and one kept from before a rebuild."""
         moment = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         kept = [container.name for container in self._containers.all_of(name) if container.is_prepared]
-        return {instance: self._config.paths.archive / f"{instance}-{moment}.tar.gz" for instance in sorted(kept)}
+        return {instance: self._archives.path_for(instance, moment) for instance in sorted(kept)}
 
-    def _archive(self, name: str, path: Path) -> None:
-        """Write the archive and read it back to its end before anybody deletes anything."""
-        files.ensure_folder(path.parent, 0o700)
-        beside = path.with_name(f".{path.name}")
-        try:
-            self._containers.export(name, beside)
-            with gzip.open(beside) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-                found = {member.name.split("/")[1] for member in archive if "/" in member.name}
-                while stream.read(1 << 20):  # to the very end, where the checksum is
-                    pass
-            if not found >= {"index.yaml", "container"}:
-                raise LabshellError("The archive of {name} is not complete; nothing was deleted.", name=name)
-            beside.rename(path)
-        except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
-            raise LabshellError(
-                "The archive of {name} could not be written and read back; nothing was deleted.", name=name
-            ) from error
-        finally:
-            beside.unlink(missing_ok=True)
-        log.info("archived", extra={"user": name, "path": str(path)})
+    def _about(self, name: str) -> dict[str, Any]:
+        """What restore() needs beside the container."""
+        lines = [keys.line_on_host(key) for key in self._accounts.keys_of(name)]
+        return {"keys": lines, "port": self._ports.port_of(name)}
+
+    def _unlock(self, name: str) -> None:
+        container = self._containers.get(name)
+        self._accounts.unlock(name, container.expires if container else None)
+
+    def restore(self, archive: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
+        """Bring somebody back from an archive: data, keys, own forwards and, if it is free, the same port."""
+        path, undo = Path(archive), _Undo()
+        name = policy.checked_name(self._archives.user_in(path))
+        with self._gateway.locks.held(name):
+            if self._is_known(name) or self._containers.get(name) is not None:
+                raise UsageError("There is a user or a container {name} already.", name=name)
+            undo.later(self._firewall.forward_user, name)
+            yield from self._do(name, self._steps_to_restore(name, path, undo), undo, dry_run=dry_run)
+        return {} if dry_run else self.show(name)
+
+    def _steps_to_restore(self, name: str, path: Path, undo: _Undo) -> Iterator[NamedStep]:
+        about: dict[str, Any] = {}
+
+        def container() -> Steps[None]:
+            undo.later(self._containers.delete, name)
+            self._containers.import_archive(name, path)
+            about.update(self._archives.about(name))
+            if not about.get("keys"):
+                raise UsageError("{path} was not made by labshell: it has no keys in it.", path=path)
+            yield from ()
+
+        def account() -> Steps[None]:
+            undo.later(self._accounts.remove, name)
+            marked = {item.uid for item in self._containers.all() if item.uid is not None}
+            uid = self._accounts.ensure(name, marked)
+            self._accounts.set_keys(name, keys.parse_authorized_keys("\n".join(about["keys"])))
+            with self._gateway.choosing_address() as address:
+                self._containers.give_to(name, name, uid, address)
+            self._unlock(name)
+            yield from ()
+
+        def port() -> Steps[None]:
+            undo.later(self._ports.give_up, name)
+            try:
+                self._ports.ensure(name, about["port"], even_resting=True)
+            except UsageError:
+                self._ports.ensure(name)
+            yield from ()
+
+        def start() -> Steps[None]:
+            yield from self._gateway.ensure_running(self._containers.owned(name, self._uid(name)))
+            self._firewall.forward_user(name)
+
+        yield "Importing the archive", container
+        yield "Making the account", account
+        yield "Reserving the ports", port
+        yield "Starting the container", start
+        yield "Connecting through the forwarded port", lambda: self._try_port(name)
 
     # Looking -------------------------------------------------------------------------------------------
 
     def list(self) -> list[dict[str, Any]]:
-        """Every user by name: state, address, port; also who has only part of what a user needs."""
+        """Every user by name, with what they have and use; also who has only part of what a user needs."""
         uids = self._accounts.all()
         ports, damaged = self._ports.readable_ports()
-        containers = {item.name: item for item in self._containers.all() if item.owner == item.name}
-        names = sorted({*uids, *ports, *damaged, *containers})
-        return [_Parts(name, uids.get(name), containers.get(name), ports.get(name)).row for name in names]
+        found = {
+            item.name: (item, used) for item, used in self._containers.all_with_usage() if item.owner == item.name
+        }
+        names = sorted({*uids, *ports, *damaged, *found})
+        return [self._row(name, uids.get(name), ports.get(name), *found.get(name, (None, None))) for name in names]
+
+    def _row(
+        self, name: str, uid: int | None, port: int | None, container: Container | None, used: Usage | None
+    ) -> dict[str, Any]:
+        parts = _Parts(name, uid, container, port)
+        return {
+            **parts.row,
+            "last_port": port + self._config.ports_per_user - 1 if port else None,
+            "memory": used.memory if used else None,
+            "disk": used.disk if used else None,
+            "gpus": container.gpus if container else None,
+            "last_login": self._accounts.last_login(name),
+            "expires": container.expires.isoformat() if container and container.expires else None,
+        }
 
     def show(self, name: str) -> dict[str, Any]:
         """Everything about one user."""
@@ -309,6 +413,10 @@ class Users:
             **self._gateway.status(name, parts.uid),
             "uid": parts.uid,
             "keys": [f"{key.kind} {key.fingerprint} {key.comment}".strip() for key in self._accounts.keys_of(name)],
+            "gpus": parts.container.gpus,
+            "expires": parts.container.expires.isoformat() if parts.container.expires else None,
+            "last_login": self._accounts.last_login(name),
+            "forwards": [f"{own.port} -> {own.target} {own.name}".strip() for own in parts.container.forwards],
             "rules_are_live": self._firewall.has_live_rules(parts.container, parts.uid, parts.port or 0),
         }
 

@@ -100,12 +100,12 @@ class FakeContainers:
     def pool_is_full(self, name: str, reserve_bytes: int) -> bool:
         return False
 
-    def clone(self, template: str, name: str, user: str, uid: int, address: str, limits: Mapping[str, str]) -> None:
+    def clone(self, template: str, name: str, user: str, uid: int, address: str) -> None:
         self._change()
         if name in self.instances:
             raise UsageError("There is a container {name} already.", name=name)
         files = dict(self._existing(template).files)
-        self.instances[name] = Instance(user, uid, address, limits=dict(limits), files=files)
+        self.instances[name] = Instance(user, uid, address, files=files)
 
     def set_host_key(self, name: str, host_key: str) -> None:
         self._change()

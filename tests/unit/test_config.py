@@ -13,17 +13,18 @@ from labshell.config import Config
 from labshell.errors import LabshellError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "etc/labshell.toml"
+SINGLE = sorted(config.KEYS - {"profile"})  # which is tables
 
 
 def test_the_shipped_file_shows_every_key_with_its_default() -> None:
     text = re.sub(r"^#(\w+ = )", r"\1", SHIPPED.read_text(), flags=re.MULTILINE)
     assert config.parse(text) == Config()
     shown = set(re.findall(r"^#(\w+) = ", SHIPPED.read_text(), re.MULTILINE))
-    assert shown == {item.name for item in fields(Config)} - {"paths"}
+    assert shown == {item.name for item in fields(Config)} - {"paths", "profile"}
     assert config.load(SHIPPED) == Config()
 
 
-@pytest.mark.parametrize("key", sorted(config.KEYS))
+@pytest.mark.parametrize("key", SINGLE)
 def test_the_shipped_file_shows_a_key_once_as_a_comment_with_its_default(key: str) -> None:
     lines = re.findall(rf"^#({key} = .*)$", SHIPPED.read_text(), re.MULTILINE)
     assert len(lines) == 1
@@ -32,6 +33,21 @@ def test_the_shipped_file_shows_a_key_once_as_a_comment_with_its_default(key: st
     assert taken == key
     assert (tuple(value) if isinstance(value, list) else value) == default
     assert type(value) is (list if isinstance(default, tuple) else type(default))
+
+
+def test_profiles_are_tables_of_texts_and_numbers() -> None:
+    example = "".join(re.findall(r"^#   (.*\n)", SHIPPED.read_text(), re.MULTILINE))
+    wanted = {"cpu": "16", "memory": "128GiB", "gpus": "all", "mounts": "/data:/data:ro"}
+    assert config.parse(example).profile == {"phd": wanted}
+    for text in (
+        "profile = 1",
+        "[profile]\nphd = 1",
+        "[profile.PHD]\ncpu = 1",
+        "[profile.phd]\ncpu = 1.5",
+        "[[profile]]",
+    ):
+        with pytest.raises(LabshellError, match="line 1: profile: "):
+            config.parse(text)
 
 
 def test_a_missing_file_means_every_default(tmp_path: Path) -> None:
@@ -65,7 +81,7 @@ def test_a_mistake_is_named_with_its_key_and_line(line: str, reason: str) -> Non
 WRONG = {str: "1", int: '"1"', bool: '"true"', tuple: '"10.0.0.0/8"'}
 
 
-@pytest.mark.parametrize("key", sorted(config.KEYS))
+@pytest.mark.parametrize("key", SINGLE)
 def test_a_wrong_type_is_named_with_its_key_and_line(key: str) -> None:
     wrong = {WRONG[type(getattr(Config(), key))], "1.5", "1979-05-27", "[true]", "{ a = 1 }", "[[1, 2]]"}
     for value in sorted(wrong):

@@ -38,7 +38,9 @@ class Lab:
         self.begin_again()
 
     def begin_again(self) -> None:
-        accounts: Any = SimpleNamespace(keys_of=lambda user: [PublicKey("ssh-ed25519", "AAAA")])
+        accounts: Any = SimpleNamespace(
+            keys_of=lambda user: [PublicKey("ssh-ed25519", "AAAA")], note_login=lambda user: None
+        )
         ports: Any = SimpleNamespace(ensure=lambda user: 20000, port_of=lambda user: 20000)
         containers: Any = self.containers
         self.gateway = Gateway(self._config, accounts, containers, ports)

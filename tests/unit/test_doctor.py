@@ -16,7 +16,7 @@ from labshell.errors import TryAgain
 from labshell.gpus import NoGpus
 from labshell.policy import Container, bytes_of
 
-ALICE = Container("alice", "Running", "alice", 1, "10.83.0.2", has_gpu=True)
+ALICE = Container("alice", "Running", "alice", 1, "10.83.0.2", gpus="all")
 
 
 def finding(answer: tuple[int, str], monkeypatch: pytest.MonkeyPatch, host: str | None) -> Any:

@@ -319,56 +319,6 @@ def test_the_lowest_uid_may_be_another() -> None:
         policy.may_use_gateway(Caller(29999, "alice", group), "labshell", 30000)
 
 
-def test_limits_given_win_over_the_configured_ones() -> None:
-    defaults = {"cpu": "4", "memory": "", "disk": "10GiB", "processes": "4096"}
-    assert policy.engine_limits(defaults, {"cpu": "0-3", "memory": "1GiB"}) == {
-        "limits.cpu": "0-3", "limits.memory": "1GiB", "limits.processes": "4096", "disk": "10GiB",
-    }  # fmt: skip
-    assert "disk" not in policy.engine_limits(defaults, {"disk": ""})
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"cpu": "all"},
-        {"memory": "64"},
-        {"disk": "-1GiB"},
-        {"processes": "0"},
-        {"gpu": "1"},
-        {"memory": "1GiB\n"},
-        {"cpu": "0"},
-        {"cpu": "１"},
-        {"cpu": "4\n"},
-        {"cpu": "0-"},
-        {"memory": "1 GiB"},
-        {"memory": "0GiB"},
-        {"memory": "1gib"},
-        {"disk": "50%"},
-        {"disk": "1GiB,path=/"},
-        {"processes": "4096.5"},
-        {"processes": "-1"},
-        {"processes": "１２"},
-        {"limits.cpu": "1"},
-    ],
-)
-def test_an_impossible_limit_is_refused(given: dict[str, str]) -> None:
-    with pytest.raises(UsageError):
-        policy.engine_limits({}, given)
-
-
-@pytest.mark.parametrize("name", policy.EXAMPLES)
-def test_a_refused_limit_is_named_with_an_example_that_is_taken(name: str) -> None:
-    with pytest.raises(UsageError, match=f"possible {name} limit: write ") as caught:
-        policy.engine_limits({}, {name: "lots"})
-    for example in str(caught.value).split("write ")[1].rstrip(".").split(", or "):
-        assert list(policy.engine_limits({}, {name: example}).values()) == [example]
-
-
-def test_an_empty_limit_means_none_and_no_limits_are_none() -> None:
-    empty = dict.fromkeys(policy.EXAMPLES, "")
-    assert policy.engine_limits(empty, {}) == policy.engine_limits({}, empty) == policy.engine_limits({}, {}) == {}
-
-
 @pytest.mark.parametrize(
     ("terminal", "taken"),
     [

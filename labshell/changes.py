@@ -1,0 +1,54 @@
+"""The change log: who did what when, one JSON object a line, appended and never rewritten."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from labshell.errors import LabshellError
+from labshell.ports import Clock, utc_now
+
+
+class ChangeLog:
+    """What administrators have changed on this host."""
+
+    def __init__(self, path: Path, *, now: Clock = utc_now) -> None:
+        self._path = path
+        self._now = now
+
+    def add(self, who: str, verb: str, about: Mapping[str, Any], result: str) -> None:
+        """Append one change; `result` is "done" or the sentence of the error."""
+        line = {
+            "time": self._now().isoformat(timespec="seconds"),
+            "who": who,
+            "verb": verb,
+            **about,
+            "result": result,
+        }
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self._path, flags, 0o600)
+            try:
+                os.write(descriptor, json.dumps(line, ensure_ascii=True).encode() + b"\n")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise LabshellError("{path} cannot be written: {why}.", path=self._path, why=error.strerror) from error
+
+    def last(self, count: int) -> list[dict[str, Any]]:
+        """The last `count` changes, oldest first; a line that a crash cut off is left out."""
+        try:
+            lines = self._path.read_text(encoding="ascii", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines[-count:]:
+            try:
+                found.append(dict(json.loads(line)))
+            except (ValueError, TypeError):
+                continue
+        return found

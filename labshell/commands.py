@@ -1,0 +1,225 @@
+"""What each command of labshell-admin asks the daemon for, and how it shows the answer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from labshell import protocol, shown, templates
+from labshell.config import load
+from labshell.containers import Containers
+from labshell.engine import Engine
+from labshell.errors import UsageError
+from labshell.settings import PROFILE, SETTINGS
+
+SILENCE_SECONDS = 30  # the daemon says every few seconds that it is still at work
+
+Options = argparse.Namespace
+
+
+def ask(method: str, parameters: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+    """The daemon's answer; `say` is told its progress meanwhile."""
+    result: dict[str, Any] = {}
+    for reply in protocol.call(protocol.ADMIN_SOCKET, f"{protocol.ADMIN}.{method}", parameters, SILENCE_SECONDS):
+        if reply.get("progress"):
+            say(shown.sentence(reply["progress"]))
+        result = reply.get("result") or result
+    return result
+
+
+def call(method: str, parameters: dict[str, Any], options: Options) -> dict[str, Any]:
+    """The daemon's answer, with its progress printed, unless only JSON is wanted."""
+
+    def say(text: str) -> None:
+        if not options.json:
+            print(f"{text} …", flush=True)
+
+    return ask(method, parameters, say)
+
+
+def show_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def table(rows: Iterable[dict[str, Any]], columns: list[str]) -> None:
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        drawn.add_column(column.upper().replace("_", " "))
+    for row in rows:
+        drawn.add_row(*(Text(shown.plain("" if row[column] is None else row[column])) for column in columns))
+    Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(drawn)
+
+
+def add_user(options: Options) -> None:
+    parameters = {
+        "name": options.name,
+        "keys": [key_text(path) for path in options.key],
+        "template": options.template,
+        "port": options.port,
+        "settings": settings_of(options),
+        "password": options.password,
+        "dry_run": options.dry_run,
+    }
+    result = call("AddUser", parameters, options)
+    if options.json:
+        show_json(result)
+    elif options.dry_run:
+        print("Nothing was changed.")
+    else:
+        host, port = result["host"], result["port"]
+        print(f"{options.name} is ready: ssh {options.name}@{host} starts the container, ssh -p {port} enters it.")
+        if result.get("password"):
+            print(f"Password, shown this once and to be changed at the first login: {result['password']}")
+
+
+def settings_of(options: Options) -> dict[str, str]:
+    """The settings that were given as options, by their names."""
+    given = {name: getattr(options, name.replace("-", "_"), None) for name in (*SETTINGS, PROFILE)}
+    if options.mount:
+        given["mounts"] = ",".join(options.mount)
+    return {name: text for name, text in given.items() if text is not None}
+
+
+def set_user(options: Options) -> None:
+    settings = settings_of(options)
+    if not settings:
+        raise UsageError("Say what to change: labshell-admin set --help lists it.")
+    parameters = {"name": options.name, "settings": settings, "dry_run": options.dry_run}
+    result = call("SetUser", parameters, options)
+    if options.json:
+        show_json(result)
+    elif options.dry_run:
+        print("Nothing was changed.")
+    else:
+        later = " nesting takes effect at the next restart." if result["waits_for_restart"] else ""
+        print(f"{options.name} is changed.{later}")
+
+
+def key_text(path: str) -> str:
+    """The public key in a file, or on standard input for "-". What is in it is for the daemon to judge."""
+    try:
+        content = sys.stdin.buffer.read(1 << 16) if path == "-" else Path(path).read_bytes()[: 1 << 16]
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError("{path} is not a public key: it is not text.", path=path) from None
+    except OSError as error:
+        raise UsageError("{path} cannot be read: {why}.", path=path, why=error.strerror) from None
+
+
+def remove_user(options: Options) -> None:
+    if not options.yes and not options.dry_run:
+        _confirm(options.name)
+    parameters = {"name": options.name, "archive": not options.no_archive, "dry_run": options.dry_run}
+    result = call("RemoveUser", parameters, options)
+    if options.json:
+        show_json(result)
+    elif options.dry_run:
+        print("Nothing was changed.")
+    else:
+        print(f"{options.name} is removed." + "".join(f" Archive: {path}" for path in result.get("archives", [])))
+
+
+def _confirm(name: str) -> None:
+    question = f"This removes {name} with everything in the container. Type the name to go on: "
+    if not sys.stdin.isatty():
+        raise UsageError("Without a terminal, say --yes to remove {name}.", name=name)
+    if input(question).strip() != name:
+        raise UsageError("Nothing was removed.")
+
+
+COLUMNS = ["user", "state", "address", "ports", "memory", "disk", "gpus", "last_login", "expires", "problem"]
+SORTABLE = ["user", "state", "address", "port", "memory", "disk", "gpus", "last_login", "expires"]
+
+
+def _sortable(value: Any) -> tuple[bool, Any]:
+    """What is not known comes last, or first where the largest does."""
+    return (value is not None, value if value is not None else 0)
+
+
+def _shown(user: dict[str, Any]) -> dict[str, Any]:
+    """A row for people: sizes and days instead of bytes and seconds."""
+    row = dict(user)
+    row["ports"] = f"{user['port']}-{user['last_port']}" if user["port"] else None
+    for column in ("memory", "disk"):
+        row[column] = shown.size(user[column]) if user[column] else None
+    row["last_login"] = user["last_login"][:16].replace("T", " ") if user["last_login"] else None
+    row["gpus"] = None if user["gpus"] == "none" else user["gpus"]
+    return row
+
+
+def list_users(options: Options) -> None:
+    users = call("List", {}, options).get("users", [])
+    if options.json:
+        show_json(users)
+    elif users:
+        users.sort(
+            key=lambda user: _sortable(user[options.sort]), reverse=options.sort in ("memory", "disk", "last_login")
+        )
+        table([_shown(user) for user in users], COLUMNS)
+    else:
+        print("There are no users yet; add one with: labshell-admin add-user NAME --key FILE")
+
+
+def show_user(options: Options) -> None:
+    about = call("Show", {"name": options.name}, options)
+    if options.json:
+        show_json(about)
+        return
+    for key, value in about.items():
+        for number, item in enumerate(value if isinstance(value, list) else [value]):
+            label = key.replace("_", " ") if number == 0 else ""
+            print(f"{label:20} {shown.plain('-' if item is None else item)}")
+
+
+def reconcile(options: Options) -> None:
+    change = call("Reconcile", {"plan": options.plan}, options)
+    if options.json:
+        show_json(change)
+        return
+    words = ("would be removed", "would be added") if options.plan else ("removed", "added")
+    for key, word in zip(("remove", "add"), words, strict=True):
+        for rule in change.get(key, []):
+            print(f"{word}: port {rule['port']} -> {shown.plain(rule['to'])} ({shown.plain(rule['user'])})")
+    if not any(change.values()):
+        print("The live rules are as they should be.")
+
+
+def template_build(options: Options) -> None:
+    config = load()
+    engine = Engine(config.engine_socket)
+    containers = Containers(engine, config.network, config.pool)
+    for step in templates.build(engine, containers, options.name or config.template, options.rootfs):
+        print(f"{step} …", flush=True)
+    print(f"The template {options.name or config.template} is ready.")
+
+
+def restore_user(options: Options) -> None:
+    parameters = {"archive": str(options.archive.absolute()), "dry_run": options.dry_run}
+    result = call("RestoreUser", parameters, options)
+    if options.json:
+        show_json(result)
+    elif options.dry_run:
+        print("Nothing was changed.")
+    else:
+        print(f"{result['user']} is back: ssh -p {result['port']} {result['user']}@{result['host']}")
+
+
+def show_log(options: Options) -> None:
+    changes = call("Log", {"count": options.count}, options).get("changes", [])
+    if options.json:
+        show_json(changes)
+        return
+    known = ("time", "who", "verb", "subject", "result")
+    rows = []
+    for change in changes:
+        given = ", ".join(f"{name} {text}" for name, text in change.items() if name not in known)
+        rows.append({**{name: change.get(name, "") for name in known}, "given": given})
+    table(rows, ["time", "who", "verb", "subject", "given", "result"])

@@ -1,0 +1,165 @@
+"""What one person's container gets, as the administrator writes it: in options, in a profile, in a row of a table.
+
+A setting is a name and a text, so that all three say the same thing in the same words. Pure.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from labshell.config import CPU, SIZE
+from labshell.errors import UsageError
+
+ADDRESS_ON_PCI = re.compile(r"([0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.ASCII)
+PATH = re.compile(r"(/[A-Za-z0-9._+@-]+)+", re.ASCII)
+NUMBER = re.compile(r"[1-9][0-9]{0,6}", re.ASCII)
+NONE = "none"
+GPU, MOUNT = "labshell-gpu", "labshell-mount"  # how the devices that are ours begin; others are left alone
+DESKTOP = 3389  # where xrdp listens
+LIMITS = {"cpu": "limits.cpu", "memory": "limits.memory", "processes": "limits.processes"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing that can be set: an example for whoever wrote it wrong, and what it is."""
+
+    example: str
+    about: str
+
+
+SETTINGS = {
+    "cpu": Setting("8, or 0-7", "processors: a number of them, or which"),
+    "memory": Setting("64GiB", "memory"),
+    "disk": Setting("200GiB", "disk space, where the pool can limit it"),
+    "processes": Setting("4096", "processes"),
+    "gpus": Setting("all, none or 0000:01:00.0,0000:02:00.0", "GPUs"),
+    "mounts": Setting("/data:/data:ro,/nas/alice:/nas", "folders of the host"),
+    "nesting": Setting("yes or no", "Docker inside the container"),
+    "desktop-port": Setting("20019, or none", "a port of the person's own that leads to a desktop (3389)"),
+    "expires": Setting("2027-09-30, or none", "the last day on which the person may log in"),
+}
+PROFILE = "profile"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder of the host inside a container. `shift`: files are owned inside as they are outside."""
+
+    source: str
+    target: str
+    is_read_only: bool = False
+    shift: bool = True
+
+
+def merged(
+    profiles: Mapping[str, Mapping[str, str]], defaults: Mapping[str, str], given: Mapping[str, str]
+) -> dict[str, str]:
+    """`given` before its profile before `defaults`, all checked."""
+    given = dict(given)
+    name = given.pop(PROFILE, "")
+    if name and name not in profiles:
+        known = ", ".join(sorted(profiles)) or "none"
+        raise UsageError("There is no profile {name} in labshell.toml; there is: {known}", name=name, known=known)
+    return checked({**defaults, **profiles.get(name, {}), **given})
+
+
+def checked(given: Mapping[str, str]) -> dict[str, str]:
+    """The settings, if each is one and possible; UsageError names the first that is not."""
+    for name, text in given.items():
+        if name not in SETTINGS:
+            raise UsageError("There is no setting {name}; there is: {known}", name=repr(name)[:40],
+                             known=", ".join(SETTINGS))  # fmt: skip
+        if not _is_possible(name, text):
+            raise UsageError("{value} is not possible for {name}: write {example}.", value=repr(text)[:60], name=name,
+                             example=SETTINGS[name].example)  # fmt: skip
+    return dict(given)
+
+
+def _is_possible(name: str, text: str) -> bool:
+    if text in ("", NONE) and name != "nesting":
+        return True
+    if name == "gpus":
+        return text == "all" or all(ADDRESS_ON_PCI.fullmatch(part) for part in text.split(","))
+    if name == "mounts":
+        return all(_mount(part) for part in text.split(","))
+    if name == "nesting":
+        return text in ("yes", "no")
+    if name == "expires":
+        return date_of(text) is not None
+    pattern = {"cpu": CPU, "memory": SIZE, "disk": SIZE}.get(name, NUMBER)
+    return bool(pattern.fullmatch(text))
+
+
+def date_of(text: str) -> datetime.date | None:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def mounts_of(settings: Mapping[str, str]) -> list[Mount]:
+    """The folders of the host that a container gets."""
+    text = settings.get("mounts", "")
+    return [mount for part in text.split(",") if text not in ("", NONE) and (mount := _mount(part))]
+
+
+def _mount(text: str) -> Mount | None:
+    source, _, rest = text.partition(":")
+    target, *flags = rest.split(":")
+    if not PATH.fullmatch(source) or not PATH.fullmatch(target) or ".." in f"{source}/{target}".split("/"):
+        return None
+    if set(flags) - {"ro", "noshift"} or target in ("/", "/etc", "/usr", "/proc", "/sys", "/dev", "/run"):
+        return None
+    return Mount(source, target, "ro" in flags, "noshift" not in flags)
+
+
+def engine_config(settings: Mapping[str, str], *, nvidia_runtime: bool) -> dict[str, str]:
+    """The engine's config keys that these settings decide; an empty value takes a key away."""
+    config = {LIMITS[name]: _value(text) for name, text in settings.items() if name in LIMITS}
+    if "nesting" in settings:
+        config["security.nesting"] = "true" if settings["nesting"] == "yes" else "false"
+    if "gpus" in settings and nvidia_runtime:
+        wanted = bool(_value(settings["gpus"]))
+        config["nvidia.runtime"] = "true" if wanted else ""
+        config["nvidia.driver.capabilities"] = "all" if wanted else ""
+    return config
+
+
+def engine_devices(settings: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The engine's devices of ours that these settings ask for, by name."""
+    devices = {}
+    gpus = _value(settings.get("gpus", ""))
+    for number, address in enumerate(gpus.split(",") if gpus else []):
+        which = {} if address == "all" else {"pci": address if address.count(":") == 2 else f"0000:{address}"}
+        devices[f"{GPU}{number}"] = {"type": "gpu", "gputype": "physical", **which}
+    for number, mount in enumerate(mounts_of(settings)):
+        device = {"type": "disk", "source": mount.source, "path": mount.target, "required": "false"}
+        if mount.is_read_only:
+            device["readonly"] = "true"
+        if mount.shift:
+            device["shift"] = "true"
+        devices[f"{MOUNT}{number}"] = device
+    return devices
+
+
+def replaced_devices(settings: Mapping[str, str]) -> tuple[str, ...]:
+    """How the names of those devices begin that these settings replace."""
+    return tuple(prefix for name, prefix in (("gpus", GPU), ("mounts", MOUNT)) if name in settings)
+
+
+def disk_size(settings: Mapping[str, str]) -> str | None:
+    """The size of the root disk; empty for no limit, None if nothing is said of it."""
+    return _value(settings["disk"]) if "disk" in settings else None
+
+
+def gpus_in(devices: Collection[Mapping[str, str]]) -> str:
+    """The GPUs that a container's devices give it, as the setting is written."""
+    addresses = [device.get("pci") or "all" for device in devices if device.get("type") == "gpu"]
+    return ",".join(addresses) or NONE
+
+
+def _value(text: str) -> str:
+    return "" if text == NONE else text
