@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from labshell.engine import Engine
 from labshell.errors import UsageError
 from labshell.settings import PROFILE, SETTINGS
 
+WIDTH_WITHOUT_TERMINAL = 1000  # for programs: nothing is broken or cut
+WIDE_COLUMNS = 110
 SILENCE_SECONDS = 30  # the daemon says every few seconds that it is still at work
 
 Options = argparse.Namespace
@@ -49,13 +51,16 @@ def show_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=True))
 
 
-def table(rows: Iterable[dict[str, Any]], columns: list[str]) -> None:
+def table(rows: list[dict[str, Any]], columns: list[str], folded: tuple[str, ...] = ()) -> None:
+    """Rows under headers, without columns that are empty for everybody. Only `folded` ones are broken into lines."""
+    filled = [column for column in columns if any(row.get(column) not in (None, "") for row in rows)]
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        drawn.add_column(column.upper().replace("_", " "))
+    for column in filled:
+        drawn.add_column(column.upper().replace("_", " "), no_wrap=column not in folded, overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(shown.plain("" if row[column] is None else row[column])) for column in columns))
-    Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(drawn)
+        drawn.add_row(*(Text(shown.plain("" if row.get(column) is None else row[column])) for column in filled))
+    width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
+    Console(highlight=False, width=width).print(drawn)
 
 
 def add_user(options: Options) -> None:
@@ -150,7 +155,7 @@ def _shown(user: dict[str, Any]) -> dict[str, Any]:
     row["ports"] = f"{user['port']}-{user['last_port']}" if user["port"] else None
     for column in ("memory", "disk"):
         row[column] = shown.size(user[column]) if user[column] else None
-    row["last_login"] = user["last_login"][:16].replace("T", " ") if user["last_login"] else None
+    row["last_login"] = user["last_login"][:10] if user["last_login"] else None
     row["gpus"] = None if user["gpus"] == "none" else user["gpus"]
     return row
 
@@ -163,7 +168,9 @@ def list_users(options: Options) -> None:
         users.sort(
             key=lambda user: _sortable(user[options.sort]), reverse=options.sort in ("memory", "disk", "last_login")
         )
-        table([_shown(user) for user in users], COLUMNS)
+        is_narrow = sys.stdout.isatty() and Console().width < WIDE_COLUMNS
+        columns = [column for column in COLUMNS if not (is_narrow and column in ("address", "memory"))]
+        table([_shown(user) for user in users], columns, folded=("gpus", "problem"))
     else:
         print("There are no users yet; add one with: labshell-admin add-user NAME --key FILE")
 
@@ -222,4 +229,4 @@ def show_log(options: Options) -> None:
     for change in changes:
         given = ", ".join(f"{name} {text}" for name, text in change.items() if name not in known)
         rows.append({**{name: change.get(name, "") for name in known}, "given": given})
-    table(rows, ["time", "who", "verb", "subject", "given", "result"])
+    table(rows, ["time", "who", "verb", "subject", "given", "result"], folded=("given", "result"))

@@ -324,15 +324,17 @@ class AdminInterface:
         if dry_run:
             yield from _answers(steps, "result", more=more)
             return
-        result = "interrupted"
+        who, change = request.caller.login, {"subject": subject, **about}
         try:
-            yield from _answers(steps, "result", more=more)
-            result = "done"
+            answer = yield from _progress(steps, more=more)
         except LabshellError as error:
-            result = str(error)
+            self._changes.add(who, verb, change, str(error))
             raise
-        finally:
-            self._changes.add(request.caller.login, verb, {"subject": subject, **about}, result)
+        except BaseException:
+            self._changes.add(who, verb, change, "interrupted")
+            raise
+        self._changes.add(who, verb, change, "done")
+        yield {"_continues": False, "result": answer}
 
 
 def _rule(forward: Forward) -> dict[str, Any]:

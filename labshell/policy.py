@@ -323,7 +323,8 @@ def checked_program(command: str | None, *, as_root: bool, terminal: tuple[str, 
 
 def command_inside(user: str, program: Program) -> list[str]:
     """The argument list that the engine runs as root inside. The command line goes to the shell in there."""
-    argv = ["su", "--login", "root" if program.as_root else user]
+    # Not su: it would not let in whoever has to change their password first.
+    argv = ["runuser", "--login", "root" if program.as_root else user]
     if program.command is None:
         return argv
     # With a terminal, -c would start the command without one that Ctrl-C works on.

@@ -351,7 +351,7 @@ def test_whatever_the_command_it_is_the_value_of_sus_option(
     program = policy.checked_program(command, as_root=as_root, terminal=terminal)
     option = "--session-command" if terminal else "--command"
     assert policy.command_inside("alice", program) == [
-        "su",
+        "runuser",
         "--login",
         "root" if as_root else "alice",
         *([option, command] if command else []),
@@ -384,9 +384,9 @@ def test_a_key_is_chosen_by_its_number_or_its_fingerprint() -> None:
 
 def test_a_command_is_one_argument_for_the_shell_inside() -> None:
     program = policy.checked_program("echo 'a b'; id", as_root=False, terminal=None)
-    assert policy.command_inside("alice", program) == ["su", "--login", "alice", "--command", "echo 'a b'; id"]
+    assert policy.command_inside("alice", program) == ["runuser", "--login", "alice", "--command", "echo 'a b'; id"]
     program = policy.checked_program("", as_root=True, terminal=("../../x", 0, 99999))
     assert program.terminal == ("vt100", 5, 500)
-    assert policy.command_inside("alice", program) == ["su", "--login", "root"]
+    assert policy.command_inside("alice", program) == ["runuser", "--login", "root"]
     with pytest.raises(UsageError):
         policy.checked_program("a\0b", as_root=False, terminal=None)
