@@ -16,6 +16,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -27,6 +29,17 @@ from labshell.keys import PublicKey
 log = logging.getLogger(__name__)
 PROGRAM_SECONDS = 30
 END_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Door:
+    """What one researcher's account opens on this host."""
+
+    user: str
+    groups: frozenset[str]
+    shell: str
+    home: str
+    is_home_safe: bool
 
 
 class Accounts:
@@ -50,6 +63,16 @@ class Accounts:
         """Every researcher's name and uid."""
         group = _group_id()
         return {entry.pw_name: entry.pw_uid for entry in pwd.getpwall() if entry.pw_gid == group}
+
+    def doors(self) -> list[Door]:
+        """What each researcher's account opens on this host."""
+        found = []
+        for entry in pwd.getpwall():
+            if entry.pw_gid == _group_id():
+                groups = group_names(entry.pw_name, entry.pw_gid)
+                is_safe = files.is_ours_alone(Path(entry.pw_dir))
+                found.append(Door(entry.pw_name, groups, entry.pw_shell, entry.pw_dir, is_safe))
+        return found
 
     def ensure(self, user: str, reserved_uids: Collection[int] = ()) -> int:
         """The researcher's account, made if there is none; its uid. Harmless twice.

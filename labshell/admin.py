@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from labshell import __version__, commands, roster, shown
+from labshell import __version__, commands, roster, shown, templates
 from labshell.errors import LabshellError, NotAllowed
 from labshell.settings import SETTINGS
 
@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     )
     many.add_argument("--dry-run", action="store_true", help="check every row and change nothing")
 
+    command("doctor", commands.doctor, "Look at everything that has to be right on this host, and name the remedies.")
     listing = command("list", commands.list_users, "List everybody: state, address, ports, use, what is wrong.")
     listing.add_argument("--sort", choices=commands.SORTABLE, default="user", help="the column to sort by")
     log = command("log", commands.show_log, "Who changed what when.")
@@ -77,7 +78,29 @@ def parser() -> argparse.ArgumentParser:
     build = verbs.add_parser("build", help="build a template from this machine's own apt sources")
     build.add_argument("--name", help="instead of the configured name")
     build.add_argument("--rootfs", type=Path, metavar="TAR", help="use this root file system")
+    build.add_argument(
+        "--release", default="", help="a Debian release that the apt sources have, instead of this host's"
+    )
+    build.add_argument(
+        "--with",
+        dest="extras",
+        action="append",
+        default=[],
+        choices=tuple(templates.EXTRAS),
+        help="what to add; repeatable",
+    )
     build.set_defaults(run=commands.template_build)
+    publish = verbs.add_parser("publish", help="make a template of a container, without what is personal in it")
+    publish.add_argument("container")
+    publish.add_argument("name", help="of the new template")
+    publish.set_defaults(run=commands.template_publish)
+    update = verbs.add_parser("update", help="bring a template's packages up to date; containers stay as they are")
+    update.add_argument("--name", help="instead of the configured name")
+    update.add_argument("--run", dest="command", default=templates.UPDATE, help="another command, as root inside")
+    update.set_defaults(run=commands.template_update)
+    every = verbs.add_parser("list", help="list the templates")
+    every.add_argument("--json", action="store_true", help="answer with JSON")
+    every.set_defaults(run=commands.template_list)
     return top
 
 

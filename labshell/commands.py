@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labshell import protocol, shown, templates
-from labshell.config import load
+from labshell import policy, protocol, shown, templates
+from labshell.config import Config, load
 from labshell.containers import Containers
 from labshell.engine import Engine
 from labshell.errors import UsageError
+from labshell.host_doctor import HostDoctor
 from labshell.settings import PROFILE, SETTINGS
 
 WIDTH_WITHOUT_TERMINAL = 1000  # for programs: nothing is broken or cut
@@ -199,13 +201,61 @@ def reconcile(options: Options) -> None:
         print("The live rules are as they should be.")
 
 
-def template_build(options: Options) -> None:
+def _containers() -> tuple[Config, Engine, Containers]:
+    """What works on templates, in this process: building one needs more power than the daemon has."""
     config = load()
     engine = Engine(config.engine_socket)
-    containers = Containers(engine, config.network, config.pool)
-    for step in templates.build(engine, containers, options.name or config.template, options.rootfs):
+    return config, engine, Containers(engine, config.network, config.pool)
+
+
+def template_build(options: Options) -> None:
+    config, engine, containers = _containers()
+    name = options.name or config.template
+    recipe = templates.Recipe(options.release, tuple(options.extras))
+    _follow(templates.build(engine, containers, name, options.rootfs, recipe), name)
+
+
+def template_publish(options: Options) -> None:
+    _, engine, containers = _containers()
+    name = policy.checked_template(options.name)
+    _follow(templates.publish(engine, containers, options.container, name), name)
+
+
+def template_update(options: Options) -> None:
+    config, _, containers = _containers()
+    name = options.name or config.template
+    _follow(templates.update(containers, name, options.command), name)
+
+
+def template_list(options: Options) -> None:
+    config, _, containers = _containers()
+    found = templates.listing(containers, config.template)
+    if options.json:
+        show_json(found)
+    elif found:
+        table(found, ["template", "state", "used"])
+    else:
+        print("There is no template yet; make one with: labshell-admin template build")
+
+
+def _follow(steps: Iterable[str], name: str) -> None:
+    for step in steps:
         print(f"{step} …", flush=True)
-    print(f"The template {options.name or config.template} is ready.")
+    print(f"The template {name} is ready.")
+
+
+def doctor(options: Options) -> None:
+    """Everything that is not as it has to be; an error among the findings is exit status 1."""
+    findings = list(HostDoctor(load()).examine())
+    if options.json:
+        show_json([asdict(finding) for finding in findings])
+    for finding in findings if not options.json else ():
+        print(f"{finding.severity:8} {finding.id:20} {shown.plain(finding.finding)}")
+        print(f"{'':29} {shown.plain(finding.remedy)}")
+    if not findings and not options.json:
+        print("Everything is as it has to be.")
+    if any(finding.severity == "error" for finding in findings):
+        sys.exit(1)
 
 
 def restore_user(options: Options) -> None:

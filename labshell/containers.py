@@ -196,6 +196,14 @@ class Containers:
         space = self._pool_space(name)
         return bool(space.get("total")) and space["total"] - space.get("used", 0) < reserve_bytes
 
+    def pools(self) -> list[tuple[str, int, int]]:
+        """Every storage pool with the bytes used and in all; 0 where the pool does not say."""
+        with asking("", "be read"):
+            api = self._engine.api["storage-pools"]
+            names = [url.rpartition("/")[2] for url in api.get().json()["metadata"]]
+            spaces = [(name, api[name].resources.get().json()["metadata"].get("space") or {}) for name in names]
+        return [(name, space.get("used", 0), space.get("total", 0)) for name, space in spaces]
+
     def _pool_space(self, name: str) -> dict[str, int]:
         with asking(name, "be read"):
             devices = self._engine.instance(name).get().json()["metadata"]["expanded_devices"]
@@ -266,6 +274,26 @@ class Containers:
         }
         with asking(name, "be made"):
             self._engine.wait(self._engine.api.instances.post(json=body), COPY_SECONDS)
+
+    def copy_for_template(self, source: str, name: str) -> None:
+        """Copy a container, running or not, to the stopped container `name`: without address, marks and devices."""
+        with asking(source, "be copied"):
+            old = self._engine.instance(source).get().json()["metadata"]
+            gone = [key for key in old["config"] if key.startswith(LEFT_OUT)]
+            devices: dict[str, dict[str, str]] = {key: {"type": "none"} for key in old["devices"]}
+            devices["root"] = dict(old["expanded_devices"]["root"])
+            devices["eth0"] = {"type": "nic", "name": "eth0", "network": self._network}
+            body = {
+                "name": name,
+                "source": {"type": "copy", "source": source, "instance_only": True},
+                "profiles": old["profiles"],
+                "config": dict.fromkeys(gone, ""),
+                "devices": devices,
+            }
+            self._engine.wait(self._engine.api.instances.post(json=body), COPY_SECONDS)
+
+    def mark_template(self, name: str) -> None:
+        self._set(name, {TEMPLATE: "true"})
 
     def _nic(self, address: str) -> dict[str, str]:
         return {"type": "nic", "name": "eth0", "network": self._network, "ipv4.address": address, **SAFE_NIC}

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -98,6 +99,14 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
 )
 
 
+@dataclass(frozen=True)
+class About:
+    """Which engine it is: "lxd" or "incus", and its version."""
+
+    name: str
+    version: str
+
+
 class Engine:
     """One engine, reached by its Unix socket; the first of the known places if none is given."""
 
@@ -116,6 +125,11 @@ class Engine:
     def new_client(self, timeout_seconds: int) -> Any:
         path = self._socket or next((path for path in SOCKETS if Path(path).exists()), SOCKETS[0])
         return pylxd.Client(endpoint="http+unix://" + quote(path, safe=""), timeout=timeout_seconds)
+
+    def about(self) -> About:
+        with asking("", "be read"):
+            environment = self.api.get().json()["metadata"]["environment"]
+        return About(environment["server"], environment["server_version"])
 
     def instance(self, name: str) -> Any:
         # The name becomes part of a URL, which pylxd does not quote.

@@ -88,11 +88,19 @@ def ensure_folder(path: Path, mode: int = 0o755) -> None:
         pass
     except OSError as error:
         raise LabshellError("{path} cannot be made: {why}.", path=path, why=error.strerror) from error
-    about = path.lstat()
-    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
+    if not is_ours_alone(path):
         raise LabshellError(
             "{path} must be a folder that belongs to root and that nobody else can write to.", path=path
         )
+
+
+def is_ours_alone(path: Path) -> bool:
+    """Whether `path` is a folder of root's that nobody else can write to."""
+    try:
+        about = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid() and not about.st_mode & 0o022
 
 
 @contextlib.contextmanager

@@ -72,6 +72,12 @@ class Firewall:
         """How many connections the rules of one user have taken."""
         return self._on_network()[0].packets(user)
 
+    def forward_policies_that_drop(self) -> list[str]:
+        """The variants of iptables whose FORWARD chain drops by default without a jump to our rules."""
+        forwarding, guard = self._on_network()
+        found = ["iptables-legacy"] if forwarding.is_forward_dropping() else []
+        return [*found, "iptables-nft"] if guard.is_forward_dropping() else found
+
     def plan(self) -> Difference:
         """What reconcile() would change."""
         return self._on_network()[0].plan(self._everything_wanted())

@@ -61,6 +61,14 @@ class Forwarding:
         with _tables_locked():
             return _live()
 
+    def is_forward_dropping(self) -> bool:
+        """Whether FORWARD of the legacy variant drops by default, without a jump to our rules."""
+        with _tables_locked():
+            chain = iptc.Chain(iptc.Table(iptc.Table.FILTER), "FORWARD")
+            policy = chain.get_policy()
+            has_jump = any(_target(rule) == ACCEPT for rule in _rules(chain))
+            return policy is not None and policy.name == "DROP" and not has_jump
+
     def packets(self, user: str) -> int:
         """How many connections the rules of one user have taken: only a connection's first packet comes here."""
         with _tables_locked():

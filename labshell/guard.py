@@ -118,6 +118,12 @@ class Guard:
     def _set_route_localnet(self, value: str) -> None:
         _set(Path(f"/proc/sys/net/ipv4/conf/{self._bridge}/route_localnet"), value)
 
+    def is_forward_dropping(self) -> bool:
+        """Whether FORWARD of the nftables variant drops by default, without our rules."""
+        if self._other_forward_policy() != "drop":
+            return False
+        return _run(["iptables-nft", "-w", "-C", "FORWARD", "-j", CHAIN], may_fail=True) is None
+
     def _other_forward_policy(self) -> str | None:
         """The policy of FORWARD in the nftables variant of iptables; None if there is no such chain."""
         listing = _run(["nft", "-j", "list", "chain", "ip", "filter", "FORWARD"], may_fail=True)
@@ -128,9 +134,7 @@ class Guard:
 
     def _accept_beside_drop(self) -> bool:
         """Our accept rules in the other variant if its policy is DROP: DNATed traffic, and containers' own."""
-        if self._other_forward_policy() != "drop":
-            return False
-        if _run(["iptables-nft", "-w", "-C", "FORWARD", "-j", CHAIN], may_fail=True) is not None:
+        if not self.is_forward_dropping():
             return False
         restore = f"""*filter
 :{CHAIN} - [0:0]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import datetime
 import pwd
+import re
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from labshell.errors import LabshellError
+
 SSH_KEYS = Path("/etc/ssh")
 PROC = Path("/proc")
+PROGRAM_SECONDS = 15
 OFTEN_WRITTEN = (Path("/var/log"), Path("/var/lib/labshell"), Path("/run/labshell"))
 CLOCK_SLACK_SECONDS = 60
 
@@ -55,6 +60,62 @@ def login_of(pid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except (OSError, ValueError, KeyError, OverflowError):
         return "root"
+
+
+def kernel_setting(name: str) -> str:
+    """A setting of the kernel by its path below /proc/sys; empty if there is none of that name."""
+    try:
+        return (PROC / "sys" / name).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def sshd_settings(user: str) -> dict[str, str]:
+    """What sshd would do for a user who comes from elsewhere: lower-case keyword -> value (sshd -T)."""
+    argv = ["/usr/sbin/sshd", "-T", "-C", f"user={user},host=elsewhere,addr=192.0.2.1"]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PROGRAM_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LabshellError("sshd could not be asked for its settings: {why}.", why=error) from error
+    if done.returncode != 0:
+        raise LabshellError("sshd refuses its own configuration: {why}.", why=" ".join(done.stderr.split())[:300])
+    return {key: value for key, _, value in (line.partition(" ") for line in done.stdout.splitlines())}
+
+
+def subordinate_ids(user: str) -> int:
+    """How many subordinate uids a user of the host has, in /etc/subuid."""
+    try:
+        lines = Path("/etc/subuid").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return 0
+    ranges = [line.split(":") for line in lines]
+    return sum(int(parts[2]) for parts in ranges if len(parts) == 3 and parts[0] == user and parts[2].isdigit())
+
+
+def has_snap(name: str) -> bool:
+    return (Path("/snap") / name / "current").exists()
+
+
+def is_snap_held(name: str) -> bool:
+    """Whether somebody has kept a snap from refreshing itself (snap refresh --hold)."""
+    argv = ["snap", "list", name]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PROGRAM_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return "held" in done.stdout
+
+
+def upgrades_nvidia_unattended(
+    apt: Path = Path("/etc/apt/apt.conf.d"), modules: Path = Path("/proc/driver/nvidia")
+) -> bool:
+    """Whether the host's NVIDIA driver may be replaced while nobody looks."""
+    if not modules.exists() or not apt.is_dir():
+        return False
+    text = "\n".join(path.read_text(errors="replace") for path in sorted(apt.iterdir()) if path.is_file())
+    lines = [line.strip() for line in text.splitlines() if not line.lstrip().startswith("//")]
+    is_on = any(re.match(r'APT::Periodic::Unattended-Upgrade\s+"[1-9]', line) for line in lines)
+    return is_on and not any(re.match(r'"(\^|\.\*)?(lib)?nvidia', line) for line in lines)
 
 
 def control_group(pid: int) -> str:

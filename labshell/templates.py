@@ -1,4 +1,4 @@
-"""Building a template: a small Debian from the machine's own package sources, ready for a first SSH login.
+"""Templates: built as a small Debian from the machine's own package sources, or made of somebody's container.
 
 Runs in the administrator's own command, not in the daemon: mmdebstrap needs more power than the daemon has.
 """
@@ -12,6 +12,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from labshell.containers import TEMPLATE, Containers
@@ -19,6 +20,8 @@ from labshell.engine import COPY_SECONDS, Engine, asking
 from labshell.errors import LabshellError, UsageError
 
 BUILD_SECONDS = 1800
+START_SECONDS = 60
+_WHEN_ONLINE = "for _ in $(seq 100); do ip route | grep -q ^default && break; sleep 0.1; done; "
 SOURCES = Path("/etc/apt")
 PACKAGES = (
     "systemd systemd-sysv dbus udev libpam-systemd openssh-server openssh-sftp-server iproute2 iputils-ping ifupdown "
@@ -28,7 +31,33 @@ PACKAGES = (
 INTERFACES = "auto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet dhcp\n"
 
 
-def build(engine: Engine, containers: Containers, name: str, rootfs: Path | None) -> Iterator[str]:
+# What --with adds; the person behind it says what they need, and not how it is called.
+EXTRAS = {"desktop": "xfce4 xfce4-terminal xrdp xorgxrdp dbus-x11", "docker": "docker.io"}
+UPDATE = "apt-get -q update && apt-get -qy upgrade && apt-get clean"
+# What makes a machine or a person recognisable, by folder: names that begin with one of these go away.
+PERSONAL = {
+    "/etc/ssh": ("ssh_host_",),
+    "/etc/sudoers.d": ("90-labshell",),
+    "/var/lib/dhcp": ("",),
+    "/var/lib/dbus": ("machine-id",),
+    "/var/lib/systemd": ("random-seed",),
+    "/root": (".bash_history", ".python_history", ".lesshst", ".viminfo", ".labshell-password"),
+    "/root/.ssh": ("",),
+}
+PERSONAL_IN_HOME = (".bash_history", ".zsh_history", ".python_history", ".lesshst", ".viminfo", ".Xauthority")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a root file system is made of: a Debian release, empty for this machine's own, and names of EXTRAS."""
+
+    release: str = ""
+    extras: tuple[str, ...] = ()
+
+
+def build(
+    engine: Engine, containers: Containers, name: str, rootfs: Path | None, recipe: Recipe = Recipe()
+) -> Iterator[str]:
     """Make the stopped container `name` from a new root file system, or from the tar file `rootfs`.
 
     Yields what is being done, for the person who waits.
@@ -39,7 +68,7 @@ def build(engine: Engine, containers: Containers, name: str, rootfs: Path | None
         if rootfs is None:
             rootfs = Path(folder) / "rootfs.tar"
             yield "Building a Debian root file system"
-            build_rootfs(rootfs)
+            build_rootfs(rootfs, recipe)
         elif not rootfs.is_file():
             raise UsageError("{path} is not a file.", path=rootfs)
         yield "Importing it as a template"
@@ -48,20 +77,91 @@ def build(engine: Engine, containers: Containers, name: str, rootfs: Path | None
         _import(engine, name, metadata, rootfs)
 
 
-def build_rootfs(target: Path) -> None:
+def publish(engine: Engine, containers: Containers, source: str, name: str) -> Iterator[str]:
+    """Make the template `name` of a container, running or stopped, which stays as it is.
+
+    What is personal is taken out of the copy: host keys, machine id, everybody's SSH keys, leases, histories,
+    proxy devices, marks of labshell's. Other files in people's homes stay; the last line says whose.
+    """
+    if containers.get(name) is not None:
+        raise UsageError("There is a container {name} already; delete it first: lxc delete {name}", name=name)
+    if containers.get(source) is None:
+        raise UsageError("There is no container {name}.", name=source)
+    yield f"Copying {source}"
+    containers.copy_for_template(source, name)
+    try:
+        yield "Taking out what is personal"
+        homes = _strip(containers, name)
+        containers.mark_template(name)
+    except LabshellError:
+        containers.delete(name)
+        raise
+    if homes:
+        yield f"Look at it before you use it: it has the home folders of {', '.join(homes)}"
+
+
+def _strip(containers: Containers, name: str) -> list[str]:
+    """Take what is personal out of a stopped copy, through the engine; whose home folders it has."""
+    homes = containers.list_folder(name, "/home")
+    personal = dict(PERSONAL)
+    for home in homes:
+        personal[f"/home/{home}"] = PERSONAL_IN_HOME
+        personal[f"/home/{home}/.ssh"] = ("",)
+    for folder, beginnings in personal.items():
+        for entry in containers.list_folder(name, folder):
+            if entry.startswith(beginnings):
+                containers.delete_file(name, f"{folder}/{entry}")
+    containers.put_file(name, "/etc/machine-id", b"", 0o444)
+    containers.put_file(name, "/etc/hostname", b"template\n")
+    return homes
+
+
+def update(containers: Containers, name: str, command: str) -> Iterator[str]:
+    """Start a template, run `command` in it as root, strip it and stop it again. Clones of it do not change."""
+    containers.check_template(name)
+    if containers.get(name) is None:
+        raise UsageError("{name} is an image; only a container can be updated.", name=name)
+    yield f"Starting {name}"
+    containers.start(name, START_SECONDS)
+    try:
+        yield f"Running: {command}"
+        status, output = containers.run(name, ["/bin/sh", "-c", _WHEN_ONLINE + command], BUILD_SECONDS)
+    finally:
+        containers.stop(name, START_SECONDS, force=True)
+        _strip(containers, name)
+    if status != 0:
+        raise LabshellError("The command ended with status {status}:\n{output}", status=status, output=output[-2000:])
+
+
+def listing(containers: Containers, configured: str) -> list[dict[str, object]]:
+    """Every template: its name, state, and whether it is the one that new containers are cloned from."""
+    found = [item for item in containers.all() if item.is_template or item.name == configured]
+    return [
+        {"template": item.name, "state": item.state.lower(), "used": "by default" if item.name == configured else ""}
+        for item in sorted(found, key=lambda item: item.name)
+    ]
+
+
+def build_rootfs(target: Path, recipe: Recipe = Recipe()) -> None:
     """Write a root file system with sshd, sudo and DHCP as the tar file `target`. It has no host keys."""
-    release = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    unknown = [extra for extra in recipe.extras if extra not in EXTRAS]
+    if unknown:
+        raise UsageError("There is nothing to add called {name}; there is: {known}", name=unknown[0],
+                         known=", ".join(EXTRAS))  # fmt: skip
+    release = recipe.release or platform.freedesktop_os_release().get("VERSION_CODENAME", "")
     sources = apt_sources(SOURCES, release)
     if not sources:
         raise LabshellError(
-            "This machine has no apt sources of its own release; give a root file system with --rootfs."
+            "This machine has no apt sources of the release {release}; give a root file system with --rootfs.",
+            release=release,
         )
     hooks = [
         "rm -f $1/etc/ssh/ssh_host_* $1/etc/machine-id $1/var/lib/dbus/machine-id",
         "touch $1/etc/machine-id",
         f"printf '{INTERFACES.encode('unicode_escape').decode()}' > $1/etc/network/interfaces",
     ]
-    argv = ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES.replace(' ', ',')}"]
+    packages = " ".join([PACKAGES, *(EXTRAS[extra] for extra in recipe.extras)])
+    argv = ["mmdebstrap", "--variant=minbase", f"--include={packages.replace(' ', ',')}"]
     argv += [f"--customize-hook={hook}" for hook in hooks]
     argv += [release, str(target), *map(str, sources)]
     try:

@@ -19,7 +19,7 @@ ONLY_IN = {
     "iptc": {"forwarding"},
     "psutil": {"machine", "ports", "accounts"},
     "readline": {"menu"},
-    "subprocess": {"accounts", "guard", "programs", "templates"},
+    "subprocess": {"accounts", "guard", "machine", "programs", "templates"},
 }
 
 
