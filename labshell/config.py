@@ -41,6 +41,11 @@ class Paths:
     archive: Path = Path("/var/lib/labshell/archive")
 
     @property
+    def host_keys(self) -> Path:
+        """The containers' SSH host keys, private ones too, by user."""
+        return self.state / "host-keys"
+
+    @property
     def next_port(self) -> Path:
         return self.public / "next-port"
 

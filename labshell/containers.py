@@ -544,7 +544,10 @@ class Containers:
             self._engine.instance(name).files.delete(params={"path": path})
 
     def read_file(self, name: str, path: str, most: int) -> bytes | None:
-        """At most `most` bytes of a file inside; None if there is no regular file of that name."""
+        """At most `most` bytes of a file inside; None if there is no file of that name.
+
+        For what no researcher has written: the engine waits for ever at a FIFO, and cannot tell it from a file.
+        """
         with asking(name, "be read"):
             try:
                 answer = self._engine.instance(name).files.get(params={"path": path}, is_api=False, stream=True)
@@ -558,6 +561,10 @@ class Containers:
     def list_folder(self, name: str, path: str) -> list[str]:
         """The names in a folder inside the container; empty if there is no such folder."""
         with asking(name, "be read"):
+            folder = self._engine.instance(name).files
+            about = folder.session.head(folder._api_endpoint, params={"path": path}, timeout=CALL_SECONDS)
+            if about.headers.get("X-LXD-type") != "directory":
+                return []
             try:
                 answer = self._engine.instance(name).files.get(params={"path": path}, is_api=False)
             except NotFound:

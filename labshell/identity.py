@@ -7,9 +7,10 @@ the template does at its first boot, and so that the fingerprint on the card is 
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -21,12 +22,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
+from labshell import files
 from labshell.containers import Containers
 from labshell.errors import LabshellError
 from labshell.keys import PublicKey, authorized_keys, line_inside
 
 HostKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
-LARGEST_KEY_FILE = 16384
 
 SSHD_DROP_IN = """\
 # Written by labshell: only keys open this container.
@@ -105,34 +106,42 @@ def host_key_files(existing: Mapping[str, HostKey]) -> tuple[dict[str, str], str
 
     File name -> content for /etc/ssh, and the public Ed25519 key ("ssh-ed25519 AAAA...").
     """
-    files = {}
+    made = {}
     for kind, generate in HOST_KEY_KINDS.items():
         private = existing.get(kind) or generate()
         name = f"ssh_host_{kind}_key"
-        files[name] = private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
-        files[f"{name}.pub"] = (
+        made[name] = private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+        made[f"{name}.pub"] = (
             private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() + "\n"
         )
-    return files, files["ssh_host_ed25519_key.pub"].strip()
+    return made, made["ssh_host_ed25519_key.pub"].strip()
 
 
-def host_keys_of(containers: Containers, name: str) -> dict[str, HostKey]:
-    """The host keys a container has, by kind; what its owner has broken or taken away is left out."""
+def save_host_keys(path: Path, host_keys: Mapping[str, str]) -> None:
+    """Keep what host_key_files() made, for a rebuild: what is in a container its owner may have broken."""
+    files.ensure_folder(path.parent, 0o700)
+    files.write(path, json.dumps(dict(host_keys)).encode(), 0o600)
+
+
+def saved_host_keys(path: Path) -> dict[str, HostKey]:
+    """The host keys that were kept, by kind; none if there are none, or if the file is damaged."""
     found: dict[str, HostKey] = {}
-    for kind in HOST_KEY_KINDS:
-        content = containers.read_file(name, f"/etc/ssh/ssh_host_{kind}_key", LARGEST_KEY_FILE)
-        with contextlib.suppress(ValueError, UnsupportedAlgorithm):
-            key = load_ssh_private_key(content or b"", None)
+    with contextlib.suppress(ValueError, TypeError, AttributeError, UnsupportedAlgorithm):
+        saved = json.loads(files.read(path) or b"{}")
+        for kind in HOST_KEY_KINDS:
+            key = load_ssh_private_key(saved.get(f"ssh_host_{kind}_key", "").encode(), None)
             if isinstance(key, ed25519.Ed25519PrivateKey if kind == "ed25519" else ec.EllipticCurvePrivateKey):
                 found[kind] = key
     return found
 
 
-def write_identity(
-    containers: Containers, name: str, *, hostname: str, existing: Mapping[str, HostKey] = MappingProxyType({})
-) -> str:
-    """Give a stopped clone its identity; the public host key it has now. `existing` are host keys to keep."""
-    host_keys, public = host_key_files(existing)
+def write_identity(containers: Containers, name: str, *, hostname: str, keys_file: Path) -> str:
+    """Give a stopped clone its identity; the public host key it has now.
+
+    Host keys that are in `keys_file` on the host are kept, and new ones are saved there.
+    """
+    host_keys, public = host_key_files(saved_host_keys(keys_file))
+    save_host_keys(keys_file, host_keys)
     for entry in containers.list_folder(name, "/etc/ssh"):
         if entry.startswith("ssh_host_"):
             containers.delete_file(name, f"/etc/ssh/{entry}")

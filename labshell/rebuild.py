@@ -91,8 +91,8 @@ class Rebuild:
         with self._gateway.choosing_address() as address:
             self._containers.clone(template, fresh, user, uid, address)
         yield Progress("Giving it your keys, your ports and your host keys")
-        host_keys = identity.host_keys_of(self._containers, user)
-        public = identity.write_identity(self._containers, fresh, hostname=user, existing=host_keys)
+        keys_file = self._config.paths.host_keys / user
+        public = identity.write_identity(self._containers, fresh, hostname=user, keys_file=keys_file)
         self._containers.take_over(user, fresh)
         self._containers.set_host_key(fresh, public)
         made = self._containers.get(fresh)

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from labshell import forwards, identity, keys, machine, policy
+from labshell import files, forwards, identity, keys, machine, policy
 from labshell.archives import Archives
 from labshell.containers import Usage, ssh_answers
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
@@ -186,7 +186,9 @@ class Users:
             if existing is None or existing.is_prepared:
                 return
             self._containers.stop(name, self._config.stop_timeout_seconds, force=True)
-            host_key = identity.write_identity(self._containers, name, hostname=name)
+            host_key = identity.write_identity(
+                self._containers, name, hostname=name, keys_file=self._config.paths.host_keys / name
+            )
             self._containers.set_host_key(name, host_key)
             yield from ()
 
@@ -292,6 +294,7 @@ class Users:
         yield "Freeing the ports", lambda: self._ports.release(name)
         yield "Removing the rules", lambda: self._firewall.forward_user(name)
         yield "Forgetting what was unfinished", lambda: self._gateway.unfinished.remove(name)
+        yield "Removing the host keys", lambda: files.remove(self._config.paths.host_keys / name)
 
     def _stop_for_removal(self, name: str, timeout_seconds: int) -> None:
         try:

@@ -54,7 +54,7 @@ def test_a_bad_key_gets_one_sentence_and_changes_nothing(host: Host, alice_port:
         ("", "empty"),
         ("ssh-ed25519 AAAA", "damaged"),
         ("hello", "not a public key"),
-        ('command="id" ' + public, "options"),
+        ('command="id" ' + public, "option command"),
         (public[:40], "damaged"),
     ):
         file = Path("/tmp") / "labshell-test.pub"

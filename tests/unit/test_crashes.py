@@ -104,14 +104,17 @@ def test_rebuild_keeps_address_limits_and_host_keys_and_the_old_container(lab: L
         answer_of(lab.rebuild.undo(USER, UID, force=False))
 
 
-def test_host_keys_that_are_good_are_kept_and_broken_ones_are_made_anew(lab: Lab) -> None:
+def test_host_keys_are_kept_on_the_host_whatever_their_owner_does_and_made_anew_if_they_are_damaged(lab: Lab) -> None:
     answer_of(lab.rebuild.rebuild(USER, UID, "", force=False))
-    name = "/etc/ssh/ssh_host_ed25519_key.pub"
-    good = lab.own.files[name]
-    lab.own.files["/etc/ssh/ssh_host_ecdsa_key"] = b"what is this?"
+    name, saved = "/etc/ssh/ssh_host_ed25519_key.pub", lab._config.paths.host_keys / USER
+    good = lab.own.files.pop(name)
+    lab.own.files["/etc/ssh/ssh_host_ed25519_key"] = b"what is this?"
     answer_of(lab.rebuild.rebuild(USER, UID, "", force=False))
     assert lab.own.files[name] == good
-    assert lab.own.files["/etc/ssh/ssh_host_ecdsa_key"].startswith(b"-----BEGIN OPENSSH PRIVATE KEY")
+    assert saved.stat().st_mode & 0o777 == 0o600
+    saved.write_text(saved.read_text()[:100])
+    answer_of(lab.rebuild.rebuild(USER, UID, "", force=False))
+    assert lab.own.files[name] not in (good, b"")
 
 
 def test_only_marked_templates_can_be_chosen(lab: Lab) -> None:

@@ -19,7 +19,18 @@ from labshell.errors import UsageError
 PACKAGE = Path(language.__file__).parent
 CATALOGUE = PACKAGE / "locale/zh_CN/LC_MESSAGES/labshell.po"
 # Whose texts only the administrator reads: in English.
-ADMINISTRATORS = {"admin", "archives", "changes", "commands", "config", "host_doctor", "roster", "settings", "templates", "users"}
+ADMINISTRATORS = {
+    "admin",
+    "archives",
+    "changes",
+    "commands",
+    "config",
+    "host_doctor",
+    "roster",
+    "settings",
+    "templates",
+    "users",
+}
 # What carries a text for the person, and which of its arguments that is.
 CARRIERS = {
     **dict.fromkeys(["_", "mark", "Progress"], 0),

@@ -1,0 +1,116 @@
+"""labshell-admin doctor: each thing on the host that is not as it has to be is found, with its id and a remedy."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from testhost import Host
+
+pytestmark = pytest.mark.root
+
+
+def findings(host: Host) -> dict[str, dict[str, Any]]:
+    """What is found, by id; the exit status is 1 if there is an error among it."""
+    done = host.admin("doctor", "--json", check=False)
+    found = {item["id"]: item for item in json.loads(done.stdout)}
+    assert done.returncode == any(item["severity"] == "error" for item in found.values())
+    return found
+
+
+@contextlib.contextmanager
+def broken(host: Host, change: str, back: str) -> Iterator[None]:
+    host.run(["sh", "-c", change])
+    try:
+        yield
+    finally:
+        host.run(["sh", "-c", back])
+
+
+def test_a_sound_host_has_nothing_to_find(host: Host, alice: str) -> None:
+    host.admin("reconcile")
+    assert findings(host) == {}
+    assert host.admin("doctor").stdout == "Everything is as it has to be.\n"
+
+
+NFT = "iptables-nft -w"
+SHADOW = "lxc file pull template/etc/shadow /tmp/shadow; cp /tmp/shadow /tmp/shadow.before"
+
+
+@pytest.mark.parametrize(
+    ("id", "change", "back"),
+    [
+        ("ip-forward", "sysctl -qw net.ipv4.ip_forward=0", "sysctl -qw net.ipv4.ip_forward=1"),
+        ("group-too-much", "groupadd -f docker; usermod -aG docker alice", "gpasswd -d alice docker"),
+        ("shell-real", "usermod -s /bin/bash alice", "usermod -s /opt/labshell/bin/labshell alice"),
+        ("home-writable", "chown alice /home/alice", "chown root /home/alice"),
+        ("privileged", "lxc config set bob security.privileged=true", "lxc config set bob security.privileged=false"),
+        ("raw-config", "lxc config set bob raw.lxc=lxc.log.level=1", "lxc config unset bob raw.lxc"),
+        ("owner-gone", "lxc config set bob user.labshell.owner=eve", "lxc config set bob user.labshell.owner=bob"),
+        ("port-file-damaged", "cp /public/ports/bob /tmp/port; echo x > /public/ports/bob", "cp /tmp/port /public/ports/bob"),
+        ("port-outside", "cp /public/ports/bob /tmp/port; echo 50000 > /public/ports/bob", "cp /tmp/port /public/ports/bob"),
+        ("ports-overlap", "cp /public/ports/bob /tmp/port; cp /public/ports/alice /public/ports/bob", "cp /tmp/port /public/ports/bob"),
+        ("template-missing", "lxc rename template elsewhere", "lxc rename elsewhere template"),
+        (
+            "template-password",
+            f"{SHADOW}; sed -i 's/^root:[^:]*/root:$6$x$y/' /tmp/shadow; lxc file push /tmp/shadow template/etc/shadow",
+            "lxc file push /tmp/shadow.before template/etc/shadow",
+        ),
+        (
+            "sshd-open",
+            "printf 'Match User alice\\nAllowTcpForwarding yes\\n' > /etc/ssh/sshd_config.d/000-mine.conf",
+            "rm /etc/ssh/sshd_config.d/000-mine.conf",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_found_with_a_remedy_and_is_gone_when_it_is_right(
+    host: Host, alice: str, bob: str, id: str, change: str, back: str
+) -> None:
+    with broken(host, change, back):
+        found = findings(host)
+        assert id in found
+        assert found[id]["remedy"]
+        assert found[id]["severity"] in ("error", "warning", "note")
+    host.admin("reconcile")
+    assert id not in findings(host)
+
+
+def test_rules_that_differ_are_found_while_the_daemon_is_down(host: Host, alice: str) -> None:
+    host.stop_daemon()
+    try:
+        host.run(["iptables-legacy", "-w", "-t", "nat", "-F", "LABSHELL"])
+        host.run(
+            [
+                "sh",
+                "-c",
+                "iptables-nft -w -N OTHER; iptables-nft -w -A FORWARD -j OTHER; iptables-nft -w -P FORWARD DROP",
+            ]
+        )
+        found = findings(host)
+        assert {"daemon-away", "rules-differ", "forward-drop"} <= set(found)
+    finally:
+        host.run(
+            [
+                "sh",
+                "-c",
+                "iptables-nft -w -P FORWARD ACCEPT; iptables-nft -w -D FORWARD -j OTHER; iptables-nft -w -X OTHER",
+            ]
+        )
+        host.start_daemon()
+    host.admin("reconcile")
+    assert findings(host) == {}
+
+
+def test_an_engine_that_is_away_is_a_finding_and_not_a_traceback(host: Host, alice: str) -> None:
+    before = host.read("/etc/labshell/labshell.toml")
+    host.run(["tee", "/etc/labshell/labshell.toml"], input='engine_socket = "/nowhere"\n')
+    try:
+        done = host.admin("doctor", check=False)
+    finally:
+        host.run(["tee", "/etc/labshell/labshell.toml"], input=before)
+    assert done.returncode == 1
+    assert "engine-unknown" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
