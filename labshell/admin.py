@@ -62,6 +62,29 @@ def parser() -> argparse.ArgumentParser:
     )
     many.add_argument("--dry-run", action="store_true", help="check every row and change nothing")
 
+    service = command(
+        "add-service", commands.add_service, "Make a container that belongs to no person: a web server."
+    )
+    service.add_argument("name")
+    service.add_argument(
+        "--forward",
+        action="append",
+        required=True,
+        metavar="80:80",
+        help="a port of the host that leads to one of its; repeatable",
+    )
+    service.add_argument("--autostart", action="store_true", help="start it when the host starts")
+    service.add_argument("--template", help="clone this stopped container instead of the configured one")
+    _add_settings(service)
+    service.add_argument("--dry-run", action="store_true", help="check everything and show the steps")
+    gone = command(
+        "remove-service", commands.remove_service, "Delete a service's container and its rules; no archive."
+    )
+    gone.add_argument("name")
+    gone.add_argument("--yes", action="store_true", help="do not ask")
+    gone.add_argument("--dry-run", action="store_true", help="show the steps")
+    command("list-services", commands.list_services, "List the services: state, address, forwards.")
+
     command("doctor", commands.doctor, "Look at everything that has to be right on this host, and name the remedies.")
     listing = command("list", commands.list_users, "List everybody: state, address, ports, use, what is wrong.")
     listing.add_argument("--sort", choices=commands.SORTABLE, default="user", help="the column to sort by")

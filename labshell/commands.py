@@ -244,6 +244,45 @@ def _follow(steps: Iterable[str], name: str) -> None:
     print(f"The template {name} is ready.")
 
 
+def add_service(options: Options) -> None:
+    parameters = {
+        "name": options.name,
+        "forwards": options.forward,
+        "template": options.template,
+        "settings": settings_of(options),
+        "autostart": options.autostart,
+        "dry_run": options.dry_run,
+    }
+    result = call("AddService", parameters, options)
+    if options.json:
+        show_json(result)
+    else:
+        print("Nothing was changed." if options.dry_run else f"{options.name} runs: lxc exec {options.name} -- bash")
+
+
+def remove_service(options: Options) -> None:
+    if not options.yes and not options.dry_run:
+        _confirm(options.name)
+    result = call("RemoveService", {"name": options.name, "dry_run": options.dry_run}, options)
+    if options.json:
+        show_json(result)
+    else:
+        print("Nothing was changed." if options.dry_run else f"{options.name} is removed.")
+
+
+def list_services(options: Options) -> None:
+    services = call("ListServices", {}, options).get("services", [])
+    if options.json:
+        show_json(services)
+    elif services:
+        rows = [
+            {**row, "forwards": " ".join(row["forwards"]), "autostart": row["autostart"] or ""} for row in services
+        ]
+        table(rows, ["service", "state", "address", "forwards", "autostart"])
+    else:
+        print("There are no services; add one with: labshell-admin add-service NAME --forward 80:80")
+
+
 def doctor(options: Options) -> None:
     """Everything that is not as it has to be; an error among the findings is exit status 1."""
     findings = list(HostDoctor(load()).examine())

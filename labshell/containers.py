@@ -39,6 +39,7 @@ FORWARDS = "user.labshell.forwards"
 KEPT = "user.labshell.kept"
 EXPIRES = "user.labshell.expires"
 GPUS_ASIDE = "user.labshell.gpus-aside"
+SERVICE = "user.labshell.service"
 ARCHIVED = "user.labshell.archived"
 RESTORING = "user.labshell.restoring"
 IDLE_STEP_SECONDS = 0.3
@@ -52,7 +53,7 @@ SAFE_CONFIG = {
 }
 # What a container takes over from the one in whose place it comes.
 TAKEN_OVER = ("limits.", "nvidia.", "security.nesting", HOST_KEY, FORWARDS, KEPT, EXPIRES, GPUS_ASIDE)
-NEVER_INHERITED = (TEMPLATE, PREPARED, HOST_KEY, KEPT, EXPIRES, GPUS_ASIDE, ARCHIVED, "boot.autostart")
+NEVER_INHERITED = (TEMPLATE, PREPARED, HOST_KEY, KEPT, EXPIRES, GPUS_ASIDE, ARCHIVED, SERVICE, "boot.autostart")
 # What a clone never inherits from its template, if it is there.
 LEFT_OUT = ("raw.", "security.", "user.", "boot.", "cloud-init.", "linux.kernel_modules")
 SAFE_NIC = {
@@ -244,8 +245,8 @@ class Containers:
             inherited = self._engine.instance(template).get().json()["metadata"]
             return {"type": "copy", "source": template, "instance_only": True}, inherited
 
-    def clone(self, template: str, name: str, user: str, uid: int, address: str) -> None:
-        """Copy the template to the stopped container `name` of `user`'s with a pinned address.
+    def clone(self, template: str, name: str, user: str, uid: int | None, address: str) -> None:
+        """Copy the template to the stopped container `name` of `user`'s, or of nobody's, with a pinned address.
 
         Everything safe is said here again, whatever the template has, and what leads to the host is left out.
         """
@@ -263,7 +264,7 @@ class Containers:
         inherited_keys = [key for key in inherited.get("config", {}) if key.startswith(LEFT_OUT)]
         config = {
             **dict.fromkeys([*inherited_keys, *NEVER_INHERITED], ""),
-            **SAFE_CONFIG, OWNER: user, UID: str(uid), FORWARDS: "[]",
+            **SAFE_CONFIG, OWNER: user, UID: str(uid or ""), FORWARDS: "[]",
         }  # fmt: skip
         body = {
             "name": name,
@@ -291,6 +292,10 @@ class Containers:
                 "devices": devices,
             }
             self._engine.wait(self._engine.api.instances.post(json=body), COPY_SECONDS)
+
+    def mark_service(self, name: str, *, autostart: bool) -> None:
+        """Mark a container as belonging to no person; with `autostart` the engine starts it at boot."""
+        self._set(name, {SERVICE: "true", "boot.autostart": "true" if autostart else ""})
 
     def mark_template(self, name: str) -> None:
         self._set(name, {TEMPLATE: "true"})
@@ -650,6 +655,7 @@ def _container(item: Mapping[str, Any]) -> Container:
         uid=int(uid) if uid.isdigit() else None,
         address=nic.get("ipv4.address") or None,
         is_template=config.get(TEMPLATE) == "true",
+        is_service=config.get(SERVICE) == "true" and not config.get(OWNER),
         is_prepared=config.get(PREPARED) == "true",
         gpus=gpus_in(devices.values()),
         gpus_aside=bool(config.get(GPUS_ASIDE)),

@@ -173,7 +173,8 @@ def make_gateway(config: Config) -> Gateway:
     gateway: Gateway
 
     def busy_ports() -> set[int]:
-        return listening_ports() | containers.proxy_ports() | gateway.firewall.ports_of_others()
+        services = {own.port for item in containers.all() if item.is_service for own in item.forwards}
+        return listening_ports() | containers.proxy_ports() | gateway.firewall.ports_of_others() | services
 
     ports = PortRegistry(config.paths, pool, config.port_quarantine_days, listening=busy_ports)
     gateway = Gateway(config, Accounts(config.paths, config.uid_range), containers, ports)

@@ -54,7 +54,9 @@ class Firewall:
         container = self._containers.get(user)
         uid, port = self._accounts.uid_of(user), self._ports.port_of(user)
         wanted = []
-        if container and uid is not None and port is not None:
+        if container and container.is_service:
+            wanted = self._wanted([container], {}, {})
+        elif container and uid is not None and port is not None:
             wanted = self._wanted([container], {user: uid}, {user: port})
         forwarding, _ = self._on_network()
         with self._lock:

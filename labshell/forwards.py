@@ -46,6 +46,9 @@ def wanted_forwards(
         if not container.may_be_used(today):
             continue
         user, address = container.name, container.address
+        if container.is_service and address:
+            forwards += [Forward(own.port, user, address, own.target, own.source) for own in container.forwards]
+            continue
         if user not in ports or user not in uids or not container.belongs_to(user, uids[user]) or not address:
             continue
         forwards.append(Forward(ports[user], user, address))

@@ -21,6 +21,7 @@ from labshell.forwards import Forward
 from labshell.gateway import Gateway, Steps
 from labshell.policy import Caller
 from labshell.rebuild import Rebuild
+from labshell.services import NewService, Services, checked_forwards
 from labshell.snapshots import Snapshots
 from labshell.usage import UsageReports
 from labshell.users import NewUser, Users
@@ -239,6 +240,7 @@ class AdminInterface:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._users = Users(gateway)
+        self._services = Services(gateway)
         self._changes = ChangeLog(gateway.config.paths.state / "changes.log")
 
     def AddUser(
@@ -290,6 +292,38 @@ class AdminInterface:
     ) -> Iterator[dict[str, Any]]:
         steps = self._users.restore(archive, dry_run=dry_run)
         return self._change(_request, steps, "restore-user", archive, {}, dry_run=dry_run, more=_more)
+
+    def AddService(
+        self,
+        name: str,
+        forwards: list[str],
+        template: str | None,
+        settings_: dict[str, str],
+        autostart: bool,
+        dry_run: bool,
+        _more: bool = False,
+        _request: Call | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        config = self._gateway.config
+        new = NewService(
+            name=policy.checked_name(name),
+            forwards=checked_forwards(forwards),
+            template=policy.checked_template(template or config.template),
+            settings=settings.merged(config.profile, {"processes": str(config.processes)}, settings_),
+            autostart=autostart,
+        )
+        steps = self._services.add(new, dry_run=dry_run)
+        about = {"forwards": " ".join(forwards), **settings_}
+        return self._change(_request, steps, "add-service", name, about, dry_run=dry_run, more=_more)
+
+    def RemoveService(
+        self, name: str, dry_run: bool, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        steps = self._services.remove(name, dry_run=dry_run)
+        return self._change(_request, steps, "remove-service", name, {}, dry_run=dry_run, more=_more)
+
+    def ListServices(self) -> Iterator[dict[str, Any]]:
+        return _answers(_at_once(lambda: {"services": self._services.list()}), "result", more=False)
 
     def List(self) -> Iterator[dict[str, Any]]:
         return _answers(_at_once(lambda: {"users": self._users.list()}), "result", more=False)

@@ -181,6 +181,7 @@ class Container:
     uid: int | None
     address: str | None
     is_template: bool = False
+    is_service: bool = False  # belongs to no person; its forwards take any port of the host
     is_prepared: bool = False
     gpus: str = "none"  # as the setting is written
     gpus_aside: bool = False  # it runs without its GPUs, which could not be had

@@ -114,6 +114,16 @@ class PortRegistry:
         if reason:
             raise UsageError("Port {port} cannot be given: {reason}.", port=port, reason=reason)
 
+    def check_single(self, port: int) -> None:
+        """Refuse a port for a service that is somebody's, rests, or has something else behind it."""
+        for holder, first in self.all_ports().items():
+            if port in self._pool.block(first):
+                raise UsageError("Port {port} is one of {holder}'s.", port=port, holder=holder)
+        if any(port in self._pool.block(first) for first in self.resting()):
+            raise UsageError("Port {port} was a removed user's and rests.", port=port)
+        if port in self._listening():
+            raise UsageError("Something on this machine has port {port} already.", port=port)
+
     def ensure(self, user: str, port: int | None = None, *, even_resting: bool = False) -> int:
         """The user's SSH port, allocated now if they have none; `port` asks for one by number.
 

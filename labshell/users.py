@@ -6,7 +6,6 @@ first. What was there before is never undone.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import logging
 import secrets
@@ -25,8 +24,8 @@ from labshell.gateway import Gateway, Progress, Steps
 from labshell.keys import PublicKey
 from labshell.policy import Container
 from labshell.settings import DESKTOP, date_of, mounts_of
+from labshell.undo import NamedStep, Undo, do
 
-NamedStep = tuple[str, Callable[[], Steps[None]]]
 PASSWORD_BYTES = 12
 log = logging.getLogger(__name__)
 FORWARDED_BANNER_SECONDS = 5.0
@@ -42,39 +41,6 @@ class NewUser:
     port: int | None
     settings: Mapping[str, str]
     has_password: bool = False
-
-
-class _Undo:
-    """What to do, in reverse order, if the steps do not all succeed; failures on the way are collected."""
-
-    def __init__(self) -> None:
-        self._stack = contextlib.ExitStack()
-        self._problems: list[str] = []
-
-    def __enter__(self) -> None:
-        self._stack.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.close()
-
-    def later(self, act: Callable[[str], object], name: str) -> None:
-        self._stack.callback(self._try, act, name)
-
-    def forget(self) -> None:
-        self._stack.pop_all()
-
-    def _try(self, act: Callable[[str], object], name: str) -> None:
-        try:
-            act(name)
-        except LabshellError as error:
-            log.exception("undoing failed", extra={"user": name})
-            self._problems.append(str(error))
-
-    @property
-    def sentence(self) -> str:
-        if self._problems:
-            return "Not everything could be undone: " + " ".join(self._problems) + " Run remove-user to clean up."
-        return "What the steps before it did has been undone."
 
 
 class Users:
@@ -93,34 +59,15 @@ class Users:
 
     def add(self, new: NewUser, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Account, keys, container, port, identity, rules, start, and a banner through the forwarded port."""
-        undo = _Undo()
+        undo = Undo()
         password = secrets.token_urlsafe(PASSWORD_BYTES) if new.has_password else ""
         with self._gateway.locks.held(new.name):
             self._check(new)
             was_there = self._find(new.name).problem is None
             undo.later(self._firewall.forward_user, new.name)
-            yield from self._do(new.name, self._steps_to_add(new, password, undo), undo, dry_run=dry_run)
+            yield from do(new.name, self._steps_to_add(new, password, undo), undo, dry_run=dry_run)
         about = {"was_there": was_there, **({"password": password} if password and not was_there else {})}
         return {} if dry_run else {**self.show(new.name), **about}
-
-    def _do(self, name: str, steps: Iterator[NamedStep], undo: _Undo, *, dry_run: bool) -> Steps[None]:
-        """Do the steps; if one fails, what those before it did is undone, and the error names it."""
-        step = ""
-        try:
-            with undo:
-                for step, act in steps:
-                    yield Progress(step)
-                    if not dry_run:
-                        yield from act()
-                undo.forget()
-        except LabshellError as error:
-            raise type(error)(
-                '{name} was not added: it failed at the step "{step}". {reason} {undone}',
-                name=name,
-                step=step,
-                reason=error,
-                undone=undo.sentence,
-            ) from error
 
     def _check(self, new: NewUser) -> None:
         """Everything that can be known to be wrong before anything is changed."""
@@ -144,7 +91,7 @@ class Users:
         elif new.port not in (None, current):
             raise UsageError("{name} already has port {port}.", name=new.name, port=current)
 
-    def _steps_to_add(self, new: NewUser, password: str, undo: _Undo) -> Iterator[NamedStep]:
+    def _steps_to_add(self, new: NewUser, password: str, undo: Undo) -> Iterator[NamedStep]:
         """The steps by the names the administrator reads, each registering how it is undone."""
         name = new.name
 
@@ -264,7 +211,7 @@ class Users:
         container = self._containers.get(name)
         if container is not None and container.owner != name:
             raise UsageError("The container {name} is not labshell's; nothing was removed.", name=name)
-        undo = _Undo()
+        undo = Undo()
         with self._gateway.locks.held(name), undo:
             undo.later(self._unlock, name)
             archives = self._archives_of(name) if archive else {}
@@ -326,16 +273,16 @@ class Users:
 
     def restore(self, archive: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Bring somebody back from an archive: data, keys, own forwards and, if it is free, the same port."""
-        path, undo = Path(archive), _Undo()
+        path, undo = Path(archive), Undo()
         name = policy.checked_name(self._archives.user_in(path))
         with self._gateway.locks.held(name):
             if self._is_known(name) or self._containers.get(name) is not None:
                 raise UsageError("There is a user or a container {name} already.", name=name)
             undo.later(self._firewall.forward_user, name)
-            yield from self._do(name, self._steps_to_restore(name, path, undo), undo, dry_run=dry_run)
+            yield from do(name, self._steps_to_restore(name, path, undo), undo, dry_run=dry_run)
         return {} if dry_run else self.show(name)
 
-    def _steps_to_restore(self, name: str, path: Path, undo: _Undo) -> Iterator[NamedStep]:
+    def _steps_to_restore(self, name: str, path: Path, undo: Undo) -> Iterator[NamedStep]:
         about: dict[str, Any] = {}
 
         def container() -> Steps[None]:

@@ -209,12 +209,18 @@ class Host:
         if self.run(["lxc", "info", "template"], check=False).returncode != 0:
             recipe = hashlib.sha256((TREE / "labshell/templates.py").read_bytes()).hexdigest()[:16]
             rootfs = CACHE / f"rootfs-{recipe}.tar"
-            if not rootfs.exists():
-                part = rootfs.with_suffix(".part.tar")
-                build = f"from pathlib import Path; from labshell import templates; templates.build_rootfs(Path('{part}'))"
-                self.run(["/opt/labshell/venv/bin/python", "-Ic", build], outside_network=True, timeout=600)
-                part.rename(rootfs)
+            with filling_cache():
+                if not rootfs.exists():
+                    self._build_rootfs(rootfs)
             self.admin("template", "build", "--rootfs", str(rootfs), timeout=300)
+
+    def _build_rootfs(self, rootfs: Path) -> None:
+        part = rootfs.with_suffix(".part.tar")
+        build = f"from pathlib import Path; from labshell import templates; templates.build_rootfs(Path('{part}'))"
+        self.run(["/opt/labshell/venv/bin/python", "-Ic", build], outside_network=True, timeout=600)
+        part.rename(rootfs)
+        for older in sorted(CACHE.glob("rootfs-*.tar"), key=lambda path: path.stat().st_mtime)[:-2]:
+            older.unlink()
 
     def daemon_pid(self) -> int:
         """The daemon's pid, as the gateway sees it."""
@@ -256,8 +262,22 @@ def running_host() -> Iterator[Host]:
         yield host
 
 
+@contextlib.contextmanager
+def filling_cache() -> Iterator[None]:
+    """While the block runs, no other test run looks whether something is in the cache."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "filling").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def wheels() -> Path:
     """A folder with everything that an installation needs, fetched once."""
+    with filling_cache():
+        return _wheels()
+
+
+def _wheels() -> Path:
     folder = CACHE / "wheels"
     wanted = (TREE / "etc/requirements.lock").read_text() + (TREE / "etc/requirements-build.lock").read_text()
     mark = folder / "complete"

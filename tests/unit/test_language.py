@@ -20,17 +20,9 @@ PACKAGE = Path(language.__file__).parent
 CATALOGUE = PACKAGE / "locale/zh_CN/LC_MESSAGES/labshell.po"
 # Whose texts only the administrator reads: in English.
 ADMINISTRATORS = {
-    "admin",
-    "archives",
-    "changes",
-    "commands",
-    "config",
-    "host_doctor",
-    "roster",
-    "settings",
-    "templates",
-    "users",
-}
+    "admin", "archives", "changes", "commands", "config", "host_doctor", "roster", "services", "settings", "templates",
+    "undo", "users",
+}  # fmt: skip
 # What carries a text for the person, and which of its arguments that is.
 CARRIERS = {
     **dict.fromkeys(["_", "mark", "Progress"], 0),
