@@ -85,6 +85,14 @@ def parser() -> argparse.ArgumentParser:
     gone.add_argument("--dry-run", action="store_true", help="show the steps")
     command("list-services", commands.list_services, "List the services: state, address, forwards.")
 
+    drain = command("drain", commands.drain, "Before maintenance: let nothing start any more, and list what runs.")
+    drain.add_argument(
+        "--message", default="maintenance; try again later.", help="what people read who want to start"
+    )
+    drain.add_argument("--stop", action="store_true", help="also stop everything, cleanly")
+    drain.add_argument("--snapshot", action="store_true", help="with --stop: keep each one's state before")
+    drain.add_argument("--plan", action="store_true", help="only list what it would touch")
+    command("undrain", commands.undrain, "After maintenance: let containers start again.")
     command("doctor", commands.doctor, "Look at everything that has to be right on this host, and name the remedies.")
     listing = command("list", commands.list_users, "List everybody: state, address, ports, use, what is wrong.")
     listing.add_argument("--sort", choices=commands.SORTABLE, default="user", help="the column to sort by")

@@ -283,6 +283,39 @@ def list_services(options: Options) -> None:
         print("There are no services; add one with: labshell-admin add-service NAME --forward 80:80")
 
 
+def drain(options: Options) -> None:
+    parameters = {
+        "message": options.message,
+        "stop": options.stop,
+        "snapshot": options.snapshot,
+        "plan": options.plan,
+    }
+    result = call("Drain", parameters, options)
+    if options.json:
+        show_json(result)
+        return
+    rows = [
+        {**row, "memory": shown.size(row["memory"]), "gpus": row["gpus"].replace("none", "")}
+        for row in result["containers"]
+    ]
+    words = "would be touched" if options.plan else "were running" if options.stop else "still run"
+    print(f"{len(rows)} containers {words}.")
+    if rows:
+        table(rows, ["name", "kind", "started", "processes", "memory", "gpus"])
+    for item in result["failed"]:
+        print(f"{shown.plain(item['name'])} was not stopped: {shown.plain(item['why'])}")
+    if not options.plan:
+        print("Nothing starts any more until: labshell-admin undrain")
+
+
+def undrain(options: Options) -> None:
+    result = call("Undrain", {}, options)
+    if options.json:
+        show_json(result)
+    else:
+        print("Containers start again.")
+
+
 def doctor(options: Options) -> None:
     """Everything that is not as it has to be; an error among the findings is exit status 1."""
     findings = list(HostDoctor(load()).examine())

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from labshell import files, forwards, identity, keys, machine, policy
 from labshell.accounts import Accounts
+from labshell.closed import Closed
 from labshell.config import Config
 from labshell.containers import Containers, ssh_answers
 from labshell.engine import GpuMissing
@@ -56,6 +57,7 @@ class Gateway:
         self.locks = UserLocks(config.start_timeout_seconds + config.stop_timeout_seconds)
         self._starts = StartQueue(config.parallel_starts)
         self.unfinished = Unfinished(config.paths.state / "unfinished")
+        self.closed = Closed(config.paths.state / "closed")
         # By verb: brings what a crash cut off to one end or the other, and leaves a notice. The verb's own module
         # says how.
         self.settlers: dict[str, Callable[[str, dict[str, Any]], None]] = {}
@@ -97,6 +99,7 @@ class Gateway:
     def restart(self, user: str, uid: int, *, force: bool = False) -> Steps[dict[str, Any]]:
         with self.locks.held(user):
             self.containers.owned(user, uid)
+            self.closed.refuse_if_closed()
             self.refuse_full_pool(user)
             yield Progress("Stopping your container")
             self.containers.stop(user, self.config.stop_timeout_seconds, force=force)
@@ -213,6 +216,7 @@ class Gateway:
             return False
         if container.state not in ("Stopped", "Frozen"):
             raise TryAgain("The container is {state} just now; try again in a moment.", state=container.state.lower())
+        self.closed.refuse_if_closed()
         self.refuse_full_pool(container.name)
         with self._starts.ticket() as ticket:
             for place in self._starts.places(ticket, deadline):

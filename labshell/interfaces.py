@@ -19,6 +19,7 @@ from labshell.doctor import Doctor
 from labshell.errors import LabshellError
 from labshell.forwards import Forward
 from labshell.gateway import Gateway, Steps
+from labshell.maintenance import Maintenance
 from labshell.policy import Caller
 from labshell.rebuild import Rebuild
 from labshell.services import NewService, Services, checked_forwards
@@ -241,6 +242,7 @@ class AdminInterface:
         self._gateway = gateway
         self._users = Users(gateway)
         self._services = Services(gateway)
+        self._maintenance = Maintenance(gateway)
         self._changes = ChangeLog(gateway.config.paths.state / "changes.log")
 
     def AddUser(
@@ -324,6 +326,16 @@ class AdminInterface:
 
     def ListServices(self) -> Iterator[dict[str, Any]]:
         return _answers(_at_once(lambda: {"services": self._services.list()}), "result", more=False)
+
+    def Drain(
+        self, message: str, stop: bool, snapshot: bool, plan: bool, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        steps = self._maintenance.drain(message, stop=stop, snapshot=snapshot, plan=plan)
+        return self._change(_request, steps, "drain", message, {}, dry_run=plan, more=_more)
+
+    def Undrain(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        steps = _at_once(self._maintenance.undrain)
+        return self._change(_request, steps, "undrain", "", {}, dry_run=False, more=_more)
 
     def List(self) -> Iterator[dict[str, Any]]:
         return _answers(_at_once(lambda: {"users": self._users.list()}), "result", more=False)

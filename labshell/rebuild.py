@@ -42,6 +42,7 @@ class Rebuild:
             old = self._containers.owned(user, uid)
             template = policy.choose_template(template or self._config.template, self._containers.templates(),
                                               self._config.template)  # fmt: skip
+            self._gateway.closed.refuse_if_closed()
             self._gateway.refuse_full_pool(user)
             fresh, kept = policy.name_of_fresh(user), self._name_to_keep(user)
             about = {"incoming": fresh, "outgoing": kept, "address": old.address, "superseded": old.kept}
@@ -57,7 +58,7 @@ class Rebuild:
                 yield Progress("Putting the new container in its place")
                 self._change_places(user, incoming=fresh, outgoing=kept, address=old.address)
                 self._forget(old.kept)
-            yield from self._gateway.ensure_running(self._containers.owned(user, uid))
+                yield from self._gateway.ensure_running(self._containers.owned(user, uid))
         return self._gateway.ready(user, uid)
 
     def undo(self, user: str, uid: int, *, force: bool) -> Steps[dict[str, Any]]:
@@ -65,13 +66,14 @@ class Rebuild:
         with self._gateway.locks.held(user):
             current = self._containers.owned(user, uid)
             back, kept = self._kept_of(current), self._name_to_keep(user)
+            self._gateway.closed.refuse_if_closed()
             yield Progress("Stopping your container")
             self._containers.stop(user, self._config.stop_timeout_seconds, force=force)
             yield Progress("Putting the old container in its place")
             with self._unfinished.work(user, "rebuild undo", incoming=back, outgoing=kept, address=current.address):
                 self._containers.take_over(user, back)
                 self._change_places(user, incoming=back, outgoing=kept, address=current.address)
-            yield from self._gateway.ensure_running(self._containers.owned(user, uid))
+                yield from self._gateway.ensure_running(self._containers.owned(user, uid))
         return self._gateway.ready(user, uid)
 
     def forget(self, user: str, uid: int) -> Steps[dict[str, Any]]:

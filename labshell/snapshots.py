@@ -57,10 +57,10 @@ class Snapshots:
                     self._containers.put_back(user, settings)
                     raise
                 self._containers.put_back(user, settings)
-            if container.state == "Running":
-                yield Progress("Waiting for its SSH server")
-                deadline = time.monotonic() + self._gateway.config.start_timeout_seconds
-                self._gateway.wait_for_ssh(container, deadline)
+                if container.state == "Running":
+                    yield Progress("Waiting for its SSH server")
+                    deadline = time.monotonic() + self._gateway.config.start_timeout_seconds
+                    self._gateway.wait_for_ssh(container, deadline)
 
     def delete(self, user: str, uid: int, name: str) -> Steps[None]:
         with self._gateway.locks.held(user):

@@ -1,0 +1,34 @@
+"""The sign on the door: whether containers may start on this host, and if not, why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from labshell import files
+from labshell.errors import TryAgain
+
+LONGEST_MESSAGE = 500
+
+
+class Closed:
+    """The sign, as a file that survives restarts of daemon and host."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def close(self, message: str) -> None:
+        files.write(self._path, message[:LONGEST_MESSAGE].encode())
+
+    def open(self) -> None:
+        files.remove(self._path)
+
+    @property
+    def message(self) -> str | None:
+        """Why nothing may start; None if everything may."""
+        content = files.read(self._path)
+        return None if content is None else content.decode("utf-8", "replace")
+
+    def refuse_if_closed(self) -> None:
+        message = self.message
+        if message is not None:
+            raise TryAgain("No container starts here just now: {message}", message=message)

@@ -1,0 +1,64 @@
+"""Getting a host ready for a new kernel or driver: nothing starts any more, who still works is listed and stopped."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from typing import Any
+
+from labshell import policy
+from labshell.errors import LabshellError
+from labshell.gateway import Gateway, Progress, Steps
+
+log = logging.getLogger(__name__)
+
+
+class Maintenance:
+    """drain and undrain of one host."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._containers = gateway.containers
+
+    def drain(self, message: str, *, stop: bool, snapshot: bool, plan: bool) -> Steps[dict[str, Any]]:
+        """Refuse new starts with `message`; on request keep everybody's state and stop what runs, cleanly.
+
+        Answers with what runs now: whose, since when, how busy, with which GPUs. `plan` changes nothing.
+        """
+        if not plan:
+            self._gateway.closed.close(message)
+        running = [
+            (item, used)
+            for item, used in self._containers.all_with_usage()
+            if item.state == "Running" and (item.owner == item.name or item.is_service)
+        ]
+        failed = []
+        for item, _ in running if stop and not plan else ():
+            yield Progress("Stopping {name}", {"name": item.name})
+            try:
+                self._stop(item, snapshot=snapshot)
+            except LabshellError as error:
+                failed.append({"name": item.name, "why": str(error)})
+        return {"containers": [_row(item, used) for item, used in running], "failed": failed}
+
+    def undrain(self) -> dict[str, Any]:
+        self._gateway.closed.open()
+        return {}
+
+    def _stop(self, item: policy.Container, *, snapshot: bool) -> None:
+        with self._gateway.locks.held(item.name):
+            if snapshot:
+                now = datetime.datetime.now(datetime.timezone.utc)
+                self._containers.take_snapshot(item.name, f"before-maintenance-{now:%Y%m%d-%H%M}")
+            self._containers.stop(item.name, self._gateway.config.stop_timeout_seconds)
+
+
+def _row(item: policy.Container, used: Any) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "kind": "service" if item.is_service else "user",
+        "started": item.started[:19],
+        "processes": used.processes,
+        "memory": used.memory,
+        "gpus": item.gpus,
+    }
