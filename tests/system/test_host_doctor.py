@@ -53,7 +53,11 @@ SHADOW = "lxc file pull template/etc/shadow /tmp/shadow; cp /tmp/shadow /tmp/sha
         ("port-file-damaged", "cp /public/ports/bob /tmp/port; echo x > /public/ports/bob", "cp /tmp/port /public/ports/bob"),
         ("port-outside", "cp /public/ports/bob /tmp/port; echo 50000 > /public/ports/bob", "cp /tmp/port /public/ports/bob"),
         ("ports-overlap", "cp /public/ports/bob /tmp/port; cp /public/ports/alice /public/ports/bob", "cp /tmp/port /public/ports/bob"),
-        ("template-missing", "lxc rename template elsewhere", "lxc rename elsewhere template"),
+        (
+            "template-missing",
+            "cp /etc/labshell/labshell.toml /tmp/toml; sed -i '1i template = \"none-such\"' /etc/labshell/labshell.toml",
+            "cp /tmp/toml /etc/labshell/labshell.toml",
+        ),
         (
             "template-password",
             f"{SHADOW}; sed -i 's/^root:[^:]*/root:$6$x$y/' /tmp/shadow; lxc file push /tmp/shadow template/etc/shadow",
@@ -61,8 +65,8 @@ SHADOW = "lxc file pull template/etc/shadow /tmp/shadow; cp /tmp/shadow /tmp/sha
         ),
         (
             "sshd-open",
-            "printf 'Match User alice\\nAllowTcpForwarding yes\\n' > /etc/ssh/sshd_config.d/000-mine.conf",
-            "rm /etc/ssh/sshd_config.d/000-mine.conf",
+            "printf 'Match User alice\\nAllowTcpForwarding yes\\n' > /etc/ssh/sshd_config.d/00-aaa.conf",
+            "rm /etc/ssh/sshd_config.d/00-aaa.conf",
         ),
     ],
 )  # fmt: skip

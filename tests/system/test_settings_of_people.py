@@ -43,7 +43,7 @@ def config(host: Host) -> dict[str, str]:
     }
 
 
-def test_everything_is_given_at_once_and_shown(host: Host, dora: str) -> None:
+def test_everything_is_given_at_once_and_shown(host: Host, alice: str, dora: str) -> None:
     port = int(host.read("/public/next-port"))
     tomorrow = (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=2)).date().isoformat()
     add(host, "--cpu", "1", "--memory", "1GiB", "--disk", "5GiB", "--processes", "500", "--nesting", "--expires", tomorrow,
@@ -129,8 +129,9 @@ def test_a_gpu_that_is_not_there_does_not_keep_a_container_from_starting(host: H
     found = host.client.ssh(dora, "doctor")
     assert found.returncode == 1
     assert "It was started without its GPU" in found.stdout
-    host.client.ssh(dora, "restart", check=True)
-    assert host.client.ssh(dora, "status").stderr.startswith("Your container runs without its GPU")
+    again = host.client.ssh(dora, "restart", check=True)
+    assert again.stderr.startswith("Your container runs without its GPU")
+    assert host.client.ssh(dora, "status", check=True).stderr == ""
     host.admin("set", dora, "--gpus", "none")
     host.client.ssh(dora, "restart", check=True)
     assert host.client.ssh(dora, "doctor").returncode == 0
@@ -169,10 +170,6 @@ def test_a_password_is_shown_once_opens_the_container_and_must_be_changed(host: 
     child.expect([pexpect.EOF, r"dora:~\$ "])
     child.close(force=True)
     assert host.client.ssh(dora, "run hostname", check=True).stdout == "dora\n"
-    assert (
-        "password" in host.client.ssh(dora, "x", options=["-o", "PubkeyAuthentication=no", "-v"]).stderr.lower()
-        or True
-    )
 
 
 def test_list_has_a_column_for_each_thing_and_sorts_by_it(host: Host, alice: str, bob: str) -> None:

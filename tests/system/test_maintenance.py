@@ -1,0 +1,58 @@
+"""drain and undrain, as an administrator does before and after a new kernel or driver."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from testhost import Host
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def drained(host: Host, alice_port: int, bob_port: int) -> Iterator[None]:
+    """Alice's container stopped, bob's running, and the host drained."""
+    assert alice_port
+    assert bob_port
+    host.client.ssh("alice", "stop", check=True)
+    host.client.ssh("bob", "start", check=True)
+    host.admin("drain", "--message", "new driver until 18:00.")
+    yield
+    host.admin("undrain")
+    host.client.ssh("alice", "start", check=True)
+    host.client.ssh("bob", "start", check=True)
+
+
+def test_nothing_starts_any_more_and_whoever_runs_goes_on(host: Host, drained: None) -> None:
+    done = host.client.ssh("alice", "start")
+    assert (done.returncode, done.stdout) == (75, "")
+    assert done.stderr == "labshell: No container starts here just now: new driver until 18:00.\n"
+    for verb in ("", "enter hostname", "rebuild --yes", "restart --yes"):
+        assert host.client.ssh("alice", verb).returncode == 75
+    assert host.client.ssh("bob", "run hostname", check=True).stdout == "bob\n"
+    host.restart_daemon()
+    assert host.client.ssh("alice", "start").returncode == 75
+    host.admin("undrain")
+    assert host.client.ssh("alice", "start").returncode == 0
+
+
+def test_a_plan_lists_what_would_be_touched_and_changes_nothing(host: Host, bob_port: int) -> None:
+    assert bob_port
+    host.client.ssh("bob", "start", check=True)
+    rows = json.loads(host.admin("drain", "--plan", "--json").stdout)["containers"]
+    assert "bob" in [row["name"] for row in rows]
+    assert host.client.ssh("bob", "restart --yes", check=True).returncode == 0
+
+
+def test_stopping_keeps_everybodys_state_first_if_that_is_wanted(host: Host, drained: None) -> None:
+    done = host.admin("drain", "--stop", "--snapshot")
+    assert "were running" in done.stdout
+    states = host.run(["lxc", "list", "--format", "csv", "--columns", "s"]).stdout.split()
+    assert set(states) == {"STOPPED"}
+    host.admin("undrain")
+    host.client.ssh("bob", "start", check=True)
+    [kept] = json.loads(host.client.ssh("bob", "snapshot --json", check=True).stdout)
+    assert kept["name"].startswith("before-maintenance-")
+    host.client.ssh("bob", f"snapshot delete {kept['name']} --yes", check=True)
