@@ -32,9 +32,11 @@ HERE = {
     "lxc exec lab-template -- bash": "until lxc exec lab-template -- systemctl is-active multi-user.target; do sleep 1; done",
     "scripts/build-template": f"scripts/build-template --name built --rootfs $(ls -t {CACHE}/rootfs-*.tar | head -1)",
     "ARCHIVE": "/var/lib/labshell/archive/doc-bob-*.tar.gz",
+    "class.csv": "/tmp/class.csv",
+    "drain --message": "drain --message x; true --message",  # everybody's container would be stopped
 }
-PEOPLE = ("alice", "bob", "carol", "dan")
-MADE = ("lab-template", "built", "doc-bob-archived")
+PEOPLE = ("alice", "bob", "carol", "dan", "erin", "frank")
+MADE = ("lab-template", "built", "homepage", "lab-published")
 
 
 def commands(document: str) -> list[str]:
@@ -49,7 +51,10 @@ def desk(host: Host) -> Iterator[Path]:
     """A folder with the public keys of people who are there for the documents only."""
     for name in PEOPLE:
         host.client.make_key(f"doc-{name}")
+    erin = host.client.make_key("doc-erin").with_suffix(".pub").read_text()
+    host.run(["tee", "/tmp/class.csv"], input=f"name,key,cpu\ndoc-erin,{erin.strip()},1\n")
     yield host.client.folder
+    host.admin("undrain")
     for name in PEOPLE:
         host.admin("remove-user", f"doc-{name}", "--yes", "--no-archive", check=False)
     for name in MADE:
