@@ -658,6 +658,13 @@ def _container(item: Mapping[str, Any]) -> Container:
         is_service=config.get(SERVICE) == "true" and not config.get(OWNER),
         is_prepared=config.get(PREPARED) == "true",
         gpus=gpus_in(devices.values()),
+        writable_mounts=tuple(
+            device["source"]
+            for device in devices.values()
+            if device.get("type") == "disk"
+            and device.get("source", "").startswith("/")
+            and not device.get("readonly")
+        ),
         gpus_aside=bool(config.get(GPUS_ASIDE)),
         expires=date_of(config.get(EXPIRES, "")),
         host_key=config.get(HOST_KEY, ""),

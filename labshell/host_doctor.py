@@ -291,6 +291,15 @@ class HostDoctor:
                 f"labshell-admin remove-user {item.owner}, or add-user to go on",
                 name,
             )
+        for source in item.writable_mounts:
+            if item.owner and machine.allows_setuid(source):
+                yield Finding(
+                    "mount-setuid",
+                    WARNING,
+                    f"{name} can put setuid programs into {source}, which run on this host.",
+                    f"Mount {source} with nosuid,nodev on this host.",
+                    name,
+                )
         if item.gpus_aside:
             yield Finding(
                 "gpu-aside",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import pwd
 import re
 import subprocess
@@ -51,6 +52,14 @@ def load() -> Load:
 
 def is_folder(path: str) -> bool:
     return Path(path).is_dir()
+
+
+def allows_setuid(path: str) -> bool:
+    """Whether a file in this folder could make whoever runs it somebody else: a mount without nosuid."""
+    try:
+        return not os.statvfs(path).f_flag & os.ST_NOSUID
+    except OSError:
+        return False
 
 
 def login_of(pid: int) -> str:

@@ -184,6 +184,7 @@ class Container:
     is_service: bool = False  # belongs to no person; its forwards take any port of the host
     is_prepared: bool = False
     gpus: str = "none"  # as the setting is written
+    writable_mounts: tuple[str, ...] = ()  # folders of the host
     gpus_aside: bool = False  # it runs without its GPUs, which could not be had
     expires: datetime.date | None = None
     host_key: str = ""

@@ -54,6 +54,11 @@ SHADOW = "lxc file pull template/etc/shadow /tmp/shadow; cp /tmp/shadow /tmp/sha
         ("port-outside", "cp /public/ports/bob /tmp/port; echo 50000 > /public/ports/bob", "cp /tmp/port /public/ports/bob"),
         ("ports-overlap", "cp /public/ports/bob /tmp/port; cp /public/ports/alice /public/ports/bob", "cp /tmp/port /public/ports/bob"),
         (
+            "mount-setuid",
+            "mkdir -p /srv/lent; lxc config device add bob lent disk source=/srv/lent path=/lent",
+            "lxc config device remove bob lent; rmdir /srv/lent",
+        ),
+        (
             "template-missing",
             "cp /etc/labshell/labshell.toml /tmp/toml; sed -i '1i template = \"none-such\"' /etc/labshell/labshell.toml",
             "cp /tmp/toml /etc/labshell/labshell.toml",
