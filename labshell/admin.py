@@ -85,6 +85,20 @@ def parser() -> argparse.ArgumentParser:
     gone.add_argument("--dry-run", action="store_true", help="show the steps")
     command("list-services", commands.list_services, "List the services: state, address, forwards.")
 
+    adopt = command(
+        "adopt", commands.adopt, "Take over a container that was made by hand, with its address and ports."
+    )
+    adopt.add_argument("name")
+    adopt.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="public key file; without, the keys inside are taken",
+    )
+    adopt.add_argument("--dry-run", action="store_true", help="check everything and show the steps")
+    host = command("import-host", commands.import_host, "Take over every container that was made by hand.")
+    host.add_argument("--plan", action="store_true", help="only show what there is and what would become of it")
     drain = command("drain", commands.drain, "Before maintenance: let nothing start any more, and list what runs.")
     drain.add_argument(
         "--message", default="maintenance; try again later.", help="what people read who want to start"

@@ -18,7 +18,7 @@ from labshell import policy, protocol, shown, templates
 from labshell.config import Config, load
 from labshell.containers import Containers
 from labshell.engine import Engine
-from labshell.errors import UsageError
+from labshell.errors import LabshellError, UsageError
 from labshell.host_doctor import HostDoctor
 from labshell.settings import PROFILE, SETTINGS
 
@@ -281,6 +281,43 @@ def list_services(options: Options) -> None:
         table(rows, ["service", "state", "address", "forwards", "autostart"])
     else:
         print("There are no services; add one with: labshell-admin add-service NAME --forward 80:80")
+
+
+def adopt(options: Options) -> None:
+    parameters = {"name": options.name, "keys": [key_text(path) for path in options.key], "dry_run": options.dry_run}
+    result = call("Adopt", parameters, options)
+    if options.json:
+        show_json(result)
+    elif options.dry_run:
+        print("Nothing was changed.")
+    else:
+        print(
+            f"{options.name} is labshell's now, with {len(result['keys'])} keys: labshell-admin show {options.name}"
+        )
+
+
+def import_host(options: Options) -> None:
+    """Everything that was made by hand: shown with --plan, else taken over one by one."""
+    found = call("AdoptionPlan", {}, options).get("containers", [])
+    outcomes = []
+    for row in found if not options.plan else ():
+        if row["problem"]:
+            outcomes.append({**row, "result": row["problem"]})
+            continue
+        try:
+            call("Adopt", {"name": row["name"], "keys": [], "dry_run": False}, options)
+            outcomes.append({**row, "result": "taken over"})
+        except LabshellError as error:
+            outcomes.append({**row, "result": str(error)})
+    rows = outcomes or found
+    if options.json:
+        show_json(rows)
+    elif rows:
+        shown_rows = [{**row, "other_ports": " ".join(row["other_ports"])} for row in rows]
+        columns = ["name", "state", "address", "port", "other_ports", "result" if outcomes else "problem"]
+        table(shown_rows, columns, folded=("problem", "result"))
+    else:
+        print("Every container is labshell's already.")
 
 
 def drain(options: Options) -> None:

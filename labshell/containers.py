@@ -52,7 +52,7 @@ SAFE_CONFIG = {
     "security.devlxd": "false",
 }
 # What a container takes over from the one in whose place it comes.
-TAKEN_OVER = ("limits.", "nvidia.", "security.nesting", HOST_KEY, FORWARDS, KEPT, EXPIRES, GPUS_ASIDE)
+TAKEN_OVER = ("limits.", "nvidia.", "security.nesting", FORWARDS, KEPT, EXPIRES, GPUS_ASIDE)
 NEVER_INHERITED = (TEMPLATE, PREPARED, HOST_KEY, KEPT, EXPIRES, GPUS_ASIDE, ARCHIVED, SERVICE, "boot.autostart")
 # What a clone never inherits from its template, if it is there.
 LEFT_OUT = ("raw.", "security.", "user.", "boot.", "cloud-init.", "linux.kernel_modules")
@@ -80,6 +80,15 @@ class Bridge:
 
     name: str
     address: str
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A proxy device of the engine's: a port of the host and the one it leads to."""
+
+    device: str
+    port: int
+    target: int
 
 
 class Containers:
@@ -191,6 +200,47 @@ class Containers:
                 if port.isdigit():
                     ports.add(int(port))
         return ports
+
+    def proxies(self, name: str) -> list[Proxy]:
+        """The proxy devices of a container that lead from a TCP port of the host into it."""
+        with asking(name, "be read"):
+            devices = self._engine.instance(name).get().json()["metadata"]["expanded_devices"]
+        found = []
+        for key, device in devices.items():
+            ports = [device.get(side, "").rpartition(":")[2] for side in ("listen", "connect")]
+            if (
+                device.get("type") == "proxy"
+                and device.get("bind", "host") == "host"
+                and all(map(str.isdigit, ports))
+            ):
+                found.append(Proxy(key, int(ports[0]), int(ports[1])))
+        return sorted(found, key=lambda proxy: proxy.port)
+
+    def current_address(self, name: str) -> str | None:
+        """The IPv4 address that a running container has on the bridge."""
+        with asking(name, "be read"):
+            state = self._engine.instance(name).state.get().json()["metadata"]
+        for item in (state.get("network") or {}).get("eth0", {}).get("addresses", []):
+            if item.get("family") == "inet" and item.get("scope") == "global":
+                return str(item["address"])
+        return None
+
+    def adopt(self, name: str, uid: int, address: str, host_key: str) -> None:
+        """Make a container that was made by hand its person's; what is inside stays as it is."""
+        config = {**SAFE_CONFIG, OWNER: name, UID: str(uid), PREPARED: "true", HOST_KEY: host_key, FORWARDS: "[]"}
+        # These need a restart, or re-own every file: as they were, and doctor says what is not as it should be.
+        for key in ("security.nesting", "security.idmap.isolated", "security.privileged"):
+            del config[key]
+        with asking(name, "be changed"):
+            self._patch(name, {"config": config, "devices": {"eth0": self._nic(address)}})
+
+    def remove_devices(self, name: str, devices: Collection[str]) -> None:
+        def change(_: object, local: dict[str, Any], __: object) -> None:
+            for device in devices:
+                local[device] = {"type": "none"}  # it may come from a profile
+
+        if devices:
+            self._rewrite(name, change)
 
     def pool_is_full(self, name: str, reserve_bytes: int) -> bool:
         """Whether the pool of this container has less than `reserve_bytes` left."""
@@ -402,7 +452,7 @@ class Containers:
             self._engine.wait(instance.put(json=body), CALL_SECONDS)
 
     def take_over(self, source: str, target: str) -> None:
-        """Give `target` what `source` has today: limits, GPUs, mounts, own forwards, host key; not its network."""
+        """Give `target` what `source` has today: limits, GPUs, mounts, own forwards; not its network."""
         with asking(target, "be changed"):
             old = self._engine.instance(source).get().json()["metadata"]
             config = {key: value for key, value in old["config"].items() if key.startswith(TAKEN_OVER)}

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from labshell import forwards
+from labshell import forwards, policy
 from labshell.accounts import Accounts
 from labshell.config import Config
 from labshell.containers import Containers
@@ -69,6 +69,10 @@ class Firewall:
         """Whether the rules of one user are exactly those that should be."""
         live = [forward for forward in self._on_network()[0].live() if forward.user == container.name]
         return live == self._wanted([container], {container.name: uid}, {container.name: port})
+
+    def old_port(self, address: str) -> int | None:
+        """The port that somebody's own rule leads to SSH on this address."""
+        return self._on_network()[0].port_of_others(f"{address}:{policy.SSH}")
 
     def packets(self, user: str) -> int:
         """How many connections the rules of one user have taken."""

@@ -90,6 +90,16 @@ class Forwarding:
                     ports |= {port for rule in _rules(chain) if (port := _dnat_port(rule)) is not None}
             return ports
 
+    def port_of_others(self, destination: str) -> int | None:
+        """The first port that a DNAT rule of others leads to "10.0.0.2:22"."""
+        with _tables_locked():
+            for chain in iptc.Table(iptc.Table.NAT).chains:
+                for rule in _rules(chain) if chain.name != PORTS else ():
+                    target = rule.get("target")
+                    if isinstance(target, dict) and target.get("DNAT", {}).get("to-destination") == destination:
+                        return _dnat_port(rule)
+        return None
+
     def plan(self, wanted: Iterable[Forward]) -> forwards.Difference:
         """What apply() would change among the forwards."""
         return forwards.difference(self.live(), wanted)

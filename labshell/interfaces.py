@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from labshell import keys, machine, policy, settings
+from labshell.adoption import Adoption
 from labshell.changes import ChangeLog
 from labshell.config import GROUP
 from labshell.doctor import Doctor
@@ -243,6 +244,7 @@ class AdminInterface:
         self._users = Users(gateway)
         self._services = Services(gateway)
         self._maintenance = Maintenance(gateway)
+        self._adoption = Adoption(gateway)
         self._changes = ChangeLog(gateway.config.paths.state / "changes.log")
 
     def AddUser(
@@ -326,6 +328,15 @@ class AdminInterface:
 
     def ListServices(self) -> Iterator[dict[str, Any]]:
         return _answers(_at_once(lambda: {"services": self._services.list()}), "result", more=False)
+
+    def AdoptionPlan(self) -> Iterator[dict[str, Any]]:
+        return _answers(_at_once(lambda: {"containers": self._adoption.plan()}), "result", more=False)
+
+    def Adopt(
+        self, name: str, keys_: list[str], dry_run: bool, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        steps = self._adoption.adopt(name, [keys.parse(text) for text in keys_], dry_run=dry_run)
+        return self._change(_request, steps, "adopt", name, {}, dry_run=dry_run, more=_more)
 
     def Drain(
         self, message: str, stop: bool, snapshot: bool, plan: bool, _more: bool = False, _request: Call | None = None

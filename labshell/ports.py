@@ -143,6 +143,20 @@ class PortRegistry:
             self._write(user, port)
             return port
 
+    def adopt(self, user: str, port: int) -> None:
+        """Keep a port that somebody had before labshell came, wherever it lies, if it is nobody else's."""
+        policy.checked_name(user)
+        with files.locked(self._lock):
+            current = self.port_of(user)
+            if current == port:
+                return
+            for holder, first in self.all_ports().items():
+                if holder != user and set(self._pool.block(port)) & set(self._pool.block(first)):
+                    raise UsageError("Port {port} is one of {holder}'s.", port=port, holder=holder)
+            files.ensure_folder(self._paths.public)
+            files.ensure_folder(self._paths.ports)
+            files.write(self._paths.ports / user, f"{port}\n".encode())
+
     def release(self, user: str) -> None:
         """Take the user's block back; it rests before somebody else may get it."""
         with files.locked(self._lock):

@@ -56,6 +56,9 @@ class Rebuild:
                     self._unfinished.forget(user)
                     raise
                 yield Progress("Putting the new container in its place")
+                self._containers.take_over(
+                    user, fresh
+                )  # not before: two containers cannot have the same proxy device
                 self._change_places(user, incoming=fresh, outgoing=kept, address=old.address)
                 self._forget(old.kept)
                 yield from self._gateway.ensure_running(self._containers.owned(user, uid))
@@ -95,7 +98,6 @@ class Rebuild:
         yield Progress("Giving it your keys, your ports and your host keys")
         keys_file = self._config.paths.host_keys / user
         public = identity.write_identity(self._containers, fresh, hostname=user, keys_file=keys_file)
-        self._containers.take_over(user, fresh)
         self._containers.set_host_key(fresh, public)
         made = self._containers.get(fresh)
         if made is None:

@@ -126,7 +126,7 @@ class FakeContainers:
     def take_over(self, source: str, target: str) -> None:
         self._change()
         old, new = self._existing(source), self._existing(target)
-        new.limits, new.host_key, new.kept = dict(old.limits), old.host_key, old.kept
+        new.limits, new.kept = dict(old.limits), old.kept
 
     def rename(self, name: str, new_name: str) -> None:
         self._change()

@@ -42,7 +42,10 @@ def test_options_that_make_a_key_weaker_count_on_the_host_in_the_container_and_t
     assert host.client.ssh(guest, "hostname", port=port, key=here).stdout == f"{guest}\n"
     proxy = " ".join(host.client.ssh_argv(guest, "proxy", key=here))
     assert (
-        host.client.ssh(guest, "hostname", key=here, options=["-o", f"ProxyCommand={proxy}"]).stdout == f"{guest}\n"
+        host.client.ssh(
+            guest, "hostname", key=here, options=["-o", f"ProxyCommand={proxy}", "-o", f"HostKeyAlias={guest}-inside"]
+        ).stdout
+        == f"{guest}\n"
     )
     for number in (22, port):
         assert host.client.ssh(guest, "hostname", port=number, key=elsewhere).returncode == 255

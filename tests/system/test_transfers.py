@@ -151,6 +151,7 @@ def test_proxy_starts_the_container_and_carries_200_megabytes_there_and_back(hos
     (laptop / "batch").write_text(f"put {laptop}/hosts uploaded\nrm uploaded\n")
     on_laptop(host, laptop, "sftp", *config, "-q", "-b", str(laptop / "batch"), "HOST")
     on_laptop(host, laptop, "rsync", "-e", shlex.join(["ssh", *config]), str(laptop / "hosts"), "HOST:synced")
+    on_laptop(host, laptop, "ssh", *config, "HOST", "rm synced")
 
 
 # What VS Code's Remote-SSH does: a shell script on standard input, a server on a port of its own choice inside,

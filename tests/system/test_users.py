@@ -81,8 +81,8 @@ def test_a_bad_template_or_port_gets_one_sentence_and_changes_nothing(
         (["--port", str(bob_port + 3)], "overlaps the block of bob"),
         (["--port", "22"], "do not lie within"),
         (["--port", "70000"], "do not lie within"),
-        (["--memory", "lots"], "memory limit"),
-        (["--cpu", "-1"], "cpu limit"),
+        (["--memory", "lots"], "possible for memory"),
+        (["--cpu", "-1"], "possible for cpu"),
     ):
         done = host.admin("add-user", "frank", "--key", key, *options, check=False)
         assert done.returncode == 2, options
