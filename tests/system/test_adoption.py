@@ -36,7 +36,7 @@ def proxy(host: Host, name: str, listen: int, connect: int) -> None:
     host.run(["lxc", "config", "device", "add", "hank", name, "proxy", *ends])
 
 
-def by_hand(host: Host, port: int, check: bool = True) -> Completed:
+def by_hand(host: Host, port: int, *, check: bool = True) -> Completed:
     return host.client.ssh("hank", "whoami", port=port, check=check)
 
 
