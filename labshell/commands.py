@@ -49,6 +49,15 @@ def call(method: str, parameters: dict[str, Any], options: Options) -> dict[str,
     return ask(method, parameters, say)
 
 
+def change(method: str, parameters: dict[str, Any], options: Options, words: Callable[[dict[str, Any]], str]) -> None:
+    """Have something changed, and say so: as JSON, or in `words` for the answer."""
+    result = call(method, parameters, options)
+    if options.json:
+        show_json(result)
+    else:
+        print("Nothing was changed." if parameters.get("dry_run") else words(result))
+
+
 def show_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=True))
 
@@ -75,16 +84,14 @@ def add_user(options: Options) -> None:
         "password": options.password,
         "dry_run": options.dry_run,
     }
-    result = call("AddUser", parameters, options)
-    if options.json:
-        show_json(result)
-    elif options.dry_run:
-        print("Nothing was changed.")
-    else:
-        host, port = result["host"], result["port"]
-        print(f"{options.name} is ready: ssh {options.name}@{host} starts the container, ssh -p {port} enters it.")
-        if result.get("password"):
-            print(f"Password, shown this once and to be changed at the first login: {result['password']}")
+    change("AddUser", parameters, options, _ready)
+
+
+def _ready(added: dict[str, Any]) -> str:
+    name, host = added["user"], added["host"]
+    line = f"{name} is ready: ssh {name}@{host} starts the container, ssh -p {added['port']} enters it."
+    password = added.get("password")
+    return f"{line}\nPassword, shown this once and to be changed at the first login: {password}" if password else line
 
 
 def settings_of(options: Options) -> dict[str, str]:
@@ -100,14 +107,8 @@ def set_user(options: Options) -> None:
     if not settings:
         raise UsageError("Say what to change: labshell-admin set --help lists it.")
     parameters = {"name": options.name, "settings": settings, "dry_run": options.dry_run}
-    result = call("SetUser", parameters, options)
-    if options.json:
-        show_json(result)
-    elif options.dry_run:
-        print("Nothing was changed.")
-    else:
-        later = " nesting takes effect at the next restart." if result["waits_for_restart"] else ""
-        print(f"{options.name} is changed.{later}")
+    later = " nesting takes effect at the next restart."
+    change("SetUser", parameters, options, lambda after: "Changed." + later * after["waits_for_restart"])
 
 
 def key_text(path: str) -> str:
@@ -125,13 +126,12 @@ def remove_user(options: Options) -> None:
     if not options.yes and not options.dry_run:
         _confirm(options.name)
     parameters = {"name": options.name, "archive": not options.no_archive, "dry_run": options.dry_run}
-    result = call("RemoveUser", parameters, options)
-    if options.json:
-        show_json(result)
-    elif options.dry_run:
-        print("Nothing was changed.")
-    else:
-        print(f"{options.name} is removed." + "".join(f" Archive: {path}" for path in result.get("archives", [])))
+    change(
+        "RemoveUser",
+        parameters,
+        options,
+        lambda gone: f"{options.name} is removed." + "".join(f" Archive: {path}" for path in gone["archives"]),
+    )
 
 
 def _confirm(name: str) -> None:
@@ -253,21 +253,16 @@ def add_service(options: Options) -> None:
         "autostart": options.autostart,
         "dry_run": options.dry_run,
     }
-    result = call("AddService", parameters, options)
-    if options.json:
-        show_json(result)
-    else:
-        print("Nothing was changed." if options.dry_run else f"{options.name} runs: lxc exec {options.name} -- bash")
+    change(
+        "AddService", parameters, options, lambda made: f"{made['service']} runs: lxc exec {made['service']} -- bash"
+    )
 
 
 def remove_service(options: Options) -> None:
     if not options.yes and not options.dry_run:
         _confirm(options.name)
-    result = call("RemoveService", {"name": options.name, "dry_run": options.dry_run}, options)
-    if options.json:
-        show_json(result)
-    else:
-        print("Nothing was changed." if options.dry_run else f"{options.name} is removed.")
+    parameters = {"name": options.name, "dry_run": options.dry_run}
+    change("RemoveService", parameters, options, lambda _: f"{options.name} is removed.")
 
 
 def list_services(options: Options) -> None:
@@ -285,15 +280,8 @@ def list_services(options: Options) -> None:
 
 def adopt(options: Options) -> None:
     parameters = {"name": options.name, "keys": [key_text(path) for path in options.key], "dry_run": options.dry_run}
-    result = call("Adopt", parameters, options)
-    if options.json:
-        show_json(result)
-    elif options.dry_run:
-        print("Nothing was changed.")
-    else:
-        print(
-            f"{options.name} is labshell's now, with {len(result['keys'])} keys: labshell-admin show {options.name}"
-        )
+    text = f"{options.name} is labshell's now: labshell-admin show {options.name}"
+    change("Adopt", parameters, options, lambda _: text)
 
 
 def import_host(options: Options) -> None:
@@ -346,11 +334,7 @@ def drain(options: Options) -> None:
 
 
 def undrain(options: Options) -> None:
-    result = call("Undrain", {}, options)
-    if options.json:
-        show_json(result)
-    else:
-        print("Containers start again.")
+    change("Undrain", {}, options, lambda _: "Containers start again.")
 
 
 def doctor(options: Options) -> None:
@@ -369,13 +353,12 @@ def doctor(options: Options) -> None:
 
 def restore_user(options: Options) -> None:
     parameters = {"archive": str(options.archive.absolute()), "dry_run": options.dry_run}
-    result = call("RestoreUser", parameters, options)
-    if options.json:
-        show_json(result)
-    elif options.dry_run:
-        print("Nothing was changed.")
-    else:
-        print(f"{result['user']} is back: ssh -p {result['port']} {result['user']}@{result['host']}")
+    change(
+        "RestoreUser",
+        parameters,
+        options,
+        lambda now: f"{now['user']} is back: ssh -p {now['port']} {now['user']}@{now['host']}",
+    )
 
 
 def show_log(options: Options) -> None:

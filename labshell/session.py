@@ -15,7 +15,7 @@ from labshell.language import _
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
 SILENCE_SECONDS = 10.0  # the daemon says every few seconds that it is still at work
@@ -177,20 +177,21 @@ class Session:
             self.terminal.say(card.status_text(status, self.terminal.style))
 
     def _usage(self, request: verbs.Request) -> None:
-        usage = self.answer("ReportUsage", {}, "usage")
-        if not self._json(request, usage):
-            self.terminal.say(card.usage_text(usage, self.terminal.style))
+        self._show(request, "ReportUsage", "usage", card.usage_text)
 
     def _gpus(self, request: verbs.Request) -> None:
-        report = self.answer("Gpus", {}, "gpus")
-        if not self._json(request, report):
-            self.terminal.say(card.gpus_text(report, self.terminal.style))
+        self._show(request, "Gpus", "gpus", card.gpus_text)
+
+    def _show(self, request: verbs.Request, method: str, name: str, text: Callable[[Any, card.Style], str]) -> Any:
+        """What the daemon answers under `name`, printed as `text` says or as JSON."""
+        answer = self.answer(method, {}, name)
+        if not self._json(request, answer):
+            self.terminal.say(text(answer, self.terminal.style))
+        return answer
 
     def _doctor(self, request: verbs.Request) -> None:
         """The findings; the exit status is 1 if one of them is bad."""
-        findings = self.answer("Doctor", {}, "findings")
-        if not self._json(request, findings):
-            self.terminal.say(card.doctor_text(findings, self.terminal.style))
+        findings = self._show(request, "Doctor", "findings", card.doctor_text)
         self.exit_status = int(any(found["result"] == "bad" for found in findings))
 
     def _agreed(self, request: verbs.Request, question: str) -> bool:
