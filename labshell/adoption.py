@@ -107,7 +107,7 @@ class Adoption:
         if container.state != "Running":
             return []
         script = KEY_FILES.format(name=container.name)
-        _, text = self._containers.run(container.name, ["sh", "-c", script], timeout_seconds=15)
+        _, text = self._containers.inside.run(container.name, ["sh", "-c", script], timeout_seconds=15)
         found: dict[str, PublicKey] = {}
         for line in text.splitlines():
             try:
@@ -129,7 +129,7 @@ class Adoption:
         name, uid = candidate.container.name, self._accounts.uid_of(candidate.container.name)
         host_key = ""
         if candidate.container.state == "Running":
-            status, text = self._containers.run(name, ["sh", "-c", HOST_KEY], timeout_seconds=15)
+            status, text = self._containers.inside.run(name, ["sh", "-c", HOST_KEY], timeout_seconds=15)
             host_key = " ".join(text.split()[:2]) if status == 0 else ""
         self._containers.adopt(name, uid or 0, candidate.address or "", host_key)
 

@@ -1,7 +1,6 @@
 """The lab's containers: found by owner mark, cloned safely, started, stopped, looked into.
 
-pylxd's objects go stale, so everything is read afresh and changed with patch, never with save. Files inside a
-container are touched only through the engine's API, never by a path on the host.
+pylxd's objects go stale, so everything is read afresh and changed with patch, never with save.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 from labshell import policy
 from labshell.engine import CALL_SECONDS, COPY_SECONDS, WAIT_STEP_SECONDS, Engine, asking, settled
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
+from labshell.inside import Inside
 from labshell.language import mark
 from labshell.policy import Container, OwnForward, Snapshot
 from labshell.settings import date_of, disk_size, engine_config, engine_devices, gpus_in, replaced_devices
@@ -99,6 +99,7 @@ class Containers:
         self._network = network
         self._pool = pool
         self._nvidia_runtime = nvidia_runtime
+        self.inside = Inside(engine)
 
     # Reading -------------------------------------------------------------------------------------------
 
@@ -585,67 +586,7 @@ class Containers:
         with asking(name, "lose a snapshot"), contextlib.suppress(NotFound):
             self._engine.wait(self._engine.instance(name).snapshots[label].delete(), COPY_SECONDS)
 
-    # Inside --------------------------------------------------------------------------------------------
-
-    def put_file(self, name: str, path: str, content: bytes, mode: int = 0o644) -> None:
-        """A file of the container's root. One that is there is deleted first: the engine would keep its mode."""
-        self.delete_file(name, path)
-        headers = {"X-LXD-type": "file", "X-LXD-mode": f"0{mode:o}", "X-LXD-uid": "0", "X-LXD-gid": "0"}
-        with asking(name, "take a file"):
-            self._engine.instance(name).files.post(params={"path": path}, data=content, headers=headers)
-
-    def delete_file(self, name: str, path: str) -> None:
-        with asking(name, "lose a file"), contextlib.suppress(NotFound):
-            self._engine.instance(name).files.delete(params={"path": path})
-
-    def read_file(self, name: str, path: str, most: int) -> bytes | None:
-        """At most `most` bytes of a file inside; None if there is no file of that name.
-
-        For what no researcher has written: the engine waits for ever at a FIFO, and cannot tell it from a file.
-        """
-        with asking(name, "be read"):
-            try:
-                answer = self._engine.instance(name).files.get(params={"path": path}, is_api=False, stream=True)
-            except NotFound:
-                return None
-            with answer:
-                if answer.headers.get("X-LXD-type") != "file":
-                    return None
-                return bytes(answer.raw.read(most))
-
-    def list_folder(self, name: str, path: str) -> list[str]:
-        """The names in a folder inside the container; empty if there is no such folder."""
-        with asking(name, "be read"):
-            folder = self._engine.instance(name).files
-            about = folder.session.head(folder._api_endpoint, params={"path": path}, timeout=CALL_SECONDS)
-            if about.headers.get("X-LXD-type") != "directory":
-                return []
-            try:
-                answer = self._engine.instance(name).files.get(params={"path": path}, is_api=False)
-            except NotFound:
-                return []
-            try:
-                entries = answer.json()["metadata"]
-            except ValueError:
-                return []  # a file, where a folder was expected
-        return [entry for entry in entries or [] if isinstance(entry, str) and "/" not in entry]
-
-    def run(self, name: str, argv: list[str], timeout_seconds: int = 60) -> tuple[int, str]:
-        """Run a program inside as root; its exit status and what it printed, both streams, 64 KiB at most.
-
-        With recorded output: the websockets of pylxd's execute() lose output when several run at once.
-        """
-        body = {
-            "command": argv,
-            "wait-for-websocket": False,
-            "interactive": False,
-            "record-output": True,
-            "environment": {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-        }
-        with asking(name, "run a command"):
-            metadata = self._engine.wait(self._engine.instance(name).exec.post(json=body), timeout_seconds)
-            output = [self._engine.recorded(url) for url in (metadata.get("output") or {}).values()]
-        return int(metadata.get("return", 1)), "".join(output)[: 1 << 16]
+    # Out and in again ---------------------------------------------------------------------------------
 
     def export(self, name: str, target: Path) -> None:
         """Write the engine's own backup of a container, without its snapshots, to the new file `target`."""

@@ -26,12 +26,14 @@ from pathlib import Path
 
 from labshell import accounts, files, machine, policy, protocol
 from labshell.accounts import Accounts
+from labshell.administration import AdminInterface
+from labshell.calls import Call
 from labshell.config import CONFIG_FILE, GROUP, Config, load
 from labshell.containers import Containers
 from labshell.engine import Engine
 from labshell.errors import LabshellError
 from labshell.gateway import Gateway
-from labshell.interfaces import AdminInterface, Call, GatewayInterface
+from labshell.interfaces import GatewayInterface
 from labshell.journal import start_logging
 from labshell.language import mark
 from labshell.policy import Caller

@@ -105,7 +105,7 @@ class Doctor:
 
     def _host_key(self, container: Container) -> Finding:
         """What ssh will be shown against what the card shows."""
-        _, content = self._containers.run(container.name, READ_HOST_KEY, timeout_seconds=10)
+        _, content = self._containers.inside.run(container.name, READ_HOST_KEY, timeout_seconds=10)
         if content.split()[:2] == container.host_key.split()[:2]:
             return Finding(GOOD, Progress("The host key is the one on the card."))
         return Finding(BAD, Progress("The container's host key is not the one on the card."),
@@ -114,7 +114,7 @@ class Doctor:
     def _gpu(self, container: Container) -> Finding:
         if container.gpus_aside:
             return Finding(BAD, Progress("It was started without its GPU, which is not there."), TELL_ADMINISTRATOR)
-        status, output = self._containers.run(container.name, ASK_GPU, timeout_seconds=30)
+        status, output = self._containers.inside.run(container.name, ASK_GPU, timeout_seconds=30)
         if "version mismatch" in output:
             return Finding(BAD, Progress("The NVIDIA driver in the container is of another version than the host's."),
                            Progress("Install version {version} inside, without its kernel module.",

@@ -139,7 +139,7 @@ class HostDoctor:
             yield Finding("template-missing", ERROR, str(error), "labshell-admin template build", name)
             return
         template = self._containers.get(name)
-        shadow = self._containers.read_file(name, "/etc/shadow", 1 << 20) if template else None
+        shadow = self._containers.inside.read_file(name, "/etc/shadow", 1 << 20) if template else None
         for line in (shadow or b"").decode("utf-8", "replace").splitlines():
             user, _, rest = line.partition(":")
             if rest and not rest.startswith(("!", "*", ":")):

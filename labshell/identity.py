@@ -142,16 +142,16 @@ def write_identity(containers: Containers, name: str, *, hostname: str, keys_fil
     """
     host_keys, public = host_key_files(saved_host_keys(keys_file))
     save_host_keys(keys_file, host_keys)
-    for entry in containers.list_folder(name, "/etc/ssh"):
+    for entry in containers.inside.list_folder(name, "/etc/ssh"):
         if entry.startswith("ssh_host_"):
-            containers.delete_file(name, f"/etc/ssh/{entry}")
+            containers.inside.delete_file(name, f"/etc/ssh/{entry}")
     for file, content in host_keys.items():
         mode = 0o644 if file.endswith(".pub") else 0o600
-        containers.put_file(name, f"/etc/ssh/{file}", content.encode(), mode)
-    containers.put_file(name, "/etc/ssh/sshd_config.d/00-labshell.conf", SSHD_DROP_IN.encode())
-    containers.put_file(name, "/etc/hostname", f"{hostname}\n".encode())
-    containers.put_file(name, "/etc/hosts", hosts(hostname).encode())
-    containers.put_file(name, "/etc/machine-id", f"{secrets.token_hex(16)}\n".encode(), 0o444)
+        containers.inside.put_file(name, f"/etc/ssh/{file}", content.encode(), mode)
+    containers.inside.put_file(name, "/etc/ssh/sshd_config.d/00-labshell.conf", SSHD_DROP_IN.encode())
+    containers.inside.put_file(name, "/etc/hostname", f"{hostname}\n".encode())
+    containers.inside.put_file(name, "/etc/hosts", hosts(hostname).encode())
+    containers.inside.put_file(name, "/etc/machine-id", f"{secrets.token_hex(16)}\n".encode(), 0o444)
     return public
 
 
@@ -171,8 +171,8 @@ def write_user(containers: Containers, name: str, user: str, public_keys: list[P
 
 def set_password(containers: Containers, name: str, user: str, password: str) -> None:
     """Let `user` in by password inside the running container too, with one that they must change at once."""
-    containers.put_file(name, PASSWORD_FILE, f"{user}:{password}\n".encode(), 0o600)
-    containers.put_file(name, "/etc/ssh/sshd_config.d/00-labshell.conf", SSHD_DROP_IN_OPENER.encode())
+    containers.inside.put_file(name, PASSWORD_FILE, f"{user}:{password}\n".encode(), 0o600)
+    containers.inside.put_file(name, "/etc/ssh/sshd_config.d/00-labshell.conf", SSHD_DROP_IN_OPENER.encode())
     _run(containers, name, FIRST_LOGIN_SCRIPT, [user, PASSWORD_FILE])
 
 
@@ -186,7 +186,7 @@ def _gateway_address(containers: Containers) -> str:
 
 
 def _run(containers: Containers, name: str, script: str, arguments: list[str]) -> None:
-    status, output = containers.run(name, ["/bin/sh", "-c", script, "labshell", *arguments])
+    status, output = containers.inside.run(name, ["/bin/sh", "-c", script, "labshell", *arguments])
     if status != 0:
         raise LabshellError(
             "Something inside the container refused the change: {reason}.",

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 from labshell import protocol
-from labshell.interfaces import Call
+from labshell.calls import Call
 
 PULSE_SECONDS = 3
 PULSE = protocol.encode({"parameters": {}, "continues": True})

@@ -17,8 +17,8 @@ import varlink
 import varlink.scanner
 
 from labshell import __version__, protocol
+from labshell.calls import Call
 from labshell.errors import LabshellError
-from labshell.interfaces import Call
 from labshell.language import mark
 
 log = logging.getLogger(__name__)

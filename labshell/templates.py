@@ -102,17 +102,17 @@ def publish(engine: Engine, containers: Containers, source: str, name: str) -> I
 
 def _strip(containers: Containers, name: str) -> list[str]:
     """Take what is personal out of a stopped copy, through the engine; whose home folders it has."""
-    homes = containers.list_folder(name, "/home")
+    homes = containers.inside.list_folder(name, "/home")
     personal = dict(PERSONAL)
     for home in homes:
         personal[f"/home/{home}"] = PERSONAL_IN_HOME
         personal[f"/home/{home}/.ssh"] = ("",)
     for folder, beginnings in personal.items():
-        for entry in containers.list_folder(name, folder):
+        for entry in containers.inside.list_folder(name, folder):
             if entry.startswith(beginnings):
-                containers.delete_file(name, f"{folder}/{entry}")
-    containers.put_file(name, "/etc/machine-id", b"", 0o444)
-    containers.put_file(name, "/etc/hostname", b"template\n")
+                containers.inside.delete_file(name, f"{folder}/{entry}")
+    containers.inside.put_file(name, "/etc/machine-id", b"", 0o444)
+    containers.inside.put_file(name, "/etc/hostname", b"template\n")
     return homes
 
 
@@ -125,7 +125,7 @@ def update(containers: Containers, name: str, command: str) -> Iterator[str]:
     containers.start(name, START_SECONDS)
     try:
         yield f"Running: {command}"
-        status, output = containers.run(name, ["/bin/sh", "-c", _WHEN_ONLINE + command], BUILD_SECONDS)
+        status, output = containers.inside.run(name, ["/bin/sh", "-c", _WHEN_ONLINE + command], BUILD_SECONDS)
     finally:
         containers.stop(name, START_SECONDS, force=True)
         _strip(containers, name)

@@ -54,6 +54,7 @@ class FakeContainers:
         self.instances: dict[str, Instance] = {"template": Instance("", 0, None, is_template=True)}
         self.changes = 0
         self.crash_at: int | None = None
+        self.inside = self  # the methods of Inside are below, too
 
     def _change(self) -> None:
         if self.changes == self.crash_at:

@@ -99,14 +99,14 @@ def test_a_restore_takes_a_mark_away_that_was_set_before_it(containers: Any) -> 
 
 def test_files_are_put_listed_and_deleted(containers: Any) -> None:
     make(containers)
-    containers.put_file(NAME, "/root/note", b"text")
-    assert "note" in containers.list_folder(NAME, "/root")
-    assert containers.read_file(NAME, "/root/note", 3) == b"tex"
-    containers.delete_file(NAME, "/root/note")
-    containers.delete_file(NAME, "/root/note")
-    assert "note" not in containers.list_folder(NAME, "/root")
-    assert containers.read_file(NAME, "/root/note", 3) is None
-    assert containers.list_folder(NAME, "/nowhere") == []
+    containers.inside.put_file(NAME, "/root/note", b"text")
+    assert "note" in containers.inside.list_folder(NAME, "/root")
+    assert containers.inside.read_file(NAME, "/root/note", 3) == b"tex"
+    containers.inside.delete_file(NAME, "/root/note")
+    containers.inside.delete_file(NAME, "/root/note")
+    assert "note" not in containers.inside.list_folder(NAME, "/root")
+    assert containers.inside.read_file(NAME, "/root/note", 3) is None
+    assert containers.inside.list_folder(NAME, "/nowhere") == []
 
 
 def test_marked_templates_are_known(containers: Any) -> None:

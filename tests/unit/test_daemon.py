@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from labshell import daemon, pulses
+from labshell.calls import Call
 from labshell.daemon import Connections, Server, requests
 from labshell.errors import LabshellError
-from labshell.interfaces import Call
 from labshell.policy import Caller
 from labshell.pulses import Pulses
 

@@ -26,7 +26,7 @@ def finding(answer: tuple[int, str], monkeypatch: pytest.MonkeyPatch, host: str 
         return host
 
     monkeypatch.setattr(gpus, "driver_version", driver_version)
-    containers = SimpleNamespace(run=lambda *_, **__: answer)
+    containers = SimpleNamespace(inside=SimpleNamespace(run=lambda *_, **__: answer))
     gateway: Any = SimpleNamespace(containers=containers)
     return Doctor(gateway)._gpu(ALICE)
 
@@ -74,7 +74,7 @@ def test_a_check_that_cannot_be_made_does_not_end_the_others() -> None:
         raise TryAgain("The container engine is away; try again in a moment.")
 
     containers: Any = SimpleNamespace(
-        owned=lambda *_: ALICE, space=away, read_file=away, bridge=away, run=away, get=away
+        owned=lambda *_: ALICE, space=away, bridge=away, get=away, inside=SimpleNamespace(run=away)
     )
     gateway: Any = SimpleNamespace(
         containers=containers,

@@ -12,8 +12,10 @@ import varlink.scanner
 
 import labshell
 from labshell import protocol
+from labshell.administration import AdminInterface
+from labshell.calls import Call
 from labshell.errors import TryAgain
-from labshell.interfaces import AdminInterface, Call, GatewayInterface
+from labshell.interfaces import GatewayInterface
 from labshell.policy import Caller
 from labshell.service import Service
 

@@ -1,0 +1,179 @@
+"""org.labshell.Admin, the methods for root: the only ones that take a user's name. Every change is written down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from labshell import keys, policy, settings
+from labshell.adoption import Adoption
+from labshell.calls import Call, answers, at_once, progress
+from labshell.changes import ChangeLog
+from labshell.errors import LabshellError
+from labshell.forwards import Forward
+from labshell.gateway import Gateway, Steps
+from labshell.maintenance import Maintenance
+from labshell.services import NewService, Services, checked_forwards
+from labshell.users import NewUser, Users
+
+
+class AdminInterface:
+    """org.labshell.Admin, for one host."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._users = Users(gateway)
+        self._services = Services(gateway)
+        self._maintenance = Maintenance(gateway)
+        self._adoption = Adoption(gateway)
+        self._changes = ChangeLog(gateway.config.paths.state / "changes.log")
+
+    def AddUser(
+        self,
+        name: str,
+        keys_: list[str],
+        template: str | None,
+        port: int | None,
+        settings_: dict[str, str],
+        password: bool,
+        dry_run: bool,
+        _more: bool = False,
+        _request: Call | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        config = self._gateway.config
+        defaults = {
+            "cpu": config.cpu,
+            "memory": config.memory,
+            "disk": config.disk,
+            "processes": str(config.processes),
+        }
+        new = NewUser(
+            name=policy.checked_name(name),
+            keys=tuple(keys.parse(text) for text in keys_),
+            template=policy.checked_template(template or config.template),
+            port=port,
+            settings=settings.merged(config.profile, defaults, settings_),
+            has_password=password,
+        )
+        steps = self._users.add(new, dry_run=dry_run)
+        return self._change(_request, steps, "add-user", name, settings_, dry_run=dry_run, more=_more)
+
+    def SetUser(
+        self, name: str, settings_: dict[str, str], dry_run: bool, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        wanted = settings.merged(self._gateway.config.profile, {}, settings_)
+        steps = self._users.set(policy.checked_name(name), wanted, dry_run=dry_run)
+        return self._change(_request, steps, "set", name, settings_, dry_run=dry_run, more=_more)
+
+    def RemoveUser(
+        self, name: str, archive: bool, dry_run: bool, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        steps = self._users.remove(name, archive=archive, dry_run=dry_run)
+        about = {} if archive else {"archive": "none"}
+        return self._change(_request, steps, "remove-user", name, about, dry_run=dry_run, more=_more)
+
+    def RestoreUser(
+        self, archive: str, dry_run: bool, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        steps = self._users.restore(archive, dry_run=dry_run)
+        return self._change(_request, steps, "restore-user", archive, {}, dry_run=dry_run, more=_more)
+
+    def AddService(
+        self,
+        name: str,
+        forwards: list[str],
+        template: str | None,
+        settings_: dict[str, str],
+        autostart: bool,
+        dry_run: bool,
+        _more: bool = False,
+        _request: Call | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        config = self._gateway.config
+        new = NewService(
+            name=policy.checked_name(name),
+            forwards=checked_forwards(forwards),
+            template=policy.checked_template(template or config.template),
+            settings=settings.merged(config.profile, {"processes": str(config.processes)}, settings_),
+            autostart=autostart,
+        )
+        steps = self._services.add(new, dry_run=dry_run)
+        about = {"forwards": " ".join(forwards), **settings_}
+        return self._change(_request, steps, "add-service", name, about, dry_run=dry_run, more=_more)
+
+    def RemoveService(
+        self, name: str, dry_run: bool, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        steps = self._services.remove(name, dry_run=dry_run)
+        return self._change(_request, steps, "remove-service", name, {}, dry_run=dry_run, more=_more)
+
+    def ListServices(self) -> Iterator[dict[str, Any]]:
+        return answers(at_once(lambda: {"services": self._services.list()}), "result", more=False)
+
+    def AdoptionPlan(self) -> Iterator[dict[str, Any]]:
+        return answers(at_once(lambda: {"containers": self._adoption.plan()}), "result", more=False)
+
+    def Adopt(
+        self, name: str, keys_: list[str], dry_run: bool, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        steps = self._adoption.adopt(name, [keys.parse(text) for text in keys_], dry_run=dry_run)
+        return self._change(_request, steps, "adopt", name, {}, dry_run=dry_run, more=_more)
+
+    def Drain(
+        self, message: str, stop: bool, snapshot: bool, plan: bool, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        steps = self._maintenance.drain(message, stop=stop, snapshot=snapshot, plan=plan)
+        return self._change(_request, steps, "drain", message, {}, dry_run=plan, more=_more)
+
+    def Undrain(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        steps = at_once(self._maintenance.undrain)
+        return self._change(_request, steps, "undrain", "", {}, dry_run=False, more=_more)
+
+    def List(self) -> Iterator[dict[str, Any]]:
+        return answers(at_once(lambda: {"users": self._users.list()}), "result", more=False)
+
+    def Show(self, name: str) -> Iterator[dict[str, Any]]:
+        return answers(at_once(lambda: self._users.show(name)), "result", more=False)
+
+    def Reconcile(self, plan: bool) -> Iterator[dict[str, Any]]:
+        def reconcile() -> dict[str, Any]:
+            firewall = self._gateway.firewall
+            change = firewall.plan() if plan else firewall.reconcile()
+            return {key: [_rule(item) for item in getattr(change, key)] for key in ("remove", "add")}
+
+        return answers(at_once(reconcile), "result", more=False)
+
+    def Log(self, count: int) -> Iterator[dict[str, Any]]:
+        return answers(at_once(lambda: {"changes": self._changes.last(count)}), "result", more=False)
+
+    def _change(
+        self,
+        request: Call | None,
+        steps: Steps[Any],
+        verb: str,
+        subject: str,
+        about: dict[str, str],
+        *,
+        dry_run: bool,
+        more: bool,
+    ) -> Iterator[dict[str, Any]]:
+        """Do the steps of a changing verb and write down what became of it."""
+        assert request is not None  # noqa: S101 - Service.answer always passes it
+        if dry_run:
+            yield from answers(steps, "result", more=more)
+            return
+        who, change = request.caller.login, {"subject": subject, **about}
+        try:
+            answer = yield from progress(steps, more=more)
+        except LabshellError as error:
+            self._changes.add(who, verb, change, str(error))
+            raise
+        except BaseException:
+            self._changes.add(who, verb, change, "interrupted")
+            raise
+        self._changes.add(who, verb, change, "done")
+        yield {"_continues": False, "result": answer}
+
+
+def _rule(forward: Forward) -> dict[str, Any]:
+    return {"port": forward.port, "user": forward.user, "to": f"{forward.address}:{forward.target}"}
