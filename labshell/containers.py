@@ -40,6 +40,7 @@ KEPT = "user.labshell.kept"
 EXPIRES = "user.labshell.expires"
 GPUS_ASIDE = "user.labshell.gpus-aside"
 SERVICE = "user.labshell.service"
+ADDRESS = "user.labshell.address"  # of one that was adopted while it ran, until it is pinned
 ARCHIVED = "user.labshell.archived"
 RESTORING = "user.labshell.restoring"
 IDLE_STEP_SECONDS = 0.3
@@ -227,13 +228,16 @@ class Containers:
         return None
 
     def adopt(self, name: str, uid: int, address: str, host_key: str) -> None:
-        """Make a container that was made by hand its person's; what is inside stays as it is."""
+        """Make a container that was made by hand its person's; what is inside stays as it is.
+
+        The address is remembered and pinned at the next start: a running one would lose its network.
+        """
         config = {**SAFE_CONFIG, OWNER: name, UID: str(uid), PREPARED: "true", HOST_KEY: host_key, FORWARDS: "[]"}
         # These need a restart, or re-own every file: as they were, and doctor says what is not as it should be.
         for key in ("security.nesting", "security.idmap.isolated", "security.privileged"):
             del config[key]
         with asking(name, "be changed"):
-            self._patch(name, {"config": config, "devices": {"eth0": self._nic(address)}})
+            self._patch(name, {"config": {**config, ADDRESS: address}})
 
     def remove_devices(self, name: str, devices: Collection[str]) -> None:
         def change(_: object, local: dict[str, Any], __: object) -> None:
@@ -396,7 +400,7 @@ class Containers:
         """Pin another address; without one, a stopped container has no network at all and holds nobody's address."""
         nic = self._nic(address) if address else {"type": "none"}
         with asking(name, "be changed"):
-            self._patch(name, {"devices": {"eth0": nic}})
+            self._patch(name, {"devices": {"eth0": nic}, "config": {ADDRESS: ""}})
 
     def configure(self, name: str, settings: Mapping[str, str]) -> None:
         """Make the container what `settings` say; what they do not mention stays. A running one changes at once.
@@ -644,7 +648,8 @@ def _container(item: Mapping[str, Any]) -> Container:
         state=item["status"],
         owner=config.get(OWNER) or None,
         uid=int(uid) if uid.isdigit() else None,
-        address=nic.get("ipv4.address") or None,
+        address=nic.get("ipv4.address") or config.get(ADDRESS) or None,
+        is_pinned="ipv4.address" in nic,
         is_template=config.get(TEMPLATE) == "true",
         is_service=config.get(SERVICE) == "true" and not config.get(OWNER),
         is_prepared=config.get(PREPARED) == "true",

@@ -228,6 +228,8 @@ class Gateway:
     def _start(self, container: Container, deadline: float) -> None:
         """Start it; without its GPUs, if it is they that hinder it. They are tried again at the next start."""
         name, seconds = container.name, max(1, int(deadline - time.monotonic()))
+        if container.address and not container.is_pinned:
+            self.containers.set_address(name, container.address)
         if container.gpus_aside:
             self.containers.bring_gpus_back(name)
         try:

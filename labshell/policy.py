@@ -180,6 +180,7 @@ class Container:
     owner: str | None
     uid: int | None
     address: str | None
+    is_pinned: bool = True  # the engine gives it this address and no other
     is_template: bool = False
     is_service: bool = False  # belongs to no person; its forwards take any port of the host
     is_prepared: bool = False

@@ -23,7 +23,7 @@ def hank(host: Host) -> Iterator[str]:
     host.run(["lxc", "start", "hank"])
     script = (
         "until ip route | grep -q default; do sleep 0.1; done; ssh-keygen -A >/dev/null; useradd -m -s /bin/bash hank; usermod -p '*' hank;"
-        f"mkdir -p ~hank/.ssh; printf 'not a key\\n{key}\\n' > ~hank/.ssh/authorized_keys; chown -R hank: ~hank/.ssh; systemctl restart ssh; hostname hank"
+        f"mkdir -p ~hank/.ssh; printf 'not a key\\n{key}\\n' > ~hank/.ssh/authorized_keys; chown -R hank: ~hank/.ssh; systemctl reset-failed ssh; systemctl restart ssh; hostname hank"
     )
     host.run(["lxc", "exec", "hank", "--", "sh", "-c", script])
     yield "hank"
