@@ -66,13 +66,21 @@ class Accounts:
 
     def doors(self) -> list[Door]:
         """What each researcher's account opens on this host."""
-        found = []
-        for entry in pwd.getpwall():
-            if entry.pw_gid == _group_id():
-                groups = group_names(entry.pw_name, entry.pw_gid)
-                is_safe = files.is_ours_alone(Path(entry.pw_dir))
-                found.append(Door(entry.pw_name, groups, entry.pw_shell, entry.pw_dir, is_safe))
-        return found
+        return [self.door(user) for user in self.all()]
+
+    def door(self, user: str) -> Door:
+        """What one researcher's account opens on this host."""
+        entry = pwd.getpwnam(user)
+        is_safe = files.is_ours_alone(Path(entry.pw_dir))
+        return Door(user, group_names(user, entry.pw_gid), entry.pw_shell, entry.pw_dir, is_safe)
+
+    def last_day(self, user: str) -> datetime.date | None:
+        """The last day on which this user may log in, as the system has it."""
+        for line in Path("/etc/shadow").read_text(encoding="utf-8", errors="replace").splitlines():
+            fields = line.split(":")
+            if fields[0] == user and len(fields) > 7 and fields[7].isdigit():
+                return datetime.date(1970, 1, 1) + datetime.timedelta(days=int(fields[7]) - 1)
+        return None
 
     def ensure(self, user: str, reserved_uids: Collection[int] = ()) -> int:
         """The researcher's account, made if there is none; its uid. Harmless twice.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from labshell.policy import Container
 
 BANNER_SECONDS = 3.0
 FULL = 0.9
+ENDS_SOON = datetime.timedelta(days=14)
 # By a program inside and not by the engine, which would wait for ever at a FIFO that the owner has put there.
 READ_HOST_KEY = ["head", "-c", "4096", "/etc/ssh/ssh_host_ed25519_key.pub"]
 ASK_GPU = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -53,6 +55,7 @@ class Doctor:
 
     def _checks(self, user: str, uid: int) -> Iterator[tuple[str, Callable[[], Finding]]]:
         """The checks by name, in the order in which one depends on the other."""
+        yield mark("Account"), lambda: self._account(user)
         yield mark("Keys"), lambda: self._keys(user)
         try:
             container = self._containers.owned(user, uid)
@@ -70,6 +73,16 @@ class Doctor:
             yield mark("SSH server"), lambda: _ssh_server(container)
             if container.gpus != "none" or container.gpus_aside:
                 yield mark("GPU"), lambda: self._gpu(container)
+
+    def _account(self, user: str) -> Finding:
+        door = self._gateway.accounts.door(user)
+        if not door.is_home_safe:
+            return Finding(BAD, Progress("Your home on the host is not as it has to be."), TELL_ADMINISTRATOR)
+        last_day = self._gateway.accounts.last_day(user)
+        if last_day is not None and last_day - machine.today() < ENDS_SOON:
+            return Finding(BAD, Progress("Your account ends after {day}.", {"day": last_day.isoformat()}),
+                           Progress("Ask the administrator for more time."))  # fmt: skip
+        return Finding(GOOD, Progress("{user} is a user of this host.", {"user": user}))
 
     def _keys(self, user: str) -> Finding:
         keys = self._gateway.accounts.keys_of(user)

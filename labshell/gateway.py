@@ -70,14 +70,20 @@ class Gateway:
         return self.report(user, uid)
 
     def settle(self, user: str) -> Steps[None]:
-        """Bring to an end what a crash cut off. Whoever is at work for this user just now does it themselves."""
+        """Bring to an end what a crash cut off. Whoever is at work for this user just now does it themselves.
+
+        If it cannot be done now, the next request tries again; what was asked for goes on, it may be the way out.
+        """
         if self.unfinished.work_of(user) is None:
             return
         with contextlib.suppress(TryAgain), self.locks.held(user, timeout_seconds=0):
             work = self.unfinished.work_of(user)
             if work is not None:
                 yield Progress("Finishing what was interrupted")
-                self.settlers[work["verb"]](user, work)
+                try:
+                    self.settlers[work["verb"]](user, work)
+                except LabshellError as error:
+                    log.warning("not settled", extra={"user": user, "verb": work["verb"], "why": str(error)})
 
     def start(self, user: str, uid: int) -> Steps[dict[str, Any]]:
         """Start if stopped, with the user's port leading to it."""

@@ -141,5 +141,10 @@ def clock_is_behind() -> bool:
     return bool(moments) and max(moments) > time.time() + CLOCK_SLACK_SECONDS
 
 
+def today() -> datetime.date:
+    """The date where the host is: a day ends at its own midnight."""
+    return datetime.datetime.now().astimezone().date()
+
+
 def utc_time() -> str:
     return f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,14 +79,28 @@ def test_a_check_that_cannot_be_made_does_not_end_the_others() -> None:
     )
     gateway: Any = SimpleNamespace(
         containers=containers,
-        accounts=SimpleNamespace(keys_of=lambda _: []),
+        accounts=SimpleNamespace(keys_of=lambda _: [], door=away, last_day=away),
         ports=SimpleNamespace(port_of=lambda _: None),
         firewall=None,
     )
     results = {found["check"]: found["result"] for found in answer_of(Doctor(gateway).examine("alice", 1))}
     assert results["Disk"] == results["Host key"] == results["GPU"] == "unknown"
     assert results["Keys"] == results["Port"] == "bad"
+    assert results["Account"] == "unknown"
     assert results["Container"] == "good"
+
+
+@pytest.mark.parametrize(
+    ("days", "is_home_safe", "result"),
+    [(None, True, "good"), (60, True, "good"), (13, True, "bad"), (None, False, "bad")],
+)
+def test_an_account_that_ends_soon_is_said_in_time(days: int | None, is_home_safe: bool, result: str) -> None:  # noqa: FBT001
+    last_day = machine.today() + datetime.timedelta(days=days) if days else None
+    door = SimpleNamespace(is_home_safe=is_home_safe)
+    gateway: Any = SimpleNamespace(
+        containers=None, accounts=SimpleNamespace(door=lambda _: door, last_day=lambda _: last_day)
+    )
+    assert Doctor(gateway)._account("alice").result == result
 
 
 def test_a_clock_that_was_set_back_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
