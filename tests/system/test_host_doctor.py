@@ -89,6 +89,7 @@ def test_what_is_wrong_is_found_with_a_remedy_and_is_gone_when_it_is_right(
 
 def test_rules_that_differ_are_found_while_the_daemon_is_down(host: Host, alice: str) -> None:
     host.stop_daemon()
+    host.run(["iptables-nft", "-w", "-D", "FORWARD", "-j", "LABSHELL-FORWARD"], check=False)  # from another test
     try:
         host.run(["iptables-legacy", "-w", "-t", "nat", "-F", "LABSHELL"])
         host.run(
