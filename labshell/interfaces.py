@@ -14,6 +14,7 @@ from labshell import machine, policy
 from labshell.calls import Call, at_once, progress
 from labshell.config import GROUP
 from labshell.doctor import Doctor
+from labshell.errors import NoContainer, TryAgain
 from labshell.gateway import Gateway, Steps
 from labshell.rebuild import Rebuild
 from labshell.snapshots import Snapshots
@@ -169,7 +170,12 @@ class GatewayInterface:
         """A verb of the caller's, after what a crash left of the one before it; the call and the answer."""
         call = _researcher(request)
         yield from progress(self._gateway.settle(call.caller.name), more=more)
-        answer = yield from progress(verb(call.caller.name, call.caller.uid), more=more)
+        try:
+            answer = yield from progress(verb(call.caller.name, call.caller.uid), more=more)
+        except NoContainer:
+            if self._gateway.unfinished.work_of(call.caller.name):  # it is between two names
+                raise TryAgain("Your container is being rebuilt; try again in a moment.") from None
+            raise
         return call, answer
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from labshell import files, forwards, identity, keys, machine, policy
+from labshell.accounts import end_processes
 from labshell.archives import Archives
 from labshell.containers import Usage, ssh_answers
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
@@ -193,7 +194,10 @@ class Users:
             self._containers.set_forwards(name, wanted)
         self._containers.configure(name, settings)
         if "expires" in settings:
-            self._accounts.set_expiry(name, date_of(settings["expires"]))
+            last_day = date_of(settings["expires"])
+            self._accounts.set_expiry(name, last_day)
+            if last_day is not None and last_day < machine.today():
+                end_processes(self._uid(name))
 
     def _uid(self, name: str) -> int:
         uid = self._accounts.uid_of(name)

@@ -12,10 +12,13 @@ import pytest
 from doubles import Crash, FakeContainers, Instance, answer_of
 
 from labshell import gateway as gateway_module
+from labshell.calls import Call
 from labshell.config import Config, Paths
-from labshell.errors import LabshellError, UsageError
+from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.gateway import Gateway
+from labshell.interfaces import GatewayInterface
 from labshell.keys import PublicKey
+from labshell.policy import Caller
 from labshell.rebuild import Rebuild
 from labshell.snapshots import Snapshots
 
@@ -236,3 +239,30 @@ def test_a_damaged_note_is_a_sentence_that_names_the_file(lab: Lab) -> None:
     note.write_text("{")
     with pytest.raises(LabshellError, match=str(note)):
         lab.settle()
+
+
+def test_whoever_looks_between_two_names_hears_that_it_is_being_rebuilt(lab: Lab) -> None:
+    interface = GatewayInterface(lab.gateway)
+    call = Call(Caller(UID, USER, frozenset({"labshell"})))
+    lab.containers.instances["elsewhere"] = lab.containers.instances.pop(USER)
+    with pytest.raises(NoContainer):
+        list(interface.Status(_request=call))
+    lab.gateway.unfinished.begin(USER, "rebuild")
+    with lab.gateway.locks.held(USER), pytest.raises(TryAgain, match="being rebuilt"):
+        list(interface.Status(_request=call))
+
+
+def test_what_cannot_be_settled_now_keeps_nobody_from_their_container(lab: Lab) -> None:
+    """The note has a verb whose settling fails; what was asked for is done all the same, and it is tried again."""
+
+    def fail(user: str, work: dict[str, Any]) -> None:
+        raise LabshellError("The container engine could not do this.")
+
+    lab.gateway.settlers["rebuild"] = fail
+    lab.gateway.unfinished.begin(USER, "rebuild")
+    call = Call(Caller(UID, USER, frozenset({"labshell"})))
+    interface = GatewayInterface(lab.gateway)
+    lab.gateway.settlers["rebuild"] = fail
+    replies = list(interface.Start(_request=call))
+    assert replies[-1]["status"]["state"] == "running"
+    assert lab.gateway.unfinished.work_of(USER) is not None
