@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+# Every byte is encrypted twice on this way, and processors do AES themselves: measured, a fifth more bytes a second
+# than with ssh's own first choice. The others are for servers that have been told not to speak it.
+CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,aes128-ctr"
+
 
 def ssh_config(status: Mapping[str, Any]) -> str:
     """A block for the container under the host's own name, and one for the gateway that it goes through."""
@@ -25,12 +29,14 @@ def ssh_config(status: Mapping[str, Any]) -> str:
         f"    HostName {host}\n"
         f"    User {user}\n"
         f"    HostKeyAlias {_alias(user, host)}\n"
+        f"    Ciphers {CIPHERS}\n"
         f"    ProxyCommand ssh -T {host}-gateway proxy\n"
         f"# {_('the gateway itself: ssh {host}-gateway help').format(host=host)}\n"
         f"Host {host}-gateway\n"
         f"    HostName {host}\n"
         f"    Port {port}\n"
         f"    User {user}\n"
+        f"    Ciphers {CIPHERS}\n"
     )
 
 

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import struct
 import termios
 import tty
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CHUNK = 256 * 1024
+LARGE_PIPE = 1 << 20  # the most that an unprivileged process may have
 
 
 class Pump:
@@ -31,16 +33,17 @@ class Pump:
         self.target = target
         self._at_end = at_end
         self._pending = b""
+        self._is_blocked = False  # there is something that the target has not taken yet
         self.is_open = True
         self.was_cut = False
 
     @property
     def wants_to_read(self) -> bool:
-        return self.is_open and not self._pending
+        return self.is_open and not self._is_blocked
 
     @property
     def wants_to_write(self) -> bool:
-        return self.is_open and bool(self._pending)
+        return self.is_open and self._is_blocked
 
     def read(self) -> None:
         """Take a chunk; at the end of the source, close the target's direction."""
@@ -50,12 +53,14 @@ class Pump:
             return
         except OSError:
             self._pending = b""
+        self._is_blocked = True
         if not self._pending:
             self.finish()
 
     def write(self) -> None:
         try:
             self._pending = self._pending[os.write(self.target, self._pending) :]
+            self._is_blocked = bool(self._pending)
         except BlockingIOError:
             return
         except OSError:
@@ -73,6 +78,36 @@ class Pump:
         if self._at_end:
             with contextlib.suppress(OSError):
                 self._at_end(self.target)
+
+
+class Splice(Pump):
+    """The same for a pipe and something else: the kernel moves the bytes, this process never sees them."""
+
+    def read(self) -> None:
+        try:
+            moved = os.splice(self.source, self.target, CHUNK)
+        except BlockingIOError:
+            self._is_blocked = True
+        except BrokenPipeError:
+            self.cut()
+        except OSError:
+            self.finish()
+        else:
+            self._is_blocked = False
+            if not moved:
+                self.finish()
+
+    def write(self) -> None:
+        self.read()
+
+
+def _pump(stream: int) -> type[Pump]:
+    """The quickest way to or from one of our own streams, which are pipes but on a terminal."""
+    if not stat.S_ISFIFO(os.fstat(stream).st_mode):
+        return Pump
+    with contextlib.suppress(OSError):  # it stays as large as it is
+        fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, LARGE_PIPE)
+    return Splice
 
 
 def _shut_down(descriptor: int) -> None:
@@ -122,15 +157,15 @@ def _wait(pumps: list[Pump]) -> dict[int, int]:
 
 def relay_connection(descriptor: int) -> None:
     """Standard input and output become the connection, until the other side closes it."""
-    to_them, to_us = Pump(0, descriptor, _shut_down), Pump(descriptor, 1)
+    to_them, to_us = _pump(0)(0, descriptor, _shut_down), _pump(1)(descriptor, 1)
     relay([to_them, to_us], until=[to_us])
 
 
 def relay_streams(descriptors: list[int]) -> None:
     """Standard input, output and error become a program's, until it has closed both outputs."""
     given, out, err = descriptors
-    outputs = [Pump(out, 1), Pump(err, 2)]
-    relay([Pump(0, given, os.close), *outputs], until=outputs)
+    outputs = [_pump(1)(out, 1), _pump(2)(err, 2)]
+    relay([_pump(0)(0, given, os.close), *outputs], until=outputs)
 
 
 def relay_terminal(descriptor: int) -> None:

@@ -8,9 +8,10 @@ import threading
 
 import pytest
 
-from labshell.streams import Pump, relay
+from labshell.streams import Pump, Splice, relay
 
 PAYLOAD = os.urandom(3 << 20)
+both_kinds = pytest.mark.parametrize("kind", [Pump, Splice])
 
 
 def collect(descriptor: int, into: list[bytes]) -> threading.Thread:
@@ -23,7 +24,8 @@ def collect(descriptor: int, into: list[bytes]) -> threading.Thread:
     return thread
 
 
-def test_everything_arrives_and_the_end_is_passed_on() -> None:
+@both_kinds
+def test_everything_arrives_and_the_end_is_passed_on(kind: type[Pump]) -> None:
     (source, feed), (drain, target) = os.pipe(), os.pipe()
     received: list[bytes] = []
     reader = collect(drain, received)
@@ -31,7 +33,7 @@ def test_everything_arrives_and_the_end_is_passed_on() -> None:
         target=lambda: (os.write(feed, PAYLOAD[: 1 << 16]), _write_all(feed, PAYLOAD[1 << 16 :]), os.close(feed))
     )
     writer.start()
-    pump = Pump(source, target, os.close)
+    pump = kind(source, target, os.close)
     relay([pump], until=[pump])
     reader.join(10)
     writer.join(10)
@@ -45,7 +47,8 @@ def _write_all(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def test_a_half_close_still_lets_the_answer_through() -> None:
+@both_kinds
+def test_a_half_close_still_lets_the_answer_through(kind: type[Pump]) -> None:
     ours, theirs = socket.socketpair()
     (source, feed), (drain, target) = os.pipe(), os.pipe()
     os.write(feed, b"question")
@@ -60,9 +63,9 @@ def test_a_half_close_still_lets_the_answer_through() -> None:
 
     peer = threading.Thread(target=answer)
     peer.start()
-    to_us = Pump(ours.fileno(), target)
+    to_us = kind(ours.fileno(), target)
     with ours:
-        relay([Pump(source, ours.fileno(), lambda _: ours.shutdown(socket.SHUT_WR)), to_us], until=[to_us])
+        relay([kind(source, ours.fileno(), lambda _: ours.shutdown(socket.SHUT_WR)), to_us], until=[to_us])
     peer.join(10)
     os.close(target)
     assert os.read(drain, 100) == b"answer to question"
@@ -70,10 +73,11 @@ def test_a_half_close_still_lets_the_answer_through() -> None:
         os.close(descriptor)
 
 
-def test_it_ends_when_nobody_reads_any_more() -> None:
+@both_kinds
+def test_it_ends_when_nobody_reads_any_more(kind: type[Pump]) -> None:
     (source, feed), (drain, target) = os.pipe(), os.pipe()
     os.close(drain)
-    pump = Pump(source, target)
+    pump = kind(source, target)
     with pytest.raises(BrokenPipeError):
         relay([pump], until=[pump])
     for descriptor in (source, feed, target):
