@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from labshell import keys, policy
-from labshell.containers import Proxy
 from labshell.errors import LabshellError, UsageError
 from labshell.gateway import Gateway, Progress, Steps
 from labshell.keys import PublicKey
 from labshell.policy import Container, OwnForward
+from labshell.proxies import Proxy
 from labshell.undo import Undo
 
 KEY_FILES = "cat /home/{name}/.ssh/authorized_keys /root/.ssh/authorized_keys 2>/dev/null | head -c 65536"
@@ -88,7 +88,7 @@ class Adoption:
     def _candidate(self, container: Container) -> Candidate:
         name = container.name
         address = container.address or self._containers.current_address(name)
-        proxies = tuple(self._containers.proxies(name))
+        proxies = tuple(self._containers.proxies.of(name))
         port, problem = None, None
         try:
             policy.checked_name(name)
@@ -141,7 +141,7 @@ class Adoption:
             for proxy in candidate.proxies
             if candidate.port and candidate.port <= proxy.port < candidate.port + size
         ]
-        self._containers.remove_devices(name, [proxy.device for proxy in ours])
+        self._containers.proxies.remove(name, [proxy.device for proxy in ours])
         if candidate.port is None:
             self._ports.ensure(name)
         else:

@@ -52,23 +52,47 @@ def card(status: Mapping[str, Any], style: Style) -> str:
         state = _("{state} for {time}").format(state=state, time=duration(status["uptime_seconds"]))
     title = style.bold(_("{user} on {host}").format(user=user, host=host))
     lines = ["", f"  {title}: {state}", ""]
-    port = status.get("port")
-    if port:
-        lines += [_row(label, text, style) for label, text in _connections(user, host, port)]
+    connections = _connections(status)
+    if connections:
+        lines += [_row(label, text, style) for label, text in connections]
         if status.get("fingerprint"):
             lines += [_row(_("Host key"), plain(status["fingerprint"]), style)]
             lines += [_row("", _("what ssh shows at the first connection, to compare"), style, dim=True)]
     else:
-        lines += [_row(_("Port"), _("none yet: start gives you one"), style)]
+        label = _("Port") if status["has_ports"] else _("Address")
+        lines += [_row(label, _("none yet: start gives you one"), style)]
     lines += ["", *(_row(label, text, style) for label, text in _usage(status)), ""]
     return "\n".join(lines) + "\n"
 
 
-def _connections(user: str, host: str, port: int) -> list[tuple[str, str]]:
+def way_in(status: Mapping[str, Any]) -> str:
+    """The line that logs in: "ssh -p 20010 alice@gpu1"; empty if nothing leads to the container yet."""
+    words = _destination(status)
+    return " ".join(["ssh", *words]) if words else ""
+
+
+def _destination(status: Mapping[str, Any]) -> list[str]:
+    user, host, port, address = (
+        plain(status["user"]),
+        plain(status["host"]),
+        status.get("port"),
+        status.get("address"),
+    )
+    if not status["has_ports"]:
+        return [f"{user}@{plain(address)}"] if address else []
+    return ["-p", str(port), f"{user}@{host}"] if port else []
+
+
+def _connections(status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    words = _destination(status)
+    if not words:
+        return []
+    *port, destination = words
+    copy = " ".join(["scp", *(word.replace("-p", "-P") for word in port)])
     return [
-        (_("Log in"), f"ssh -p {port} {user}@{host}"),
-        (_("Copy there"), f"scp -P {port} {_('FILE')} {user}@{host}:"),
-        (_("Copy back"), f"scp -P {port} {user}@{host}:{_('FILE')} ."),
+        (_("Log in"), way_in(status)),
+        (_("Copy there"), f"{copy} {_('FILE')} {destination}:"),
+        (_("Copy back"), f"{copy} {destination}:{_('FILE')} ."),
         ("VS Code", _("Remote-SSH: Add New SSH Host, then paste the line of Log in")),
     ]
 
@@ -158,7 +182,9 @@ def forwards_text(status: Mapping[str, Any], forwards: list[Mapping[str, Any]], 
         lines.append(_row(str(forward["port"]), text, style))
         if notes:
             lines.append(_row("", _(", ").join(notes), style, dim=True))
-    if not lines:
+    if not status["has_ports"]:
+        lines.append("  " + _("Every port of your container is reached at its own address."))
+    elif not lines:
         lines.append("  " + _("None yet: ports add 8888 makes port 8888 of the container reachable."))
     if status.get("port"):
         first, last = status["port"] + 1, status["last_port"]
@@ -253,9 +279,9 @@ def command_for_files(command: str) -> str | None:
     return command if words[0] in FILE_PROGRAMS else None
 
 
-def refusal(command: str, user: str, host: str, port: int | None) -> str:
+def refusal(command: str, user: str, host: str, way_in: str) -> str:
     """One sentence for a command that is no verb: where such a thing works, exact to the letter."""
     word = plain(command.split()[0])[:40]
-    ways = [f"ssh {user}@{host} run {word}", *([f"ssh -p {port} {user}@{host} {word}"] if port else [])]
+    ways = [f"ssh {user}@{host} run {word}", *([f"{way_in} {word}"] if way_in else [])]
     text = _("{word} is not a verb of labshell (help lists them); programs run in your container: {ways}")
     return text.format(word=word, ways=_(" or ").join(ways))

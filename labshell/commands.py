@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labshell import policy, protocol, shown, templates
+from labshell import card, policy, protocol, shown, templates
 from labshell.config import Config, load
-from labshell.containers import Containers
+from labshell.containers import Containers, containers_of
 from labshell.engine import Engine
 from labshell.errors import LabshellError, UsageError
 from labshell.host_doctor import HostDoctor
@@ -89,7 +89,7 @@ def add_user(options: Options) -> None:
 
 def _ready(added: dict[str, Any]) -> str:
     name, host = added["user"], added["host"]
-    line = f"{name} is ready: ssh {name}@{host} starts the container, ssh -p {added['port']} enters it."
+    line = f"{name} is ready: ssh {name}@{host} starts the container, {card.way_in(added)} enters it."
     password = added.get("password")
     return f"{line}\nPassword, shown this once and to be changed at the first login: {password}" if password else line
 
@@ -205,7 +205,7 @@ def _containers() -> tuple[Config, Engine, Containers]:
     """What works on templates, in this process: building one needs more power than the daemon has."""
     config = load()
     engine = Engine(config.engine_socket)
-    return config, engine, Containers(engine, config.network, config.pool)
+    return config, engine, containers_of(config, engine)
 
 
 def template_build(options: Options) -> None:
@@ -357,7 +357,7 @@ def restore_user(options: Options) -> None:
         "RestoreUser",
         parameters,
         options,
-        lambda now: f"{now['user']} is back: ssh -p {now['port']} {now['user']}@{now['host']}",
+        lambda now: f"{now['user']} is back: {card.way_in(now)}",
     )
 
 

@@ -26,7 +26,7 @@ else:  # pragma: no cover - Python 3.10
 CONFIG_FILE = Path("/etc/labshell/labshell.toml")
 GROUP = "labshell"
 LOGIN_SHELL = "/opt/labshell/bin/labshell"
-FORWARDING_KINDS = ("iptables",)
+FORWARDING_KINDS = ("iptables", "lxd-proxy", "none")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Config:
 
     forwarding: str = "iptables"
     outside_interface: str = ""
+    listen_address: str = ""
     guard: bool = True
     guard_closed_networks: tuple[str, ...] = ("169.254.0.0/16",)
 
@@ -101,6 +102,11 @@ class Config:
     menu_idle_minutes: int = 60
 
     paths: Paths = field(default_factory=Paths)
+
+    @property
+    def has_ports(self) -> bool:
+        """Whether host ports lead to the containers; else they have addresses on the lab's own network."""
+        return self.forwarding != "none"
 
     @property
     def shown_hostname(self) -> str:
@@ -131,6 +137,7 @@ PATTERNS = {
     "network": re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}"),
     "pool": re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62})?"),
     "template": re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]"),
+    "listen_address": re.compile(r"([0-9]{1,3}(\.[0-9]{1,3}){3})?", re.ASCII),
     "outside_interface": re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,14})?"),
     "forwarding": re.compile("|".join(FORWARDING_KINDS)),
     "cpu": re.compile(f"({CPU.pattern})?"),
@@ -188,6 +195,8 @@ def _checked(key: str, value: Any) -> Any:
             raise ValueError(f"this must lie between {low} and {high}")
     if key in PATTERNS and not PATTERNS[key].fullmatch(value):
         raise ValueError(f"{value!r} is not possible here")
+    if key == "listen_address" and value:
+        ipaddress.IPv4Address(value)
     return value
 
 

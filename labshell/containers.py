@@ -9,9 +9,10 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,16 @@ from typing import Any
 import requests
 from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 
-from labshell import policy
+from labshell import network, policy
+from labshell.config import Config
 from labshell.engine import CALL_SECONDS, COPY_SECONDS, WAIT_STEP_SECONDS, Engine, asking, settled
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.inside import Inside
 from labshell.language import mark
+from labshell.network import Network
 from labshell.policy import Container, OwnForward, Snapshot
+from labshell.proxies import OWN as OWN_PROXY
+from labshell.proxies import Proxies
 from labshell.settings import date_of, disk_size, engine_config, engine_devices, gpus_in, replaced_devices
 
 log = logging.getLogger(__name__)
@@ -43,6 +48,7 @@ SERVICE = "user.labshell.service"
 ADDRESS = "user.labshell.address"  # of one that was adopted while it ran, until it is pinned
 ARCHIVED = "user.labshell.archived"
 RESTORING = "user.labshell.restoring"
+HARDWARE_ADDRESS = "user.labshell.hwaddr"  # what the lab's DHCP server knows it by
 IDLE_STEP_SECONDS = 0.3
 ACTIONS = {"start": mark("be started"), "stop": mark("be stopped"), "unfreeze": mark("be thawed")}
 
@@ -53,16 +59,10 @@ SAFE_CONFIG = {
     "security.devlxd": "false",
 }
 # What a container takes over from the one in whose place it comes.
-TAKEN_OVER = ("limits.", "nvidia.", "security.nesting", FORWARDS, KEPT, EXPIRES, GPUS_ASIDE)
+TAKEN_OVER = ("limits.", "nvidia.", "security.nesting", FORWARDS, KEPT, EXPIRES, GPUS_ASIDE, HARDWARE_ADDRESS)
 NEVER_INHERITED = (TEMPLATE, PREPARED, HOST_KEY, KEPT, EXPIRES, GPUS_ASIDE, ARCHIVED, SERVICE, "boot.autostart")
 # What a clone never inherits from its template, if it is there.
 LEFT_OUT = ("raw.", "security.", "user.", "boot.", "cloud-init.", "linux.kernel_modules")
-SAFE_NIC = {
-    "security.mac_filtering": "true",
-    "security.ipv4_filtering": "true",
-    "security.ipv6_filtering": "true",
-    "security.port_isolation": "true",
-}
 
 
 @dataclass(frozen=True)
@@ -75,30 +75,20 @@ class Usage:
     cpu_seconds: float | None
 
 
-@dataclass(frozen=True)
-class Bridge:
-    """The managed bridge the containers are on: `address` is the gateway's with prefix, 10.83.0.1/24."""
-
-    name: str
-    address: str
-
-
-@dataclass(frozen=True)
-class Proxy:
-    """A proxy device of the engine's: a port of the host and the one it leads to."""
-
-    device: str
-    port: int
-    target: int
+def containers_of(config: Config, engine: Engine) -> Containers:
+    """The containers of the host that a configuration describes."""
+    network = Network(engine, config.network, is_labs_own=not config.has_ports)
+    return Containers(engine, network, config.pool, nvidia_runtime=config.nvidia_runtime)
 
 
 class Containers:
     """The lab's containers."""
 
-    def __init__(self, engine: Engine, network: str, pool: str, *, nvidia_runtime: bool = False) -> None:
+    def __init__(self, engine: Engine, network: Network, pool: str, *, nvidia_runtime: bool = False) -> None:
         self._engine = engine
-        self._network = network
+        self.network = network
         self._pool = pool
+        self.proxies = Proxies(engine)
         self._nvidia_runtime = nvidia_runtime
         self.inside = Inside(engine)
 
@@ -108,7 +98,9 @@ class Containers:
         """The container of that name, whoever owns it."""
         with asking(name, "be read"):
             try:
-                answer = self._engine.instance(name).get()
+                # On the lab's own network only the state says which address it has.
+                depth = {"recursion": 1} if self.network.is_labs_own else {}
+                answer = self._engine.instance(name).get(params=depth)
             except NotFound:
                 return None
             return _container(answer.json()["metadata"])
@@ -169,63 +161,14 @@ class Containers:
         space = self._pool_space(container.name)
         return space.get("used"), space.get("total")
 
-    def bridge(self) -> Bridge:
-        with asking("", "be read"):
-            try:
-                network = self._engine.api.networks[self._network].get().json()["metadata"]
-            except NotFound:
-                raise LabshellError(
-                    "The engine has no network {network}; set network in labshell.toml.", network=self._network
-                ) from None
-        address = network.get("config", {}).get("ipv4.address", "none")
-        if "/" not in address:
-            raise LabshellError(
-                "The network {network} has no IPv4 address of its own; forwarding needs one.", network=self._network
-            )
-        return Bridge(self._network, address)
-
     def addresses_taken(self) -> set[str]:
         """Addresses on the bridge that are pinned or leased to any instance."""
-        with asking("", "be read"):
-            leases = self._engine.api.networks[self._network].leases.get().json()["metadata"] or []
-        pinned = {container.address for container in self.all() if container.address}
-        return pinned | {lease["address"] for lease in leases if ":" not in lease["address"]}
-
-    def proxy_ports(self) -> set[int]:
-        """Host ports that LXD proxy devices take."""
-        with asking("", "be listed"):
-            instances = self._engine.api.instances.get(params={"recursion": 1}).json()["metadata"]
-        ports = set()
-        for instance in instances:
-            for device in (instance.get("expanded_devices") or {}).values():
-                port = device.get("listen", "").rpartition(":")[2] if device.get("type") == "proxy" else ""
-                if port.isdigit():
-                    ports.add(int(port))
-        return ports
-
-    def proxies(self, name: str) -> list[Proxy]:
-        """The proxy devices of a container that lead from a TCP port of the host into it."""
-        with asking(name, "be read"):
-            devices = self._engine.instance(name).get().json()["metadata"]["expanded_devices"]
-        found = []
-        for key, device in devices.items():
-            ports = [device.get(side, "").rpartition(":")[2] for side in ("listen", "connect")]
-            if (
-                device.get("type") == "proxy"
-                and device.get("bind", "host") == "host"
-                and all(map(str.isdigit, ports))
-            ):
-                found.append(Proxy(key, int(ports[0]), int(ports[1])))
-        return sorted(found, key=lambda proxy: proxy.port)
+        return self.network.leased() | {container.address for container in self.all() if container.address}
 
     def current_address(self, name: str) -> str | None:
         """The IPv4 address that a running container has on the bridge."""
         with asking(name, "be read"):
-            state = self._engine.instance(name).state.get().json()["metadata"]
-        for item in (state.get("network") or {}).get("eth0", {}).get("addresses", []):
-            if item.get("family") == "inet" and item.get("scope") == "global":
-                return str(item["address"])
-        return None
+            return network.current_address(self._engine.instance(name).state.get().json()["metadata"])
 
     def adopt(self, name: str, uid: int, address: str, host_key: str) -> None:
         """Make a container that was made by hand its person's; what is inside stays as it is.
@@ -238,14 +181,6 @@ class Containers:
             del config[key]
         with asking(name, "be changed"):
             self._patch(name, {"config": {**config, ADDRESS: address}})
-
-    def remove_devices(self, name: str, devices: Collection[str]) -> None:
-        def change(_: object, local: dict[str, Any], __: object) -> None:
-            for device in devices:
-                local[device] = {"type": "none"}  # it may come from a profile
-
-        if devices:
-            self._rewrite(name, change)
 
     def pool_is_full(self, name: str, reserve_bytes: int) -> bool:
         """Whether the pool of this container has less than `reserve_bytes` left."""
@@ -314,12 +249,13 @@ class Containers:
         devices["root"] = dict(inherited["expanded_devices"].get("root", {"type": "disk", "path": "/"}))
         if self._pool:
             devices["root"]["pool"] = self._pool
-        devices["eth0"] = self._nic(address)
+        hardware_address = policy.hardware_address(secrets.token_bytes(3))
+        devices["eth0"] = self.network.nic(address, hardware_address)
         # An empty value takes an inherited key away.
         inherited_keys = [key for key in inherited.get("config", {}) if key.startswith(LEFT_OUT)]
         config = {
             **dict.fromkeys([*inherited_keys, *NEVER_INHERITED], ""),
-            **SAFE_CONFIG, OWNER: user, UID: str(uid or ""), FORWARDS: "[]",
+            **SAFE_CONFIG, OWNER: user, UID: str(uid or ""), FORWARDS: "[]", HARDWARE_ADDRESS: hardware_address,
         }  # fmt: skip
         body = {
             "name": name,
@@ -338,7 +274,7 @@ class Containers:
             gone = [key for key in old["config"] if key.startswith(LEFT_OUT)]
             devices: dict[str, dict[str, str]] = {key: {"type": "none"} for key in old["devices"]}
             devices["root"] = dict(old["expanded_devices"]["root"])
-            devices["eth0"] = {"type": "nic", "name": "eth0", "network": self._network}
+            devices["eth0"] = self.network.nic(None, policy.hardware_address(secrets.token_bytes(3)))
             body = {
                 "name": name,
                 "source": {"type": "copy", "source": source, "instance_only": True},
@@ -354,9 +290,6 @@ class Containers:
 
     def mark_template(self, name: str) -> None:
         self._set(name, {TEMPLATE: "true"})
-
-    def _nic(self, address: str) -> dict[str, str]:
-        return {"type": "nic", "name": "eth0", "network": self._network, "ipv4.address": address, **SAFE_NIC}
 
     def set_host_key(self, name: str, host_key: str) -> None:
         """Remember the container's public host key, for the card and for known_hosts."""
@@ -382,10 +315,14 @@ class Containers:
 
     def give_to(self, name: str, user: str, uid: int, address: str) -> None:
         """Make a container somebody's: marks of theirs, an address of its own, and everything safe again."""
-        config = {**SAFE_CONFIG, OWNER: user, UID: str(uid), PREPARED: "true", KEPT: "", ARCHIVED: "", RESTORING: ""}
-        del config["security.nesting"]  # as it was
-        with asking(name, "be changed"):
-            self._patch(name, {"config": config, "devices": {"eth0": self._nic(address)}})
+        marks = {**SAFE_CONFIG, OWNER: user, UID: str(uid), PREPARED: "true", KEPT: "", ARCHIVED: "", RESTORING: ""}
+        del marks["security.nesting"]  # as it was
+
+        def change(config: dict[str, str], devices: dict[str, dict[str, str]], _: object) -> None:
+            config.update(marks)
+            self._connect(config, devices, address)
+
+        self._engine.rewrite(name, change)
 
     def import_archive(self, name: str, path: Path) -> None:
         """Make the stopped container `name` from a file that export() wrote."""
@@ -397,10 +334,23 @@ class Containers:
             self._engine.wait(client.api.instances.post(data=file, headers=headers), COPY_SECONDS)
 
     def set_address(self, name: str, address: str | None) -> None:
-        """Pin another address; without one, a stopped container has no network at all and holds nobody's address."""
-        nic = self._nic(address) if address else {"type": "none"}
-        with asking(name, "be changed"):
-            self._patch(name, {"devices": {"eth0": nic}, "config": {ADDRESS: ""}})
+        """Connect a stopped container to the network, with this address pinned where addresses are pinned."""
+        self._engine.rewrite(name, lambda config, devices, _: self._connect(config, devices, address))
+
+    def take_off_network(self, name: str) -> None:
+        """Leave a stopped container without a network, so that it holds nobody's address."""
+
+        def change(_: object, devices: dict[str, dict[str, str]], __: object) -> None:
+            _drop_forwards(devices)
+            devices["eth0"] = {"type": "none"}
+
+        self._engine.rewrite(name, change)
+
+    def _connect(self, config: dict[str, str], devices: dict[str, dict[str, str]], address: str | None) -> None:
+        hardware_address = config.get(HARDWARE_ADDRESS) or policy.hardware_address(secrets.token_bytes(3))
+        config.update({HARDWARE_ADDRESS: hardware_address, ADDRESS: ""})
+        _drop_forwards(devices)
+        devices["eth0"] = self.network.nic(address, hardware_address)
 
     def configure(self, name: str, settings: Mapping[str, str]) -> None:
         """Make the container what `settings` say; what they do not mention stays. A running one changes at once.
@@ -421,7 +371,7 @@ class Containers:
             if size is not None:
                 devices["root"] = {**root, "size": size} if size else {k: v for k, v in root.items() if k != "size"}
 
-        self._rewrite(name, change)
+        self._engine.rewrite(name, change)
 
     def set_gpus_aside(self, name: str) -> None:
         """Take the GPUs, which cannot be had just now, away from a stopped container, and remember them."""
@@ -433,7 +383,7 @@ class Containers:
             runtime = config.pop("nvidia.runtime", "")
             config[GPUS_ASIDE] = json.dumps({"devices": aside, "runtime": runtime})
 
-        self._rewrite(name, change)
+        self._engine.rewrite(name, change)
 
     def bring_gpus_back(self, name: str) -> None:
         """Give a stopped container its GPUs again."""
@@ -443,18 +393,7 @@ class Containers:
             devices |= aside["devices"]
             config["nvidia.runtime"] = aside["runtime"]
 
-        self._rewrite(name, change)
-
-    def _rewrite(self, name: str, change: Callable[[dict[str, str], dict[str, Any], dict[str, str]], None]) -> None:
-        """Change config and devices as a whole: a patch can take no device away. The root device comes along."""
-        with asking(name, "be changed"):
-            instance = self._engine.instance(name)
-            found = instance.get().json()["metadata"]
-            config, devices = found["config"], found["devices"]
-            change(config, devices, dict(found["expanded_devices"]["root"]))
-            body = {key: found[key] for key in ("architecture", "ephemeral", "profiles", "description")}
-            body |= {"config": {key: value for key, value in config.items() if value}, "devices": devices}
-            self._engine.wait(instance.put(json=body), CALL_SECONDS)
+        self._engine.rewrite(name, change)
 
     def take_over(self, source: str, target: str) -> None:
         """Give `target` what `source` has today: limits, GPUs, mounts, own forwards; not its network."""
@@ -462,6 +401,7 @@ class Containers:
             old = self._engine.instance(source).get().json()["metadata"]
             config = {key: value for key, value in old["config"].items() if key.startswith(TAKEN_OVER)}
             devices = {name: device for name, device in old["devices"].items() if name not in ("eth0", "root")}
+            _drop_forwards(devices)
             size = old["expanded_devices"]["root"].get("size")
             if size:
                 root = self._engine.instance(target).get().json()["metadata"]["expanded_devices"]["root"]
@@ -648,7 +588,7 @@ def _container(item: Mapping[str, Any]) -> Container:
         state=item["status"],
         owner=config.get(OWNER) or None,
         uid=int(uid) if uid.isdigit() else None,
-        address=nic.get("ipv4.address") or config.get(ADDRESS) or None,
+        address=nic.get("ipv4.address") or config.get(ADDRESS) or network.current_address(item.get("state") or {}),
         is_pinned="ipv4.address" in nic,
         is_template=config.get(TEMPLATE) == "true",
         is_service=config.get(SERVICE) == "true" and not config.get(OWNER),
@@ -669,6 +609,12 @@ def _container(item: Mapping[str, Any]) -> Container:
         forwards=_forwards(config.get(FORWARDS, "")),
         config={**(item.get("expanded_config") or config), "disk": _root_size(item)},
     )
+
+
+def _drop_forwards(devices: dict[str, dict[str, str]]) -> None:
+    """Without our own proxy devices, which hold the address that changes; they are made again when it is known."""
+    for name in [name for name in devices if name.startswith(OWN_PROXY)]:
+        del devices[name]
 
 
 def _forwards(text: str) -> tuple[OwnForward, ...]:

@@ -29,7 +29,7 @@ from labshell.accounts import Accounts
 from labshell.administration import AdminInterface
 from labshell.calls import Call
 from labshell.config import CONFIG_FILE, GROUP, Config, load
-from labshell.containers import Containers
+from labshell.containers import containers_of
 from labshell.engine import Engine
 from labshell.errors import LabshellError
 from labshell.gateway import Gateway
@@ -168,15 +168,14 @@ class Server:
 
 def make_gateway(config: Config) -> Gateway:
     """The verbs over the real effects."""
-    containers = Containers(
-        Engine(config.engine_socket), config.network, config.pool, nvidia_runtime=config.nvidia_runtime
-    )
+    engine = Engine(config.engine_socket)
+    containers = containers_of(config, engine)
     pool = policy.PortPool(*config.port_range, config.ports_per_user)
     gateway: Gateway
 
     def busy_ports() -> set[int]:
         services = {own.port for item in containers.all() if item.is_service for own in item.forwards}
-        return listening_ports() | containers.proxy_ports() | gateway.firewall.ports_of_others() | services
+        return listening_ports() | containers.proxies.ports_taken() | gateway.firewall.ports_of_others() | services
 
     ports = PortRegistry(config.paths, pool, config.port_quarantine_days, listening=busy_ports)
     gateway = Gateway(config, Accounts(config.paths, config.uid_range), containers, ports)

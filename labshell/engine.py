@@ -32,6 +32,8 @@ COPY_SECONDS = 900
 WAIT_STEP_SECONDS = 5
 SETTLE_SECONDS = 4  # how long the engine may be busy finishing a stop that has already happened
 RECORDED_BYTES = 1 << 16
+REWRITE_ATTEMPTS = 5
+PRECONDITION_FAILED = 412  # HTTP: what was to be changed is not what was read
 
 
 class Busy(TryAgain):
@@ -99,6 +101,10 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
 )
 
 
+# What changes an instance: its config, its own devices, its root device.
+Change = Callable[[dict[str, str], dict[str, Any], dict[str, str]], None]
+
+
 @dataclass(frozen=True)
 class About:
     """Which engine it is: "lxd" or "incus", and its version."""
@@ -162,6 +168,29 @@ class Engine:
                     "The container engine has not finished after {seconds} seconds; look again later.",
                     seconds=timeout_seconds,
                 )
+
+    def rewrite(self, name: str, change: Change) -> None:
+        """Change an instance's config and devices as a whole: a patch can take no device away.
+
+        `change` gets config, the instance's own devices and its root device, wherever that comes from. What
+        somebody else changed meanwhile is read again.
+        """
+        with asking(name, "be changed"):
+            for attempt in range(REWRITE_ATTEMPTS):
+                answer = self.instance(name).get()
+                found = answer.json()["metadata"]
+                config, devices = found["config"], found["devices"]
+                change(config, devices, dict(found["expanded_devices"]["root"]))
+                body = {key: found[key] for key in ("architecture", "ephemeral", "profiles", "description")}
+                body |= {"config": {key: value for key, value in config.items() if value}, "devices": devices}
+                try:
+                    unless_changed = {"If-Match": answer.headers["ETag"]}
+                    self.wait(self.instance(name).put(json=body, headers=unless_changed), CALL_SECONDS)
+                except LXDAPIException as error:
+                    if error.response.status_code != PRECONDITION_FAILED or attempt == REWRITE_ATTEMPTS - 1:
+                        raise
+                else:
+                    return
 
     def recorded(self, url: str) -> str:
         """What a command printed, from where the engine (LXD and Incus differ) says that it keeps it."""

@@ -6,20 +6,34 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from labshell import forwards, policy
+from labshell import forwards, machine, policy
 from labshell.accounts import Accounts
 from labshell.config import Config
 from labshell.containers import Containers
-from labshell.errors import TryAgain
+from labshell.errors import TryAgain, UsageError
 from labshell.forwarding import Forwarding
-from labshell.forwards import Difference, Forward
+from labshell.forwards import Adapter, Difference, Forward, NoForwards
 from labshell.guard import Guard
+from labshell.network import Bridge
 from labshell.policy import Container
 from labshell.ports import PortRegistry
+from labshell.proxies import ProxyForwarding
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 5
+
+
+class _Parts(NamedTuple):
+    """What the rules are made with. `iptables` is asked about others' rules, whatever makes ours; `others` are the
+    kinds of forwarding that are not configured, and may have left something.
+    """
+
+    adapter: Adapter
+    iptables: Forwarding
+    guard: Guard
+    others: tuple[Adapter, ...]
 
 
 class Firewall:
@@ -32,22 +46,47 @@ class Firewall:
         self._ports = ports
         self._lock = threading.Lock()
         self._changes = 0  # how often a user's rules were changed: what was read before is old then
-        self._adapters: tuple[Forwarding, Guard] | None = None
+        self._parts: _Parts | None = None
+        self._is_tidy = False  # nothing of another kind of forwarding is left
 
-    def _on_network(self) -> tuple[Forwarding, Guard]:
-        """The adapters for the engine's bridge, looked up when first needed: the engine may start after us."""
+    def _on_network(self) -> _Parts:
+        """The parts for the containers' bridge, looked up when first needed: the engine may start after us."""
         with self._lock:
-            if self._adapters is None:
-                bridge, config = self._containers.bridge(), self._config
-                self._adapters = (
-                    Forwarding(bridge.name, bridge.address, config.outside_interface),
-                    Guard(bridge.name, config.guard_closed_networks, closed=config.guard),
-                )
-            return self._adapters
+            if self._parts is None:
+                self._parts = self._make_parts()
+            return self._parts
+
+    def _make_parts(self) -> _Parts:
+        bridge, config = self._containers.network.bridge(), self._config
+        iptables = Forwarding(bridge.name, bridge.address, config.outside_interface)
+        closed = config.guard_closed_networks
+        guard = Guard(bridge.name, closed, closed=config.guard, is_labs_own=not config.has_ports)
+        proxies = ProxyForwarding(self._containers.proxies, self._listen_address(bridge))
+        adapters: dict[str, Adapter] = {"iptables": iptables, "lxd-proxy": proxies, "none": NoForwards()}
+        return _Parts(adapters.pop(config.forwarding), iptables, guard, tuple(adapters.values()))
+
+    def _listen_address(self, bridge: Bridge) -> str:
+        """Where proxy devices listen."""
+        config = self._config
+        if config.forwarding != "lxd-proxy":
+            return bridge.gateway
+        interface = config.outside_interface or ("" if config.listen_address else machine.outside_interface())
+        return config.listen_address or machine.address_of(interface).partition("/")[0]
 
     def ports_of_others(self) -> set[int]:
         """Host ports that rules of others lead away."""
-        return self._on_network()[0].other_ports()
+        return self._on_network().iptables.other_ports()
+
+    @property
+    def address(self) -> str:
+        """The host's address on which every forward can be tried."""
+        return self._on_network().adapter.address
+
+    def check_source(self, source: str) -> None:
+        """Refuse a forward for one network only where that cannot be had."""
+        if source and not self._on_network().adapter.can_limit_sources:
+            raise UsageError("On this host a port is for everybody or for nobody: forwarding is {kind}.",
+                             kind=self._config.forwarding)  # fmt: skip
 
     def forward_user(self, user: str) -> None:
         """Make the live rules of one user equal to what is stored."""
@@ -58,35 +97,35 @@ class Firewall:
             wanted = self._wanted([container], {}, {})
         elif container and uid is not None and port is not None:
             wanted = self._wanted([container], {user: uid}, {user: port})
-        forwarding, _ = self._on_network()
+        adapter = self._on_network().adapter
         with self._lock:
             self._changes += 1
-            change = forwarding.apply_user(user, wanted)
+            change = adapter.apply_user(user, wanted)
         if change:
             log.info("rules changed", extra={"user": user, "removed": len(change.remove), "added": len(change.add)})
 
     def has_live_rules(self, container: Container, uid: int, port: int) -> bool:
         """Whether the rules of one user are exactly those that should be."""
-        live = [forward for forward in self._on_network()[0].live() if forward.user == container.name]
-        return live == self._wanted([container], {container.name: uid}, {container.name: port})
+        live = [forward for forward in self._on_network().adapter.live() if forward.user == container.name]
+        return sorted(live) == self._wanted([container], {container.name: uid}, {container.name: port})
 
     def old_port(self, address: str) -> int | None:
         """The port that somebody's own rule leads to SSH on this address."""
-        return self._on_network()[0].port_of_others(f"{address}:{policy.SSH}")
+        return self._on_network().iptables.port_of_others(f"{address}:{policy.SSH}")
 
-    def packets(self, user: str) -> int:
-        """How many connections the rules of one user have taken."""
-        return self._on_network()[0].packets(user)
+    def packets(self, user: str) -> int | None:
+        """How many connections the rules of one user have taken; None where nobody counts."""
+        return self._on_network().adapter.packets(user)
 
     def forward_policies_that_drop(self) -> list[str]:
         """The variants of iptables whose FORWARD chain drops by default without a jump to our rules."""
-        forwarding, guard = self._on_network()
-        found = ["iptables-legacy"] if forwarding.is_forward_dropping() else []
-        return [*found, "iptables-nft"] if guard.is_forward_dropping() else found
+        parts = self._on_network()
+        found = ["iptables-legacy"] if parts.iptables.is_forward_dropping() else []
+        return [*found, "iptables-nft"] if parts.guard.is_forward_dropping() else found
 
     def plan(self) -> Difference:
         """What reconcile() would change."""
-        return self._on_network()[0].plan(self._everything_wanted())
+        return forwards.difference(self._on_network().adapter.live(), self._everything_wanted())
 
     def reconcile(self) -> Difference:
         """Make the live rules equal to what is stored.
@@ -94,16 +133,20 @@ class Firewall:
         No lock is held while the engine is asked. If a user's rules change meanwhile, what was read is old, and
         is read again.
         """
-        forwarding, guard = self._on_network()
-        if guard.ensure():
+        parts = self._on_network()
+        if parts.guard.ensure():
             log.info("guard rules put back")
+        if not self._is_tidy:
+            for adapter in parts.others:
+                adapter.remove_all()
+            self._is_tidy = True
         for _ in range(ATTEMPTS):
             before = self._changes
             wanted = self._everything_wanted()
             with self._lock:
                 if before != self._changes:
                     continue
-                change = forwarding.apply(wanted)
+                change = parts.adapter.apply(wanted)
             if change:
                 log.info("rules reconciled", extra={"removed": len(change.remove), "added": len(change.add)})
             return change
@@ -111,17 +154,19 @@ class Firewall:
 
     def remove_all(self) -> None:
         """Take every rule of labshell's away."""
-        forwarding, guard = self._on_network()
-        forwarding.remove_all()
-        guard.remove()
+        parts = self._on_network()
+        parts.adapter.remove_all()
+        parts.guard.remove()
 
     def _everything_wanted(self) -> list[Forward]:
         """Every rule that should be live; those of a user whose port file is damaged stay as they are."""
+        if not self._config.has_ports:
+            return []
         ports, damaged = self._ports.readable_ports()
         wanted = self._wanted(self._containers.all(), self._accounts.all(), ports)
         if damaged:
             log.error("damaged port files", extra={"users": damaged})
-            wanted += [forward for forward in self._on_network()[0].live() if forward.user in damaged]
+            wanted += [forward for forward in self._on_network().adapter.live() if forward.user in damaged]
         return wanted
 
     def _wanted(

@@ -51,10 +51,13 @@ class _Chain:
 class Forwarding:
     """The live rules of this host for one bridge."""
 
+    can_limit_sources = True
+
     def __init__(self, bridge: str, bridge_address: str, outside_interface: str = "") -> None:
         """`bridge_address` is the gateway's own address on the bridge with its prefix: "10.83.0.1/24"."""
-        network = str(ipaddress.IPv4Interface(bridge_address).network)
-        self._chains = _chains(bridge, network, outside_interface)
+        interface = ipaddress.IPv4Interface(bridge_address)
+        self.address = str(interface.ip)
+        self._chains = _chains(bridge, str(interface.network), outside_interface)
 
     def live(self) -> list[Forward]:
         """The forwards in our chain, whether wanted or not."""
@@ -69,14 +72,14 @@ class Forwarding:
             has_jump = any(_target(rule) == ACCEPT for rule in _rules(chain))
             return policy is not None and policy.name == "DROP" and not has_jump
 
-    def packets(self, user: str) -> int:
+    def packets(self, user: str) -> int | None:
         """How many connections the rules of one user have taken: only a connection's first packet comes here."""
         with _tables_locked():
             table = iptc.Table(iptc.Table.NAT)
             rules = iptc.Chain(table, PORTS).rules if table.is_chain(PORTS) else ()
             note = Forward(0, user, "").comment
             return sum(
-                rule.get_counters()[0]
+                int(rule.get_counters()[0])
                 for rule in rules
                 if iptc.easy.decode_iptc_rule(rule).get("comment", {}).get("comment") == note
             )
@@ -99,10 +102,6 @@ class Forwarding:
                     if isinstance(target, dict) and target.get("DNAT", {}).get("to-destination") == destination:
                         return _dnat_port(rule)
         return None
-
-    def plan(self, wanted: Iterable[Forward]) -> forwards.Difference:
-        """What apply() would change among the forwards."""
-        return forwards.difference(self.live(), wanted)
 
     def apply(self, wanted: Iterable[Forward]) -> forwards.Difference:
         """Make the live rules those in `wanted`, chains and jumps included. Returns what differed."""

@@ -128,7 +128,8 @@ class Gateway:
         """A TCP connection to the container's SSH server, started first if it is stopped: a descriptor."""
         with self.locks.held(user):
             container = self.containers.owned(user, uid)
-            yield from self.ensure_running(container)
+            if (yield from self.ensure_running(container)):
+                container = self.containers.owned(user, uid)
         if not container.address:
             raise LabshellError("Your container has no address; ask the administrator to look at it.")
         return connect(container.address)
@@ -150,9 +151,11 @@ class Gateway:
 
     def add_forward(self, user: str, uid: int, target: int, name: str, lasting: str, source: str) -> None:
         """One more forward in the user's own block; live when this returns."""
+        self.refuse_without_ports()
         now = time.time()
         until = int(now) + forwards.seconds_of(lasting) if lasting else None
         wanted = OwnForward(0, target, name, forwards.checked_source(source) if source else "", until)
+        self.firewall.check_source(wanted.source)
         with self.locks.held(user):
             container = self.containers.owned(user, uid)
             port = self.ports.ensure(user)
@@ -161,6 +164,7 @@ class Gateway:
             self.firewall.forward_user(user)
 
     def remove_forward(self, user: str, uid: int, port: int) -> None:
+        self.refuse_without_ports()
         with self.locks.held(user):
             container = self.containers.owned(user, uid)
             self.containers.set_forwards(user, forwards.remove_forward(container.forwards, port))
@@ -249,10 +253,13 @@ class Gateway:
 
     def wait_for_ssh(self, container: Container, deadline: float) -> None:
         """Until port 22 shows a banner: the engine's own start returns long before that."""
-        if not container.address:
+        address, waits_for_address = container.address, self.containers.network.is_labs_own
+        if not address and not waits_for_address:
             return
         look_again, times_stopped = time.monotonic() + LOOK_AGAIN_SECONDS, 0
-        while not ssh_answers(container.address, timeout_seconds=PROBE_SECONDS):
+        while not address or not ssh_answers(address, timeout_seconds=PROBE_SECONDS):
+            if waits_for_address:
+                address = self.containers.current_address(container.name)
             if time.monotonic() > look_again:
                 now = self.containers.get(container.name)
                 # One look is not enough: a busy engine may call a running container stopped for a moment.
@@ -263,13 +270,19 @@ class Gateway:
                         "the administrator finds the reason in its console log."
                     )
                 look_again = time.monotonic() + LOOK_AGAIN_SECONDS
+            if time.monotonic() > deadline and not address:
+                raise TryAgain(
+                    "The container runs, but the network has given it no address in {seconds} seconds. "
+                    "enter gets you in all the same.",
+                    seconds=self.config.start_timeout_seconds,
+                )
             if time.monotonic() > deadline:
                 raise TryAgain(
                     "The container runs, but its SSH server has not answered in {seconds} seconds. "
                     "enter gets you in all the same.",
                     seconds=self.config.start_timeout_seconds,
                 )
-            time.sleep(0.02)
+            time.sleep(0.02 if address else PROBE_SECONDS)
 
     def refuse_full_pool(self, name: str) -> None:
         """A full pool makes a start fail, and a restart stop what it cannot start again: look first."""
@@ -280,9 +293,16 @@ class Gateway:
 
     @contextlib.contextmanager
     def choosing_address(self) -> Iterator[str]:
-        """A free address on the bridge, reserved while the block makes the container that has it."""
+        """A free address on the bridge, reserved while the block makes the container that has it.
+
+        Empty where the lab's own network gives the addresses.
+        """
         with files.locked(self.config.paths.run / "addresses.lock"):
-            yield policy.choose_address(self.containers.bridge().address, self.containers.addresses_taken())
+            network = self.containers.network
+            yield (
+                "" if network.is_labs_own
+                else policy.choose_address(network.bridge().address, self.containers.addresses_taken())
+            )  # fmt: skip
 
     def ready(self, user: str, uid: int) -> dict[str, Any]:
         """The report on a container that runs, with the user's port leading to it."""
@@ -290,8 +310,18 @@ class Gateway:
         return self.report(user, uid)
 
     def _make_reachable(self, user: str) -> None:
-        self.ports.ensure(user)
-        self.firewall.forward_user(user)
+        if self.config.has_ports:
+            self.ports.ensure(user)
+            self.firewall.forward_user(user)
+
+    def port_of(self, user: str) -> int | None:
+        """The user's SSH port, where host ports lead to the containers."""
+        return self.ports.port_of(user) if self.config.has_ports else None
+
+    def refuse_without_ports(self) -> None:
+        """For what is about ports of the host: on the lab's own network every port of a container is reached."""
+        if not self.config.has_ports:
+            raise UsageError("This container has an address of its own: every port of it is reached there.")
 
     def report(self, user: str, uid: int) -> dict[str, Any]:
         return self._report(self.containers.owned(user, uid))
@@ -301,7 +331,7 @@ class Gateway:
         running = container.state in ("Running", "Frozen")
         usage = self.containers.usage(container.name) if running else None
         load = machine.load()
-        port = self.ports.port_of(container.name)
+        port = self.port_of(container.name)
         fingerprint = keys.parse(container.host_key).fingerprint if container.host_key else None
         return {
             "user": container.name,
@@ -310,6 +340,7 @@ class Gateway:
             "menu_idle_minutes": self.config.menu_idle_minutes,
             "state": container.state.lower(),
             "address": container.address,
+            "has_ports": self.config.has_ports,
             "port": port,
             "last_port": port + self.config.ports_per_user - 1 if port else None,
             "host_key": container.host_key or None,

@@ -25,7 +25,7 @@ CHAIN = "LABSHELL-FORWARD"
 
 
 def rules(bridge: str, closed_networks: Collection[str], *, closed: bool) -> str:
-    """The table as text for `nft -f`: replaced as a whole, so that it is never half there.
+    """The table for the engine's own bridge, as text for `nft -f`: replaced as a whole, so never half there.
 
     The loopback rule is there even with the guard off: without it, letting the host itself reach forwarded
     ports on 127.0.0.1 would open the host's loopback services to containers.
@@ -48,24 +48,56 @@ def rules(bridge: str, closed_networks: Collection[str], *, closed: bool) -> str
     iifname "{bridge}" oifname "{bridge}" drop
     {drop_networks}
   }}"""
-    return f"""table inet {TABLE}
-delete table inet {TABLE}
-table inet {TABLE} {{
+    loopback = f"""
   chain loopback {{
     type filter hook prerouting priority raw; policy accept;
     iifname "{bridge}" ip daddr 127.0.0.0/8 drop
-  }}{guard if closed else ""}
-}}
-"""
+  }}"""
+    return _table("inet", loopback + (guard if closed else ""))
+
+
+def rules_on_labs_network(bridge: str, closed_networks: Collection[str], *, closed: bool) -> str:
+    """The same for a bridge of the host's on the lab's network, where only the containers' own ports are ours.
+
+    The rest of the lab is on that bridge, too, and reaches the host as before. There is nothing to track
+    connections with, so what opens one is what is closed.
+    """
+    ports = f'meta ibrname "{bridge}" iifname "veth*"'
+    networks = ", ".join(closed_networks)
+    forward = f"""
+  chain forward {{
+    type filter hook forward priority -5; policy accept;
+    {ports} ip daddr {{ {networks} }} drop
+  }}"""
+    guard = f"""
+  chain input {{
+    type filter hook input priority -5; policy accept;
+    {ports} ether type arp accept
+    {ports} meta l4proto {{ icmp, ipv6-icmp }} accept
+    {ports} udp dport {{ 53, 67 }} accept
+    {ports} tcp dport 53 accept
+    {ports} tcp flags & (syn | ack) == syn drop
+    {ports} meta l4proto tcp accept
+    {ports} drop
+  }}{forward if networks else ""}"""
+    return _table("bridge", guard if closed else "")
+
+
+def _table(family: str, chains: str) -> str:
+    return f"table {family} {TABLE}\ndelete table {family} {TABLE}\ntable {family} {TABLE} {{{chains}\n}}\n"
 
 
 class Guard:
     """The table and its companions on this host for one bridge."""
 
-    def __init__(self, bridge: str, closed_networks: Collection[str], *, closed: bool) -> None:
+    def __init__(
+        self, bridge: str, closed_networks: Collection[str], *, closed: bool, is_labs_own: bool = False
+    ) -> None:
         self._bridge = bridge
-        self._rules = rules(bridge, closed_networks, closed=closed)
-        self._chains = {"loopback", "input", "forward"} if closed else {"loopback"}
+        self._is_labs_own = is_labs_own
+        self._family, make = ("bridge", rules_on_labs_network) if is_labs_own else ("inet", rules)
+        self._rules = make(bridge, closed_networks, closed=closed)
+        self._chains = {line.split()[1] for line in self._rules.splitlines() if line.startswith("  chain ")}
         self._loaded = False
         self._has_warned = False
 
@@ -75,12 +107,16 @@ class Guard:
         if changed:
             _run(["nft", "-f", "-"], self._rules)
             self._loaded = True
+        if self._is_labs_own:
+            return changed
         self._allow_loopback()
         self._route_between_containers()
         return self._accept_beside_drop() or changed
 
     def remove(self) -> None:
-        _run(["nft", "-f", "-"], f"table inet {TABLE}\ndelete table inet {TABLE}\n")
+        _run(["nft", "-f", "-"], f"table {self._family} {TABLE}\ndelete table {self._family} {TABLE}\n")
+        if self._is_labs_own:
+            return
         self._set_route_localnet("0")
         if self._other_forward_policy() is not None:
             _run(["iptables-nft", "-w", "-D", "FORWARD", "-j", CHAIN], may_fail=True)
@@ -89,7 +125,7 @@ class Guard:
 
     def _live_chains(self) -> set[str]:
         """The chains of our table that have rules in them."""
-        listing = _run(["nft", "-j", "list", "table", "inet", TABLE], may_fail=True)
+        listing = _run(["nft", "-j", "list", "table", self._family, TABLE], may_fail=True)
         if not listing:
             return set()
         return {item["rule"]["chain"] for item in json.loads(listing)["nftables"] if "rule" in item}

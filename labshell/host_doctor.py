@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from labshell import machine, policy, protocol
 from labshell.accounts import Accounts
 from labshell.config import LOGIN_SHELL, Config
-from labshell.containers import Containers
+from labshell.containers import containers_of
 from labshell.engine import Engine
 from labshell.errors import LabshellError
 from labshell.firewall import Firewall
@@ -60,7 +60,7 @@ class HostDoctor:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._engine = Engine(config.engine_socket)
-        self._containers = Containers(self._engine, config.network, config.pool)
+        self._containers = containers_of(config, self._engine)
         self._accounts = Accounts(config.paths, config.uid_range)
         pool = policy.PortPool(*config.port_range, config.ports_per_user)
         self._ports = PortRegistry(config.paths, pool, config.port_quarantine_days)
@@ -152,7 +152,7 @@ class HostDoctor:
                 )
 
     def _network(self) -> Iterator[Finding]:
-        self._containers.bridge()
+        self._containers.network.bridge()
         if machine.kernel_setting("net/ipv4/ip_forward") != "1":
             yield Finding(
                 "ip-forward",

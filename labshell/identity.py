@@ -182,7 +182,7 @@ def change_key(containers: Containers, name: str, action: str, key: PublicKey) -
 
 
 def _gateway_address(containers: Containers) -> str:
-    return containers.bridge().address.partition("/")[0]
+    return containers.network.bridge().gateway
 
 
 def _run(containers: Containers, name: str, script: str, arguments: list[str]) -> None:

@@ -46,7 +46,9 @@ def known_hosts(status: Mapping[str, Any], gateway_keys: Sequence[str]) -> str:
     lines = [f"{_address(host, status['host_port'])} {plain(key)}" for key in gateway_keys]
     if status.get("host_key"):
         names = [_alias(user, host)]
-        if status.get("port"):
+        if not status["has_ports"]:
+            names += [plain(status["address"])] if status.get("address") else []
+        elif status.get("port"):
             names.append(_address(host, status["port"]))
         lines.append(f"{','.join(names)} {plain(status['host_key'])}")
     return "".join(f"{line}\n" for line in lines)

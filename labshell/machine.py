@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import os
 import pwd
 import re
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -48,6 +50,23 @@ def ssh_host_keys() -> list[str]:
 def load() -> Load:
     memory = psutil.virtual_memory()
     return Load(psutil.getloadavg(), psutil.cpu_count() or 1, memory.total - memory.available, memory.total)
+
+
+def address_of(interface: str) -> str:
+    """The first IPv4 address of a network interface, with its prefix: 192.0.2.10/24."""
+    for item in psutil.net_if_addrs().get(interface, []):
+        if item.family == socket.AF_INET:
+            return str(ipaddress.IPv4Interface(f"{item.address}/{item.netmask}"))
+    raise LabshellError("The host has no network interface {interface} with an IPv4 address.", interface=interface)
+
+
+def outside_interface() -> str:
+    """The interface that the default route leads to."""
+    for line in (PROC / "net/route").read_text(encoding="ascii").splitlines()[1:]:
+        interface, destination = line.split()[:2]
+        if destination == "00000000":
+            return interface
+    raise LabshellError("This host has no default route; set listen_address in labshell.toml.")
 
 
 def is_folder(path: str) -> bool:

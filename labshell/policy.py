@@ -154,6 +154,11 @@ def choose_address(bridge: str, taken: Collection[str]) -> str:
     raise LabshellError("The bridge {network} has no free address left.", network=interface.network)
 
 
+def hardware_address(chosen: bytes) -> str:
+    """A hardware address out of the range of containers' with three chosen bytes."""
+    return "00:16:3e:" + ":".join(f"{byte:02x}" for byte in chosen)
+
+
 # Containers --------------------------------------------------------------------------------------------
 
 

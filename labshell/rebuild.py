@@ -113,7 +113,7 @@ class Rebuild:
         An address may be pinned once only, or neither container starts.
         """
         self._containers.set_kept(user, "")
-        self._containers.set_address(user, None)
+        self._containers.take_off_network(user)
         self._containers.rename(user, outgoing)
         self._move_in(user, incoming=incoming, outgoing=outgoing, address=address)
 

@@ -86,6 +86,8 @@ class Services:
         if self._containers.get(new.name) is not None or self._gateway.accounts.uid_of(new.name) is not None:
             raise UsageError("There is a container or a user {name} already.", name=new.name)
         self._containers.check_template(new.template)
+        if new.forwards:
+            self._gateway.refuse_without_ports()
         for own in new.forwards:
             self._gateway.ports.check_single(own.port)
 

@@ -293,13 +293,13 @@ class Session:
 
     def refuse(self, command: str) -> LabshellError:
         """The error for a command that is no verb: it names the right one, with the real host and port."""
-        host, port = os.uname().nodename, None
+        host, way_in = os.uname().nodename, ""
         try:
             status = self.ask("Status", {})
-            host, port = status["host"], status["port"]
+            host, way_in = status["host"], card.way_in(status)
         except LabshellError:
             pass
-        return UsageError("{refusal}", refusal=card.refusal(command, self.user, host, port))
+        return UsageError("{refusal}", refusal=card.refusal(command, self.user, host, way_in))
 
     def command(self, command: str) -> None:
         """Run what was typed after `ssh HOST`."""

@@ -19,6 +19,7 @@ NUMBER = re.compile(r"[1-9][0-9]{0,6}", re.ASCII)
 NONE = "none"
 GPU, MOUNT = "labshell-gpu", "labshell-mount"  # how the devices that are ours begin; others are left alone
 DESKTOP = 3389  # where xrdp listens
+DESKTOP_PORT = "desktop-port"
 LIMITS = {"cpu": "limits.cpu", "memory": "limits.memory", "processes": "limits.processes"}
 
 
@@ -38,7 +39,7 @@ SETTINGS = {
     "gpus": Setting("all, none or 0000:01:00.0,0000:02:00.0", "GPUs"),
     "mounts": Setting("/data:/data:ro,/nas/alice:/nas", "folders of the host"),
     "nesting": Setting("yes or no", "Docker inside the container"),
-    "desktop-port": Setting("20019, or none", "a port of the person's own that leads to a desktop (3389)"),
+    DESKTOP_PORT: Setting("20019, or none", "a port of the person's own that leads to a desktop (3389)"),
     "expires": Setting("2027-09-30, or none", "the last day on which the person may log in"),
 }
 PROFILE = "profile"

@@ -24,7 +24,7 @@ from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.gateway import Gateway, Progress, Steps
 from labshell.keys import PublicKey
 from labshell.policy import Container
-from labshell.settings import DESKTOP, date_of, mounts_of
+from labshell.settings import DESKTOP, DESKTOP_PORT, date_of, mounts_of
 from labshell.undo import NamedStep, Undo, do
 
 PASSWORD_BYTES = 12
@@ -84,6 +84,8 @@ class Users:
                 "There is a container {name} already that is not labshell's; rename it or choose another name.",
                 name=new.name,
             )
+        if new.port is not None or new.settings.get(DESKTOP_PORT):
+            self._gateway.refuse_without_ports()
         current = self._ports.port_of(new.name)
         if self._find(new.name).problem is None and set(self._accounts.keys_of(new.name)) != set(new.keys):
             raise UsageError("{name} exists already, with other keys; nothing was changed.", name=new.name)
@@ -156,17 +158,18 @@ class Users:
         yield "Making the account", account
         yield "Cloning the template", container
         yield "Giving the container its identity", write_identity
-        yield "Reserving the ports", port
+        if self._config.has_ports:
+            yield "Reserving the ports", port
         yield "Giving it its limits and devices", settings
         yield "Starting the container", start
-        yield "Installing the rules", rules
-        yield "Connecting through the forwarded port", lambda: self._try_port(name)
+        if self._config.has_ports:
+            yield "Installing the rules", rules
+            yield "Connecting through the forwarded port", lambda: self._try_port(name)
 
     def _try_port(self, name: str) -> Steps[None]:
-        """A banner through the rules themselves, on the gateway's own address on the bridge."""
+        """A banner through the rules themselves."""
         port = self._ports.port_of(name)
-        gateway_address = self._containers.bridge().address.partition("/")[0]
-        if port is None or not ssh_answers(gateway_address, port, FORWARDED_BANNER_SECONDS):
+        if port is None or not ssh_answers(self._firewall.address, port, FORWARDED_BANNER_SECONDS):
             raise LabshellError("No SSH server answers on port {port} of this host.", port=port)
         yield from ()
 
@@ -187,10 +190,12 @@ class Users:
             if not machine.is_folder(mount.source):
                 raise UsageError("There is no folder {path} on the host.", path=mount.source)
         port = self._ports.port_of(name)
-        if "desktop-port" in settings and port is not None:
+        if DESKTOP_PORT in settings and settings[DESKTOP_PORT] not in ("", "none"):
+            self._gateway.refuse_without_ports()
+        if DESKTOP_PORT in settings and port is not None:
             container = self._containers.owned(name, self._uid(name))
             block = range(port, port + self._config.ports_per_user)
-            wanted = forwards.with_desktop(container.forwards, block, settings["desktop-port"], DESKTOP, time.time())
+            wanted = forwards.with_desktop(container.forwards, block, settings[DESKTOP_PORT], DESKTOP, time.time())
             self._containers.set_forwards(name, wanted)
         self._containers.configure(name, settings)
         if "expires" in settings:
@@ -321,16 +326,18 @@ class Users:
 
         yield "Importing the archive", container
         yield "Making the account", account
-        yield "Reserving the ports", port
+        if self._config.has_ports:
+            yield "Reserving the ports", port
         yield "Starting the container", start
-        yield "Connecting through the forwarded port", lambda: self._try_port(name)
+        if self._config.has_ports:
+            yield "Connecting through the forwarded port", lambda: self._try_port(name)
 
     # Looking -------------------------------------------------------------------------------------------
 
     def list(self) -> list[dict[str, Any]]:
         """Every user by name, with what they have and use; also who has only part of what a user needs."""
         uids = self._accounts.all()
-        ports, damaged = self._ports.readable_ports()
+        ports, damaged = self._ports.readable_ports() if self._config.has_ports else ({}, [])
         found = {
             item.name: (item, used) for item, used in self._containers.all_with_usage() if item.owner == item.name
         }
@@ -340,7 +347,7 @@ class Users:
     def _row(
         self, name: str, uid: int | None, port: int | None, container: Container | None, used: Usage | None
     ) -> dict[str, Any]:
-        parts = _Parts(name, uid, container, port)
+        parts = _Parts(name, uid, container, port, self._config.has_ports)
         return {
             **parts.row,
             "last_port": port + self._config.ports_per_user - 1 if port else None,
@@ -375,7 +382,8 @@ class Users:
         }
 
     def _find(self, name: str) -> _Parts:
-        return _Parts(name, self._accounts.uid_of(name), self._containers.get(name), self._ports.port_of(name))
+        uid, port = self._accounts.uid_of(name), self._gateway.port_of(name)
+        return _Parts(name, uid, self._containers.get(name), port, self._config.has_ports)
 
 
 @dataclass(frozen=True)
@@ -386,6 +394,7 @@ class _Parts:
     uid: int | None
     container: policy.Container | None
     port: int | None
+    has_ports: bool
 
     @property
     def problem(self) -> str | None:
@@ -398,7 +407,7 @@ class _Parts:
             return "the container's owner mark is another's"
         if not self.container.is_prepared:
             return "the container was never finished"
-        if self.port is None:
+        if self.port is None and self.has_ports:
             return "no port, or a damaged port file"
         return None
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from labshell.containers import Bridge, Usage
+from labshell.containers import Usage
 from labshell.errors import NoContainer, UsageError
 from labshell.gateway import Steps
+from labshell.network import Bridge
 from labshell.policy import Container, Snapshot
 
 
@@ -54,7 +55,8 @@ class FakeContainers:
         self.instances: dict[str, Instance] = {"template": Instance("", 0, None, is_template=True)}
         self.changes = 0
         self.crash_at: int | None = None
-        self.inside = self  # the methods of Inside are below, too
+        self.inside = self.network = self  # the methods of Inside and Network are below, too
+        self.is_labs_own = False
 
     def _change(self) -> None:
         if self.changes == self.crash_at:
@@ -123,6 +125,10 @@ class FakeContainers:
     def set_address(self, name: str, address: str | None) -> None:
         self._change()
         self._existing(name).address = address
+
+    def take_off_network(self, name: str) -> None:
+        self._change()
+        self._existing(name).address = None
 
     def take_over(self, source: str, target: str) -> None:
         self._change()

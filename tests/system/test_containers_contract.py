@@ -13,6 +13,7 @@ from testhost import Host
 from labshell.containers import Containers
 from labshell.engine import Engine
 from labshell.errors import LabshellError, NoContainer, UsageError
+from labshell.network import Network
 
 pytestmark = pytest.mark.root
 NAME, OTHER, UID = "contract", "contract--new", 59998
@@ -24,7 +25,8 @@ def containers(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield FakeContainers()
         return
     host: Host = request.getfixturevalue("host")
-    real = Containers(Engine(f"/proc/{host.pid}/root/var/lib/lxd/unix.socket"), "lxdbr0", "")
+    engine = Engine(f"/proc/{host.pid}/root/var/lib/lxd/unix.socket")
+    real = Containers(engine, Network(engine, "lxdbr0"), "")
     yield real
     for name in (NAME, OTHER):
         with contextlib.suppress(LabshellError):
@@ -63,7 +65,7 @@ def test_two_containers_change_places_by_names_and_addresses(containers: Any) ->
     make(containers)
     make(containers, OTHER, "10.83.0.241")
     containers.mark_prepared(OTHER)
-    containers.set_address(NAME, None)
+    containers.take_off_network(NAME)
     containers.rename(NAME, f"{NAME}--20260101-000000")
     containers.set_address(OTHER, "10.83.0.240")
     containers.set_kept(OTHER, f"{NAME}--20260101-000000")

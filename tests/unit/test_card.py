@@ -8,7 +8,7 @@ from labshell import card, laptop, shown
 from labshell.card import Style
 
 STATUS = {
-    "user": "alice", "host": "gpu1.lab.example", "host_port": 22, "state": "running", "address": "10.83.0.2", "port": 20010, "last_port": 20019,
+    "user": "alice", "host": "gpu1.lab.example", "host_port": 22, "state": "running", "address": "10.83.0.2", "has_ports": True, "port": 20010, "last_port": 20019,
     "host_key": "ssh-ed25519 AAAA", "fingerprint": "SHA256:" + "x" * 43, "uptime_seconds": 11100, "cpu_limit": "16", "memory_used": 1 << 33,
     "memory_limit": "64GiB", "disk_used": 123 << 30, "disk_limit": "200GiB", "processes": 4096, "host_load": 63.21, "host_processors": 128,
     "host_memory_used": 400 << 30, "host_memory_total": 512 << 30,
@@ -73,10 +73,21 @@ def test_what_file_programs_send_runs_inside_and_nothing_else_does(command: str,
 
 
 def test_a_refusal_names_the_right_commands() -> None:
-    text = card.refusal("nvidia-smi -l", "alice", "gpu1", 20010)
+    text = card.refusal("nvidia-smi -l", "alice", "gpu1", card.way_in({**STATUS, "host": "gpu1"}))
     assert "ssh alice@gpu1 run nvidia-smi" in text
     assert "ssh -p 20010 alice@gpu1 nvidia-smi" in text
-    assert card.refusal(EVIL, "alice", "gpu1", None).isprintable()
+    assert card.refusal(EVIL, "alice", "gpu1", "").isprintable()
+
+
+def test_on_the_labs_own_network_the_address_is_the_way_in() -> None:
+    direct = {**STATUS, "has_ports": False, "port": None, "last_port": None, "address": "192.0.2.77"}
+    text = card.card(direct, PLAIN)
+    assert "ssh alice@192.0.2.77\n" in text
+    assert "scp FILE alice@192.0.2.77:\n" in text
+    assert "-p " not in text
+    assert "start gives you one" in card.card({**direct, "address": None}, PLAIN)
+    assert "192.0.2.77 ssh-ed25519" in laptop.known_hosts(direct, []).replace("alice.gpu1.lab.example,", "")
+    assert "reached at its own address" in card.forwards_text(direct, [], PLAIN)
 
 
 def test_the_laptops_files_name_ports_and_keys() -> None:

@@ -12,6 +12,7 @@ import pytest
 from doubles import answer_of
 
 from labshell import gpus, machine
+from labshell.config import Config
 from labshell.doctor import Doctor
 from labshell.errors import TryAgain
 from labshell.gpus import NoGpus
@@ -79,7 +80,7 @@ def test_a_check_that_cannot_be_made_does_not_end_the_others() -> None:
     )
     gateway: Any = SimpleNamespace(
         containers=containers,
-        accounts=SimpleNamespace(keys_of=lambda _: [], door=away, last_day=away),
+        accounts=SimpleNamespace(keys_of=lambda _: [], door=away, last_day=away), config=Config(),
         ports=SimpleNamespace(port_of=lambda _: None),
         firewall=None,
     )

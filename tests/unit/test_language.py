@@ -123,7 +123,7 @@ def test_columns_line_up_with_characters_of_double_width() -> None:
 
 STATUS = {
     "user": "alice", "host": "gpu1", "host_port": 22, "menu_idle_minutes": 60, "state": "running", "address": "10.83.0.2",
-    "port": 20010, "last_port": 20019, "host_key": "ssh-ed25519 DESK", "fingerprint": "SHA256:abc", "uptime_seconds": 90000,
+    "has_ports": True, "port": 20010, "last_port": 20019, "host_key": "ssh-ed25519 DESK", "fingerprint": "SHA256:abc", "uptime_seconds": 90000,
     "cpu_limit": "8", "memory_used": 5 << 30, "memory_limit": "64GiB", "disk_used": 1 << 30, "disk_limit": "200GiB",
     "processes": 31, "host_load": 1.5, "host_processors": 64, "host_memory_used": 1 << 34, "host_memory_total": 1 << 38,
     "kept": "2026-11-23T14:54:49Z", "notice": None,

@@ -14,7 +14,7 @@ TREE = Path(__file__).resolve().parents[2]
 PACKAGE = TREE / "labshell"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 ONLY_IN = {
-    "pylxd": {"engine", "containers", "inside"},
+    "pylxd": {"engine", "containers", "network", "inside"},
     "requests": {"engine", "containers"},
     "iptc": {"forwarding"},
     "psutil": {"machine", "ports", "accounts"},
@@ -71,7 +71,7 @@ def test_the_table_has_its_rows_and_the_documents_sentence_about_libraries_is_th
     assert len(layers()) == 6
     text = " ".join((TREE / "docs/architecture.md").read_text().split())
     assert (
-        "pylxd is imported in `engine`, `containers` and `inside` only, python-iptables in `forwarding` only, "
+        "pylxd is imported in `engine`, `containers`, `network` and `inside` only, python-iptables in `forwarding` only, "
         "psutil in `machine`, `ports` and `accounts` only" in text
     )
 

@@ -1,0 +1,84 @@
+"""The network that containers are on: the engine's own bridge, or one of the host's on the lab's own network.
+
+On the engine's bridge every container has an address that we pin. On the lab's network the lab's own DHCP server
+gives the address, so what is pinned there is the hardware address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pylxd.exceptions import NotFound
+
+from labshell import machine
+from labshell.engine import Engine, asking
+from labshell.errors import LabshellError
+
+ANY_BRIDGE = {"security.mac_filtering": "true", "security.port_isolation": "true"}
+OWN_BRIDGE = {**ANY_BRIDGE, "security.ipv4_filtering": "true", "security.ipv6_filtering": "true"}
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """The bridge the containers are on: `address` is the gateway's own there, with prefix: 10.83.0.1/24."""
+
+    name: str
+    address: str
+
+    @property
+    def gateway(self) -> str:
+        """The gateway's address without its prefix."""
+        return self.address.partition("/")[0]
+
+
+class Network:
+    """One network of the host's."""
+
+    def __init__(self, engine: Engine, name: str, *, is_labs_own: bool = False) -> None:
+        """`is_labs_own`: a bridge of the host's that the engine does not manage."""
+        self._engine = engine
+        self.name = name
+        self.is_labs_own = is_labs_own
+
+    def bridge(self) -> Bridge:
+        if self.is_labs_own:
+            return Bridge(self.name, machine.address_of(self.name))
+        with asking("", "be read"):
+            try:
+                network = self._engine.api.networks[self.name].get().json()["metadata"]
+            except NotFound:
+                raise LabshellError(
+                    "The engine has no network {network}; set network in labshell.toml.", network=self.name
+                ) from None
+        address = network.get("config", {}).get("ipv4.address", "none")
+        if "/" not in address:
+            raise LabshellError(
+                "The network {network} has no IPv4 address of its own; forwarding needs one.", network=self.name
+            )
+        return Bridge(self.name, address)
+
+    def leased(self) -> set[str]:
+        """IPv4 addresses that the engine's own DHCP server has given to any instance."""
+        if self.is_labs_own:
+            return set()
+        with asking("", "be read"):
+            leases = self._engine.api.networks[self.name].leases.get().json()["metadata"] or []
+        return {lease["address"] for lease in leases if ":" not in lease["address"]}
+
+    def nic(self, address: str | None, hardware_address: str) -> dict[str, str]:
+        """The device that connects a container. On the engine's bridge the address is pinned, if there is one."""
+        if self.is_labs_own:
+            parts = {"nictype": "bridged", "parent": self.name, "hwaddr": hardware_address}
+            return {"type": "nic", "name": "eth0", **parts, **ANY_BRIDGE}
+        pin = {"ipv4.address": address} if address else {}
+        return {"type": "nic", "name": "eth0", "network": self.name, **pin, **OWN_BRIDGE}
+
+
+def current_address(state: Mapping[str, Any]) -> str | None:
+    """The IPv4 address that a running container has now, in what the engine says of its state."""
+    for item in (state.get("network") or {}).get("eth0", {}).get("addresses") or []:
+        if item.get("family") == "inet" and item.get("scope") == "global":
+            return str(item["address"])
+    return None
