@@ -15,6 +15,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from labshell import policy
 from labshell.errors import LabshellError
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ PROGRAM_SECONDS = 15
 BRIDGE_NETFILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 TABLE = "labshell"
 CHAIN = "LABSHELL-FORWARD"
+NO_TABLE = "".join(f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in ("inet", "bridge"))
 
 
 def rules(bridge: str, closed_networks: Collection[str], *, closed: bool) -> str:
@@ -56,13 +58,13 @@ def rules(bridge: str, closed_networks: Collection[str], *, closed: bool) -> str
     return _table("inet", loopback + (guard if closed else ""))
 
 
-def rules_on_labs_network(bridge: str, closed_networks: Collection[str], *, closed: bool) -> str:
-    """The same for a bridge of the host's on the lab's network, where only the containers' own ports are ours.
+def rules_on_labs_network(closed_networks: Collection[str], *, closed: bool) -> str:
+    """The same for a bridge of the host's on the lab's network, where only the containers' own cables are ours.
 
-    The rest of the lab is on that bridge, too, and reaches the host as before. There is nothing to track
-    connections with, so what opens one is what is closed.
+    The rest of the lab is on that bridge, too, and reaches the host as before. Connections are not tracked there
+    on every kernel, so what opens one is what is closed.
     """
-    ports = f'meta ibrname "{bridge}" iifname "veth*"'
+    ports = f'iifname "{policy.OUR_CABLES}*"'
     networks = ", ".join(closed_networks)
     forward = f"""
   chain forward {{
@@ -84,7 +86,8 @@ def rules_on_labs_network(bridge: str, closed_networks: Collection[str], *, clos
 
 
 def _table(family: str, chains: str) -> str:
-    return f"table {family} {TABLE}\ndelete table {family} {TABLE}\ntable {family} {TABLE} {{{chains}\n}}\n"
+    """The table in one family, and none in the other: `forwarding` may have been changed."""
+    return f"{NO_TABLE}table {family} {TABLE} {{{chains}\n}}\n"
 
 
 class Guard:
@@ -95,8 +98,10 @@ class Guard:
     ) -> None:
         self._bridge = bridge
         self._is_labs_own = is_labs_own
-        self._family, make = ("bridge", rules_on_labs_network) if is_labs_own else ("inet", rules)
-        self._rules = make(bridge, closed_networks, closed=closed)
+        if is_labs_own:
+            self._family, self._rules = "bridge", rules_on_labs_network(closed_networks, closed=closed)
+        else:
+            self._family, self._rules = "inet", rules(bridge, closed_networks, closed=closed)
         self._chains = {line.split()[1] for line in self._rules.splitlines() if line.startswith("  chain ")}
         self._loaded = False
         self._has_warned = False
@@ -114,7 +119,7 @@ class Guard:
         return self._accept_beside_drop() or changed
 
     def remove(self) -> None:
-        _run(["nft", "-f", "-"], f"table {self._family} {TABLE}\ndelete table {self._family} {TABLE}\n")
+        _run(["nft", "-f", "-"], NO_TABLE)
         if self._is_labs_own:
             return
         self._set_route_localnet("0")

@@ -12,7 +12,7 @@ from typing import Any
 
 from pylxd.exceptions import NotFound
 
-from labshell import machine
+from labshell import machine, policy
 from labshell.engine import Engine, asking
 from labshell.errors import LabshellError
 
@@ -70,7 +70,8 @@ class Network:
     def nic(self, address: str | None, hardware_address: str) -> dict[str, str]:
         """The device that connects a container. On the engine's bridge the address is pinned, if there is one."""
         if self.is_labs_own:
-            parts = {"nictype": "bridged", "parent": self.name, "hwaddr": hardware_address}
+            on_host = policy.name_on_host(hardware_address)
+            parts = {"nictype": "bridged", "parent": self.name, "hwaddr": hardware_address, "host_name": on_host}
             return {"type": "nic", "name": "eth0", **parts, **ANY_BRIDGE}
         pin = {"ipv4.address": address} if address else {}
         return {"type": "nic", "name": "eth0", "network": self.name, **pin, **OWN_BRIDGE}

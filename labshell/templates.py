@@ -30,6 +30,8 @@ PACKAGES = (
 # ifupdown and not systemd-networkd, which waits for udev events that containers do not get.
 INTERFACES = "auto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet dhcp\n"
 
+# A DHCP server knows a container by its hardware address, which a rebuild keeps, and not by an id made at first boot.
+DHCP_CLIENT = "send dhcp-client-identifier = hardware;\n"
 
 # What --with adds; the person behind it says what they need, and not how it is called.
 EXTRAS = {"desktop": "xfce4 xfce4-terminal xrdp xorgxrdp dbus-x11", "docker": "docker.io"}
@@ -158,7 +160,8 @@ def build_rootfs(target: Path, recipe: Recipe = Recipe()) -> None:
     hooks = [
         "rm -f $1/etc/ssh/ssh_host_* $1/etc/machine-id $1/var/lib/dbus/machine-id",
         "touch $1/etc/machine-id",
-        f"printf '{INTERFACES.encode('unicode_escape').decode()}' > $1/etc/network/interfaces",
+        f"printf '{_escaped(INTERFACES)}' > $1/etc/network/interfaces",
+        f"printf '{_escaped(DHCP_CLIENT)}' >> $1/etc/dhcp/dhclient.conf",
     ]
     packages = " ".join([PACKAGES, *(EXTRAS[extra] for extra in recipe.extras)])
     argv = ["mmdebstrap", "--variant=minbase", f"--include={packages.replace(' ', ',')}"]
@@ -170,6 +173,11 @@ def build_rootfs(target: Path, recipe: Recipe = Recipe()) -> None:
         raise LabshellError("mmdebstrap could not be run: {why}.", why=error) from error
     if done.returncode != 0:
         raise LabshellError("mmdebstrap failed:\n{output}", output=done.stderr[-2000:])
+
+
+def _escaped(text: str) -> str:
+    """Text for printf on one line of a shell."""
+    return text.encode("unicode_escape").decode()
 
 
 def apt_sources(folder: Path, release: str) -> list[Path]:

@@ -257,8 +257,8 @@ def running_host() -> Iterator[Host]:
         assert word == "ready", f"the test host did not start: {word}{pid}"
         host = Host(int(pid), state)
         cleanup.callback(_end, int(pid))
-        host.client = _join_client(host, "laptop", "198.18.0", cleanup)
-        host.other = _join_client(host, "server", "198.18.1", cleanup)
+        host.client = join_client(host, "laptop", "198.18.0", cleanup)
+        host.other = join_client(host, "server", "198.18.1", cleanup)
         yield host
 
 
@@ -328,7 +328,7 @@ def _is_zombie(pid: int) -> bool:
         return True
 
 
-def _join_client(host: Host, name: str, network: str, cleanup: contextlib.ExitStack) -> Client:
+def join_client(host: Host, name: str, network: str, cleanup: contextlib.ExitStack) -> Client:
     """A machine in a network of its own with the gateway, whose address there ends in 1."""
     process = _start(["unshare", "--net", "sh", "-c", "ip link set lo up; echo ready; exec sleep infinity"], cleanup)
     assert process.stdout is not None

@@ -80,7 +80,8 @@ def test_a_check_that_cannot_be_made_does_not_end_the_others() -> None:
     )
     gateway: Any = SimpleNamespace(
         containers=containers,
-        accounts=SimpleNamespace(keys_of=lambda _: [], door=away, last_day=away), config=Config(),
+        accounts=SimpleNamespace(keys_of=lambda _: [], door=away, last_day=away),
+        config=Config(),
         ports=SimpleNamespace(port_of=lambda _: None),
         firewall=None,
     )
