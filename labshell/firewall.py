@@ -62,8 +62,11 @@ class Firewall:
         closed = config.guard_closed_networks
         guard = Guard(bridge.name, closed, closed=config.guard, is_labs_own=not config.has_ports)
         proxies = ProxyForwarding(self._containers.proxies, self._listen_address(bridge))
-        adapters: dict[str, Adapter] = {"iptables": iptables, "lxd-proxy": proxies, "none": NoForwards()}
-        return _Parts(adapters.pop(config.forwarding), iptables, guard, tuple(adapters.values()))
+        if config.forwarding == "lxd-proxy":
+            return _Parts(proxies, iptables, guard, ())
+        if config.has_ports:
+            return _Parts(iptables, iptables, guard, (proxies,))
+        return _Parts(NoForwards(), iptables, guard, (iptables, proxies))
 
     def _listen_address(self, bridge: Bridge) -> str:
         """Where proxy devices listen."""
@@ -140,6 +143,8 @@ class Firewall:
             for adapter in parts.others:
                 adapter.remove_all()
             self._is_tidy = True
+        if self._config.forwarding == "lxd-proxy":
+            parts.iptables.apply([])  # what is around the forwards is needed for the engine's, too
         for _ in range(ATTEMPTS):
             before = self._changes
             wanted = self._everything_wanted()
@@ -156,6 +161,7 @@ class Firewall:
         """Take every rule of labshell's away."""
         parts = self._on_network()
         parts.adapter.remove_all()
+        parts.iptables.remove_all()
         parts.guard.remove()
 
     def _everything_wanted(self) -> list[Forward]:

@@ -158,6 +158,12 @@ def test_a_container_reaches_no_service_of_the_host(way: Way) -> None:
     assert banner_from(way.client, way.client.gateway, 22).startswith("SSH-2.0-")
 
 
+def test_another_container_reaches_it_as_everybody_does_and_no_other_way(way: Way, bob: str) -> None:
+    if way.kind != "none":
+        assert banner_from_container(way.host, bob, *way.door).startswith("SSH-2.0-")
+        assert banner_from_container(way.host, bob, way.status["address"], 22) == ""
+
+
 def test_rebuild_and_undo_keep_the_way_in(way: Way) -> None:
     before = way.door
     assert way.client.ssh(NAME, "rebuild --yes --force").returncode == 0
@@ -196,7 +202,7 @@ def test_the_administrator_sees_how_each_is_reached(way: Way) -> None:
 
 
 def test_nothing_of_another_way_is_left_on_the_host(way: Way) -> None:
-    rules = way.host.run(["iptables-legacy-save"]).stdout.count("LABSHELL")
+    rules = way.host.run(["iptables-legacy-save"]).stdout.count("-A LABSHELL ")
     devices = re.findall(r"labshell-port-\d+", way.host.run(["lxc", "config", "show", NAME]).stdout)
     assert (rules > 0, len(devices) > 0) == (way.kind == "iptables", way.kind == "lxd-proxy")
 
