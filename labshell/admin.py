@@ -107,6 +107,8 @@ def parser() -> argparse.ArgumentParser:
     drain.add_argument("--snapshot", action="store_true", help="with --stop: keep each one's state before")
     drain.add_argument("--plan", action="store_true", help="only list what it would touch")
     command("undrain", commands.undrain, "After maintenance: let containers start again.")
+    idle = command("idle", commands.idle, "List who uses their container, the longest idle first.")
+    idle.add_argument("--stop", action="store_true", help="stop those whose time is over by idle_stop_days")
     command("doctor", commands.doctor, "Look at everything that has to be right on this host, and name the remedies.")
     listing = command("list", commands.list_users, "List everybody: state, address, ports, use, what is wrong.")
     listing.add_argument("--sort", choices=commands.SORTABLE, default="user", help="the column to sort by")

@@ -12,6 +12,7 @@ from labshell.changes import ChangeLog
 from labshell.errors import LabshellError
 from labshell.forwards import Forward
 from labshell.gateway import Gateway, Steps
+from labshell.idle_stop import IdleStop
 from labshell.maintenance import Maintenance
 from labshell.services import NewService, Services, checked_forwards
 from labshell.users import NewUser, Users
@@ -20,12 +21,13 @@ from labshell.users import NewUser, Users
 class AdminInterface:
     """org.labshell.Admin, for one host."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, idle_stop: IdleStop) -> None:
         self._gateway = gateway
         self._users = Users(gateway)
         self._services = Services(gateway)
         self._maintenance = Maintenance(gateway)
         self._adoption = Adoption(gateway)
+        self._idle_stop = idle_stop
         self._changes = ChangeLog(gateway.config.paths.state / "changes.log")
 
     def AddUser(
@@ -142,6 +144,14 @@ class AdminInterface:
             return {key: [_rule(item) for item in getattr(change, key)] for key in ("remove", "add")}
 
         return answers(at_once(reconcile), "result", more=False)
+
+    def Idle(self, stop: bool, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        def look() -> Steps[dict[str, Any]]:
+            if stop:
+                return {"containers": (yield from self._idle_stop.stop_idle())}
+            return {"containers": self._idle_stop.report()}
+
+        return self._change(_request, look(), "idle --stop", "", {}, dry_run=not stop, more=_more)
 
     def Log(self, count: int) -> Iterator[dict[str, Any]]:
         return answers(at_once(lambda: {"changes": self._changes.last(count)}), "result", more=False)

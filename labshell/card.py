@@ -61,7 +61,7 @@ def card(status: Mapping[str, Any], style: Style) -> str:
     else:
         label = _("Port") if status["has_ports"] else _("Address")
         lines += [_row(label, _("none yet: start gives you one"), style)]
-    lines += ["", *(_row(label, text, style) for label, text in _usage(status)), ""]
+    lines += ["", *(_row(label, text, style) for label, text in (*_usage(status), *_idle(status))), ""]
     return "\n".join(lines) + "\n"
 
 
@@ -154,7 +154,7 @@ def status_text(status: Mapping[str, Any], style: Style) -> str:
         moment = _moment(status["kept"])
         rows.append((_("Kept"), _("the container from before the rebuild of {moment}").format(moment=moment)))
         rows.append(("", _("rebuild undo brings it back, rebuild forget frees its space")))
-    rows += _usage(status)
+    rows += [*_usage(status), *_idle(status)]
     return "".join(_row(label, text, style) + "\n" for label, text in rows)
 
 
@@ -165,6 +165,31 @@ def _span(first: int, last: int) -> str:
 def _moment(text: object) -> str:
     """A moment for people, from RFC 3339 in UTC."""
     return f"{plain(text)[:16].replace('T', ' ')} UTC"
+
+
+def keep_text(status: Mapping[str, Any], style: Style) -> str:
+    """Whether the container is stopped when nobody uses it, and what holds that off."""
+    rows = _idle(status)
+    if not rows:
+        days = status["idle_stop_days"]
+        text = _("This host stops no idle containers.")
+        if days:
+            text = _("A container that nobody uses for {days} days is stopped; keep 3d holds that off.")
+        rows = [(_("Idle"), text.format(days=days))]
+    return "".join(_row(label, text, style) + "\n" for label, text in rows)
+
+
+def _idle(status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    if status.get("stops_at"):
+        text = _("nobody uses it: stopped at {moment}, unless: keep 3d").format(moment=_moment(status["stops_at"]))
+        rows.append((_("Idle"), text))
+    if status.get("held_until"):
+        text = _("not stopped for being idle until {moment}").format(moment=_moment(status["held_until"]))
+        rows.append((_("Idle"), text))
+        if status.get("held_for"):
+            rows.append(("", plain(status["held_for"])))
+    return rows
 
 
 def forwards_text(status: Mapping[str, Any], forwards: list[Mapping[str, Any]], style: Style) -> str:

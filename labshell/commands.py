@@ -326,11 +326,22 @@ def drain(options: Options) -> None:
     words = "would be touched" if options.plan else "were running" if options.stop else "still run"
     print(f"{len(rows)} containers {words}.")
     if rows:
-        table(rows, ["name", "kind", "started", "processes", "memory", "gpus"])
+        table(rows, ["name", "kind", "started", "processes", "memory", "gpus", "held_for"])
     for item in result["failed"]:
         print(f"{shown.plain(item['name'])} was not stopped: {shown.plain(item['why'])}")
     if not options.plan:
         print("Nothing starts any more until: labshell-admin undrain")
+
+
+def idle(options: Options) -> None:
+    rows = call("Idle", {"stop": options.stop}, options)["containers"]
+    if options.json:
+        show_json(rows)
+        return
+    for row in rows:
+        row["was_stopped"] = "stopped" if row.get("was_stopped") else ""
+    columns = ["user", "idle_since", "stops_at", "held_until", "held_for", *(["was_stopped"] if options.stop else [])]
+    table(rows, columns, folded=("held_for",))
 
 
 def undrain(options: Options) -> None:

@@ -95,6 +95,9 @@ class Config:
 
     snapshots_per_user: int = 3
 
+    idle_stop_days: int = 0
+    keep_days: int = 30
+
     parallel_starts: int = 4
     start_timeout_seconds: int = 50
     stop_timeout_seconds: int = 30
@@ -120,6 +123,8 @@ LIMITS = {
     "port_quarantine_days": (0, 36500),
     "processes": (64, 1_000_000),
     "snapshots_per_user": (0, 1000),
+    "idle_stop_days": (0, 3650),
+    "keep_days": (1, 366),
     "parallel_starts": (1, 1000),
     "start_timeout_seconds": (1, 3600),
     "stop_timeout_seconds": (1, 3600),

@@ -27,7 +27,7 @@ from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.inside import Inside
 from labshell.language import mark
 from labshell.network import Network
-from labshell.policy import Container, OwnForward, Snapshot
+from labshell.policy import Container, Hold, OwnForward, Snapshot
 from labshell.proxies import OWN as OWN_PROXY
 from labshell.proxies import Proxies
 from labshell.settings import date_of, disk_size, engine_config, engine_devices, gpus_in, replaced_devices
@@ -48,6 +48,7 @@ SERVICE = "user.labshell.service"
 ADDRESS = "user.labshell.address"  # of one that was adopted while it ran, until it is pinned
 ARCHIVED = "user.labshell.archived"
 RESTORING = "user.labshell.restoring"
+HOLD = "user.labshell.hold"
 HARDWARE_ADDRESS = "user.labshell.hwaddr"  # what the lab's DHCP server knows it by
 IDLE_STEP_SECONDS = 0.3
 ACTIONS = {"start": mark("be started"), "stop": mark("be stopped"), "unfreeze": mark("be thawed")}
@@ -59,8 +60,8 @@ SAFE_CONFIG = {
     "security.devlxd": "false",
 }
 # What a container takes over from the one in whose place it comes.
-TAKEN_OVER = ("limits.", "nvidia.", "security.nesting", FORWARDS, KEPT, EXPIRES, GPUS_ASIDE, HARDWARE_ADDRESS)
-NEVER_INHERITED = (TEMPLATE, PREPARED, HOST_KEY, KEPT, EXPIRES, GPUS_ASIDE, ARCHIVED, SERVICE, "boot.autostart")
+TAKEN_OVER = ("limits.", "nvidia.", "security.nesting", FORWARDS, KEPT, EXPIRES, GPUS_ASIDE, HARDWARE_ADDRESS, HOLD)
+NEVER_INHERITED = (TEMPLATE, PREPARED, HOST_KEY, KEPT, EXPIRES, HOLD, GPUS_ASIDE, ARCHIVED, SERVICE, "boot.autostart")
 # What a clone never inherits from its template, if it is there.
 LEFT_OUT = ("raw.", "security.", "user.", "boot.", "cloud-init.", "linux.kernel_modules")
 
@@ -73,6 +74,7 @@ class Usage:
     disk: int | None
     processes: int | None
     cpu_seconds: float | None
+    network_bytes: int | None = None  # in and out, since its start
 
 
 def containers_of(config: Config, engine: Engine) -> Containers:
@@ -305,6 +307,10 @@ class Containers:
     def set_kept(self, name: str, kept: str) -> None:
         """Remember which container was put aside for this one; empty for none."""
         self._set(name, {KEPT: kept})
+
+    def set_hold(self, name: str, hold: Hold | None) -> None:
+        """Remember that a container is not to be stopped for being idle; None takes that back."""
+        self._set(name, {HOLD: json.dumps(asdict(hold)) if hold else ""})
 
     def set_archived(self, name: str, text: str) -> None:
         """Keep a text with the container, to go into its archive."""
@@ -569,13 +575,20 @@ class Containers:
 
 def _usage(state: Mapping[str, Any]) -> Usage:
     disk = (state.get("disk") or {}).get("root", {}).get("usage")
+    interfaces = state.get("network") or {}
     seconds = (state.get("cpu") or {}).get("usage", 0) / 1e9
     return Usage(
         memory=(state.get("memory") or {}).get("usage") or None,
         disk=disk or None,
         processes=state["processes"] if state.get("processes", -1) >= 0 else None,
         cpu_seconds=seconds or None,
+        network_bytes=sum(_traffic(interface) for name, interface in interfaces.items() if name != "lo"),
     )
+
+
+def _traffic(interface: Mapping[str, Any]) -> int:
+    counters = interface.get("counters") or {}
+    return int(counters.get("bytes_received", 0)) + int(counters.get("bytes_sent", 0))
 
 
 def _container(item: Mapping[str, Any]) -> Container:
@@ -603,6 +616,7 @@ def _container(item: Mapping[str, Any]) -> Container:
         ),
         gpus_aside=bool(config.get(GPUS_ASIDE)),
         expires=date_of(config.get(EXPIRES, "")),
+        hold=_hold(config.get(HOLD, "")),
         host_key=config.get(HOST_KEY, ""),
         kept=config.get(KEPT, ""),
         started=item.get("last_used_at", ""),
@@ -624,6 +638,14 @@ def _forwards(text: str) -> tuple[OwnForward, ...]:
     except (ValueError, TypeError):
         log.warning("unreadable forwards", extra={"text": text[:200]})
         return ()
+
+
+def _hold(text: str) -> Hold | None:
+    try:
+        return Hold(**json.loads(text)) if text else None
+    except (ValueError, TypeError):
+        log.warning("unreadable hold", extra={"text": text[:200]})
+        return None
 
 
 def _positive(number: int | None) -> int | None:

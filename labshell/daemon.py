@@ -33,6 +33,7 @@ from labshell.containers import containers_of
 from labshell.engine import Engine
 from labshell.errors import LabshellError
 from labshell.gateway import Gateway
+from labshell.idle_stop import LOOK_SECONDS, IdleStop
 from labshell.interfaces import GatewayInterface
 from labshell.journal import start_logging
 from labshell.language import mark
@@ -235,6 +236,18 @@ def keep_reconciled(gateway: Gateway, seconds: int, stopping: threading.Event) -
             return
 
 
+def keep_idle_stopped(idle_stop: IdleStop, stopping: threading.Event) -> None:
+    """Stop what nobody uses, for as long as the daemon runs."""
+    while not stopping.wait(LOOK_SECONDS):
+        try:
+            for _ in idle_stop.stop_idle():
+                pass
+        except LabshellError as error:
+            log.warning("idle containers not looked at", extra={"why": str(error)})
+        except Exception:  # a bug here must not end looking
+            log.exception("bug while looking for idle containers")
+
+
 def keep_watchdog(stopping: threading.Event) -> None:
     """Tell systemd's watchdog that we live, twice as often as it asks."""
     interval = int(os.environ.get("WATCHDOG_USEC", "0")) / 2_000_000
@@ -249,16 +262,19 @@ def serve(config: Config) -> None:
     files.ensure_folder(config.paths.state, 0o700)
     files.write(config.paths.run / "language", f"{config.language}\n".encode())
     gateway = make_gateway(config)
+    idle_stop = IdleStop(gateway)
     passed = passed_sockets()
     user = passed.get("user") or listen(config.paths.user_socket, GROUP)
     admin = passed.get("admin") or listen(config.paths.admin_socket, None)
     connections, pulses, stopping = Connections(), Pulses(), threading.Event()
     servers = (
-        Server(user, Service(protocol.GATEWAY, GatewayInterface(gateway)), connections, pulses),
-        Server(admin, Service(protocol.ADMIN, AdminInterface(gateway)), connections, pulses),
+        Server(user, Service(protocol.GATEWAY, GatewayInterface(gateway, idle_stop)), connections, pulses),
+        Server(admin, Service(protocol.ADMIN, AdminInterface(gateway, idle_stop)), connections, pulses),
     )
     work: list[Callable[[], None]] = [server.serve_forever for server in servers]
     work.append(functools.partial(keep_reconciled, gateway, config.reconcile_seconds, stopping))
+    if config.idle_stop_days:
+        work.append(functools.partial(keep_idle_stopped, idle_stop, stopping))
     work.append(functools.partial(keep_watchdog, stopping))
     work.append(functools.partial(pulses.beat_until, stopping))
     for target in work:

@@ -7,14 +7,14 @@ lock per user, so that two logins make one start; nothing global is held while t
 from __future__ import annotations
 
 import contextlib
-import datetime
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-from labshell import files, forwards, identity, keys, machine, policy
+from labshell import files, forwards, identity, idleness, keys, machine, policy
 from labshell.accounts import Accounts
+from labshell.activity import Activity
 from labshell.closed import Closed
 from labshell.config import Config
 from labshell.containers import Containers, ssh_answers
@@ -58,6 +58,7 @@ class Gateway:
         self._starts = StartQueue(config.parallel_starts)
         self.unfinished = Unfinished(config.paths.state / "unfinished")
         self.closed = Closed(config.paths.state / "closed")
+        self.activity = Activity(config.paths.state / "activity.json")
         # By verb: brings what a crash cut off to one end or the other, and leaves a notice. The verb's own module
         # says how.
         self.settlers: dict[str, Callable[[str, dict[str, Any]], None]] = {}
@@ -332,6 +333,9 @@ class Gateway:
         usage = self.containers.usage(container.name) if running else None
         load = machine.load()
         port = self.port_of(container.name)
+        last_active = self.activity.read().get(container.name)
+        due = idleness.stops_at(last_active, self.config.idle_stop_days, container.hold) if last_active else None
+        is_near = running and due is not None and due - time.time() < idleness.WARN_SECONDS
         fingerprint = keys.parse(container.host_key).fingerprint if container.host_key else None
         return {
             "user": container.name,
@@ -345,7 +349,7 @@ class Gateway:
             "last_port": port + self.config.ports_per_user - 1 if port else None,
             "host_key": container.host_key or None,
             "fingerprint": fingerprint,
-            "uptime_seconds": _seconds_since(container.started) if running else None,
+            "uptime_seconds": _seconds_since(container.started_at) if running else None,
             "cpu_limit": container.config.get("limits.cpu") or None,
             "memory_used": usage.memory if usage else None,
             "memory_limit": container.config.get("limits.memory") or None,
@@ -356,14 +360,13 @@ class Gateway:
             "host_processors": load.processors,
             "host_memory_used": load.memory_used,
             "host_memory_total": load.memory_total,
+            "idle_stop_days": self.config.idle_stop_days,
+            "stops_at": idleness.written(max(due, time.time())) if due and is_near else None,
+            "held_until": idleness.written(container.hold.until) if container.hold else None,
+            "held_for": container.hold.reason or None if container.hold else None,
             "kept": policy.moment_of_kept(container.kept),
         }
 
 
-def _seconds_since(moment: str) -> int | None:
-    """Seconds since a time as the engine writes it (RFC 3339, with nanoseconds)."""
-    try:
-        started = datetime.datetime.fromisoformat(moment[:19]).replace(tzinfo=datetime.timezone.utc)
-    except ValueError:
-        return None
-    return max(0, int((datetime.datetime.now(datetime.timezone.utc) - started).total_seconds()))
+def _seconds_since(moment: float | None) -> int | None:
+    return None if moment is None else max(0, int(time.time() - moment))

@@ -51,6 +51,14 @@ def gpus() -> list[Gpu]:
         return [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
 
 
+def processes() -> set[int]:
+    """The ids, as the host counts, of everything that is on a GPU; none on a host without."""
+    try:
+        return {process.pid for gpu in gpus() for process in gpu.processes}
+    except NoGpus:
+        return set()
+
+
 def driver_version() -> str:
     """The version of the host's driver: "550.54.15". NoGpus if there is none."""
     with _driver():

@@ -16,6 +16,7 @@ from labshell.config import GROUP
 from labshell.doctor import Doctor
 from labshell.errors import NoContainer, TryAgain
 from labshell.gateway import Gateway, Steps
+from labshell.idle_stop import IdleStop
 from labshell.rebuild import Rebuild
 from labshell.snapshots import Snapshots
 from labshell.usage import UsageReports
@@ -26,12 +27,13 @@ Verb = Callable[[str, int], Steps[Any]]  # of the user with that name and uid
 class GatewayInterface:
     """org.labshell.Gateway: every method acts on the caller's own container."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, idle_stop: IdleStop) -> None:
         self._gateway = gateway
         self._snapshots = Snapshots(gateway)
         self._rebuild = Rebuild(gateway)
         self._usage = UsageReports(gateway)
         self._doctor = Doctor(gateway)
+        self._idle_stop = idle_stop
 
     def Status(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
         return self._report(_request, lambda user, uid: at_once(self._gateway.status, user, uid), more=_more)
@@ -140,6 +142,17 @@ class GatewayInterface:
 
     def ForgetKept(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
         return self._report(_request, self._rebuild.forget, more=_more)
+
+    def Hold(
+        self, lasting: str, reason: str | None, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        def hold(user: str, uid: int) -> Steps[dict[str, Any]]:
+            return at_once(self._idle_stop.hold, user, uid, lasting, reason or "")
+
+        return self._report(_request, hold, more=_more)
+
+    def Release(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        return self._report(_request, lambda user, uid: at_once(self._idle_stop.release, user, uid), more=_more)
 
     def ReportUsage(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
         return self._do("usage", _request, self._usage.usage, more=_more)

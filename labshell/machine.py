@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from labshell import policy
 from labshell.errors import LabshellError
 
 SSH_KEYS = Path("/etc/ssh")
@@ -152,6 +153,24 @@ def control_group(pid: int) -> str:
         return (PROC / str(pid) / "cgroup").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def people_at_work() -> tuple[set[int], set[str]]:
+    """The uids that have a process on this host, and the containers into which somebody is logged in with SSH.
+
+    OpenSSH's server names the process of a login after it: "sshd: alice@pts/0".
+    """
+    uids, containers = set(), set()
+    for process in psutil.process_iter(["uids", "name", "cmdline"]):
+        about = process.info
+        if about["uids"] is not None:
+            uids.add(about["uids"].real)
+        title = " ".join(about["cmdline"] or [])
+        if (about["name"] or "").startswith("sshd") and "@" in title:
+            container = policy.container_of_control_group(control_group(process.pid))
+            if container:
+                containers.add(container)
+    return uids, containers
 
 
 def clock_is_behind() -> bool:

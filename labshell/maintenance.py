@@ -61,4 +61,5 @@ def _row(item: policy.Container, used: Any) -> dict[str, Any]:
         "processes": used.processes,
         "memory": used.memory,
         "gpus": item.gpus,
+        "held_for": item.hold.reason if item.hold else None,
     }

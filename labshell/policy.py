@@ -183,6 +183,14 @@ class OwnForward:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """Somebody's wish that their container is not stopped for being idle: until when, in seconds since 1970."""
+
+    until: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Container:
     """What the engine knows about one container, in our words."""
 
@@ -200,10 +208,20 @@ class Container:
     gpus_aside: bool = False  # it runs without its GPUs, which could not be had
     expires: datetime.date | None = None
     host_key: str = ""
+    hold: Hold | None = None
     kept: str = ""  # the container that the last rebuild put aside
     started: str = ""
     forwards: tuple[OwnForward, ...] = ()
     config: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def started_at(self) -> float | None:
+        """When it was started last, in seconds since 1970; from what the engine says (RFC 3339, nanoseconds)."""
+        try:
+            moment = datetime.datetime.fromisoformat(self.started[:19]).replace(tzinfo=datetime.timezone.utc)
+        except ValueError:
+            return None
+        return moment.timestamp()
 
     def belongs_to(self, user: str, uid: int) -> bool:
         return self.name == user and self.owner == user and self.uid == uid

@@ -85,8 +85,8 @@ class Session:
         handlers = {
             "status": self._state, "start": self._state, "stop": self._state, "restart": self._state,
             "enter": self._enter, "run": self._enter, "proxy": self._proxy, "ports": self._ports, "keys": self._keys,
-            "snapshot": self._snapshot, "rebuild": self._rebuild, "usage": self._usage, "gpus": self._gpus,
-            "doctor": self._doctor,
+            "snapshot": self._snapshot, "rebuild": self._rebuild, "keep": self._keep,
+            "usage": self._usage, "gpus": self._gpus, "doctor": self._doctor,
             "ssh-config": self._laptop, "known-hosts": self._laptop, "help": self._help, "version": self._version,
         }  # fmt: skip
         if request.verb.name != "quit":
@@ -175,6 +175,17 @@ class Session:
             status = self._with_force("Rebuild", {"template": request.options.get("template")}, force=force)
         if not self._json(request, status):
             self.terminal.say(card.status_text(status, self.terminal.style))
+
+    def _keep(self, request: verbs.Request) -> None:
+        if request.action == "off":
+            status = self.ask("Release", {})
+        elif request.arguments:
+            lasting, *reason = request.arguments
+            status = self.ask("Hold", {"lasting": lasting, "reason": reason[0].strip("'\"") if reason else None})
+        else:
+            status = self.ask("Status", {})
+        if not self._json(request, status):
+            self.terminal.say(card.keep_text(status, self.terminal.style))
 
     def _usage(self, request: verbs.Request) -> None:
         self._show(request, "ReportUsage", "usage", card.usage_text)

@@ -88,6 +88,10 @@ VERBS = (
         Form(options="template force yes json"), Form("undo", options="force yes json"),
         Form("forget", options="yes json"),
     ),
+    Verb(
+        "keep", "keep the container from being stopped for being idle",
+        Form("", "[TIME] [REASON...]", "json"), Form("off", options="json"),
+    ),
     Verb("usage", "what you use, who else is at work, and how busy the host is", Form(options="json")),
     Verb("gpus", "each GPU: how busy, how full, and who is on it", Form(options="json")),
     Verb("doctor", "check everything between you and your container", Form(options="json")),

@@ -110,10 +110,34 @@ def units() -> list[str]:
 
 def test_the_units_are_what_systemd_expects(host: Host) -> None:
     paths = [f"/etc/systemd/system/{name}" for name in units()]
-    assert len(paths) == 3
+    assert len(paths) == 4
     verified = host.run(["systemd-analyze", "verify", "--man=no", *paths], check=False)
     complaints = [line for line in verified.stderr.splitlines() if "labshell" in line]
     assert (verified.returncode, complaints) == (0, [])
+
+
+GPU_TOOLS = {
+    "nvidia-modprobe": "-u -c 0",
+    "nvidia-container-cli": "--load-kmods info",
+    "nvidia-ctk": "system create-dev-char-symlinks --create-all",
+}
+
+
+@pytest.mark.parametrize("installed", [list(GPU_TOOLS), ["nvidia-modprobe"], []], ids=["all", "one", "none"])
+@pytest.mark.parametrize("status", [0, 1])
+def test_gpus_are_prepared_by_every_tool_there_is(tmp_path: Path, installed: list[str], status: int) -> None:
+    """With stand-ins for NVIDIA's tools: what is called, and that one that fails does not keep the others."""
+    called = tmp_path / "called"
+    for tool in installed:
+        path = tmp_path / tool
+        path.write_text(f'#!/bin/sh\necho "{tool} $*" >> {called}\nexit {status}\n')
+        path.chmod(0o755)
+    argv = ["/bin/sh", str(TREE / "etc/prepare-gpus")]
+    done = subprocess.run(argv, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == (status if installed else 0)
+    assert done.stderr == "".join(f"failed: {tool} {GPU_TOOLS[tool]}\n" for tool in installed if status)
+    calls = called.read_text().splitlines() if called.exists() else []
+    assert calls == [f"{tool} {GPU_TOOLS[tool]}" for tool in installed]
 
 
 def test_the_daemon_is_confined(host: Host) -> None:

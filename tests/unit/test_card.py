@@ -11,7 +11,7 @@ STATUS = {
     "user": "alice", "host": "gpu1.lab.example", "host_port": 22, "state": "running", "address": "10.83.0.2", "has_ports": True, "port": 20010, "last_port": 20019,
     "host_key": "ssh-ed25519 AAAA", "fingerprint": "SHA256:" + "x" * 43, "uptime_seconds": 11100, "cpu_limit": "16", "memory_used": 1 << 33,
     "memory_limit": "64GiB", "disk_used": 123 << 30, "disk_limit": "200GiB", "processes": 4096, "host_load": 63.21, "host_processors": 128,
-    "host_memory_used": 400 << 30, "host_memory_total": 512 << 30,
+    "host_memory_used": 400 << 30, "host_memory_total": 512 << 30, "idle_stop_days": 7,
 }  # fmt: skip
 FORWARD = {"port": 20011, "target": 8888, "name": "jupyter", "source": "192.0.2.0/24", "seconds_left": 7200}
 KEY = {"kind": "ssh-ed25519", "fingerprint": "SHA256:" + "x" * 43, "comment": "alice@laptop"}

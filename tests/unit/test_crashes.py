@@ -16,6 +16,7 @@ from labshell.calls import Call
 from labshell.config import Config, Paths
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.gateway import Gateway
+from labshell.idle_stop import IdleStop
 from labshell.interfaces import GatewayInterface
 from labshell.keys import PublicKey
 from labshell.policy import Caller
@@ -242,7 +243,7 @@ def test_a_damaged_note_is_a_sentence_that_names_the_file(lab: Lab) -> None:
 
 
 def test_whoever_looks_between_two_names_hears_that_it_is_being_rebuilt(lab: Lab) -> None:
-    interface = GatewayInterface(lab.gateway)
+    interface = GatewayInterface(lab.gateway, IdleStop(lab.gateway))
     call = Call(Caller(UID, USER, frozenset({"labshell"})))
     lab.containers.instances["elsewhere"] = lab.containers.instances.pop(USER)
     with pytest.raises(NoContainer):
@@ -261,7 +262,7 @@ def test_what_cannot_be_settled_now_keeps_nobody_from_their_container(lab: Lab) 
     lab.gateway.settlers["rebuild"] = fail
     lab.gateway.unfinished.begin(USER, "rebuild")
     call = Call(Caller(UID, USER, frozenset({"labshell"})))
-    interface = GatewayInterface(lab.gateway)
+    interface = GatewayInterface(lab.gateway, IdleStop(lab.gateway))
     lab.gateway.settlers["rebuild"] = fail
     replies = list(interface.Start(_request=call))
     assert replies[-1]["status"]["state"] == "running"

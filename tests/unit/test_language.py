@@ -125,9 +125,12 @@ STATUS = {
     "user": "alice", "host": "gpu1", "host_port": 22, "menu_idle_minutes": 60, "state": "running", "address": "10.83.0.2",
     "has_ports": True, "port": 20010, "last_port": 20019, "host_key": "ssh-ed25519 DESK", "fingerprint": "SHA256:abc", "uptime_seconds": 90000,
     "cpu_limit": "8", "memory_used": 5 << 30, "memory_limit": "64GiB", "disk_used": 1 << 30, "disk_limit": "200GiB",
-    "processes": 31, "host_load": 1.5, "host_processors": 64, "host_memory_used": 1 << 34, "host_memory_total": 1 << 38,
+    "processes": 31, "host_load": 1.5, "host_processors": 64, "host_memory_used": 1 << 34, "host_memory_total": 1 << 38, "idle_stop_days": 7,
     "kept": "2026-11-23T14:54:49Z", "notice": None,
 }  # fmt: skip
+
+
+MOMENT = "2026-11-23T10:00:00Z"
 
 
 def screens() -> dict[str, str]:
@@ -149,6 +152,9 @@ def screens() -> dict[str, str]:
         "status": card.status_text(STATUS, style),
         "ports": card.forwards_text(STATUS, forwards, style),
         "no ports": card.forwards_text(STATUS, [], style),
+        "not kept": card.keep_text(STATUS, style),
+        "never stopped": card.keep_text({**STATUS, "idle_stop_days": 0}, style),
+        "idle": card.keep_text({**STATUS, "stops_at": MOMENT, "held_until": MOMENT, "held_for": "a b"}, style),
         "snapshots": card.snapshots_text(
             [{"name": "before", "created": "2026-11-23T10:00:00Z", "size": 4096}], style
         ),

@@ -1,0 +1,63 @@
+"""What counts as use, and when an idle container is stopped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from labshell import idleness
+from labshell.activity import Activity
+from labshell.errors import UsageError
+from labshell.idleness import DAY, Sample
+from labshell.policy import Hold
+
+QUIET = Sample(1000.0, 50.0, 10_000, is_occupied=False)
+LATER = replace(QUIET, moment=1300.0)
+
+
+@pytest.mark.parametrize(
+    ("now", "answer"),
+    [
+        (LATER, False),
+        (replace(LATER, cpu_seconds=50.3), False),
+        (replace(LATER, cpu_seconds=53.0), True),
+        (replace(LATER, network_bytes=60_000), False),
+        (replace(LATER, network_bytes=1_000_000), True),
+        (replace(LATER, is_occupied=True), True),
+        (replace(LATER, cpu_seconds=1.0), True),
+        (replace(LATER, network_bytes=0), True),
+        (replace(LATER, moment=1000.0), False),
+    ],
+    ids=["quiet", "a little processor", "processor", "a little network", "network", "somebody there", "restarted",
+         "counters began again", "no time between"],
+)  # fmt: skip
+def test_what_counts_as_use(now: Sample, answer: object) -> None:
+    assert idleness.is_busy(QUIET, now) is answer
+
+
+def test_when_it_is_stopped() -> None:
+    assert idleness.stops_at(1000.0, 0, None) is None
+    assert idleness.stops_at(1000.0, 7, None) == 1000.0 + 7 * DAY
+    assert idleness.stops_at(1000.0, 7, Hold(2000.0)) == 1000.0 + 7 * DAY
+    assert idleness.stops_at(1000.0, 7, Hold(9 * DAY)) == 9 * DAY
+
+
+def test_a_hold_has_an_end_and_a_reason_that_can_be_shown() -> None:
+    assert idleness.hold_for("3d", "training \x1b[31mbig\x07", 1000.0, 30) == Hold(
+        1000 + 3 * DAY, r"training \x1b[31mbig\x07"
+    )
+    for lasting, reason in (("31d", ""), ("soon", ""), ("0d", ""), ("", ""), ("3d", "x" * 81)):
+        with pytest.raises(UsageError):
+            idleness.hold_for(lasting, reason, 1000.0, 30)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"a": "b"}', b"\xff"])
+def test_a_damaged_file_of_activity_is_none(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "activity.json"
+    path.write_bytes(content)
+    activity = Activity(path)
+    assert activity.read() == {}
+    activity.write({"alice": 12.5})
+    assert activity.read() == {"alice": 12}
