@@ -174,7 +174,7 @@ def keep_text(status: Mapping[str, Any], style: Style) -> str:
         days = status["idle_stop_days"]
         text = _("This host stops no idle containers.")
         if days:
-            text = _("A container that nobody uses for {days} days is stopped; keep 3d holds that off.")
+            text = _("stopped after {days} days without use; keep 3d holds that off")
         rows = [(_("Idle"), text.format(days=days))]
     return "".join(_row(label, text, style) + "\n" for label, text in rows)
 
