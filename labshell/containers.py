@@ -22,7 +22,7 @@ from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 
 from labshell import network, policy
 from labshell.config import Config
-from labshell.engine import CALL_SECONDS, COPY_SECONDS, WAIT_STEP_SECONDS, Engine, asking, settled
+from labshell.engine import CALL_SECONDS, COPY_SECONDS, WAIT_STEP_SECONDS, Engine, GpuMissing, asking, settled
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.inside import Inside
 from labshell.language import mark
@@ -454,7 +454,10 @@ class Containers:
             now = self.get(name)
             if now is not None and now.state == "Running":
                 return  # somebody else started it meanwhile: the engine itself does after a reboot
-            log.warning("start failed", extra={"container": name, "lxc_log": self._log_of_start(name)})
+            why = self._log_of_start(name)
+            log.warning("start failed", extra={"container": name, "lxc_log": why})
+            if container.config.get("nvidia.runtime") == "true" and "nvidia" in why.lower():
+                raise GpuMissing("The container cannot be started: the host's NVIDIA container tools fail.") from None
             raise
 
     def stop(self, name: str, timeout_seconds: int, *, force: bool = False) -> None:
