@@ -25,6 +25,7 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 FULL, NEARLY_FULL = 0.95, 0.80
 OLDEST_ENGINE = (5, 0)
 IDS_OF_A_CONTAINER = 65536
+FEWEST_INOTIFY_INSTANCES = 4096  # systemd in a container takes eight
 # What sshd has to say of a researcher (sshd -T), whatever else is configured before or after our file.
 SSHD = {
     "forcecommand": f"{LOGIN_SHELL} --ssh",
@@ -107,6 +108,14 @@ class HostDoctor:
                 WARNING,
                 "The LXD snap refreshes itself, and may end every container then.",
                 "snap refresh --hold lxd",
+            )
+        instances = machine.kernel_setting("fs/inotify/max_user_instances")
+        if instances.isdigit() and int(instances) < FEWEST_INOTIFY_INSTANCES:
+            yield Finding(
+                "inotify-few",
+                ERROR,
+                f"The kernel gives out {instances} inotify instances, enough for {int(instances) // 8} containers.",
+                "sysctl --load /etc/sysctl.d/60-labshell.conf; a later file of /etc/sysctl.d may have lowered it",
             )
         used = len([item for item in self._containers.all() if item.config.get("security.idmap.isolated") == "true"])
         room = machine.subordinate_ids("root") // IDS_OF_A_CONTAINER

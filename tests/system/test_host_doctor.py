@@ -44,6 +44,11 @@ SHADOW = "lxc file pull template/etc/shadow /tmp/shadow; cp /tmp/shadow /tmp/sha
     ("id", "change", "back"),
     [
         ("ip-forward", "sysctl -qw net.ipv4.ip_forward=0", "sysctl -qw net.ipv4.ip_forward=1"),
+        (
+            "inotify-few",
+            "sysctl -n fs.inotify.max_user_instances > /tmp/limit; sysctl -qw fs.inotify.max_user_instances=4000",
+            "sysctl -qw fs.inotify.max_user_instances=$(cat /tmp/limit)",
+        ),
         ("group-too-much", "groupadd -f docker; usermod -aG docker alice", "gpasswd -d alice docker"),
         ("shell-real", "usermod -s /bin/bash alice", "usermod -s /opt/labshell/bin/labshell alice"),
         ("home-writable", "chown alice /home/alice", "chown root /home/alice"),

@@ -23,6 +23,7 @@ from typing import IO
 
 TREE = Path(__file__).resolve().parents[2]
 CACHE = Path("/var/cache/labshell-test")
+LIMITS_BEFORE = CACHE / "kernel-limits-before"
 MOUNT_POINTS = ("/public", "/var/lib/lxd", "/var/lib/lxcfs", "/var/lib/labshell", "/var/cache/lxd")
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -353,15 +354,29 @@ def _ensure_mount_points(cleanup: contextlib.ExitStack) -> None:
     made = [path for path in map(Path, MOUNT_POINTS) if not path.exists()]
     for path in made:
         path.mkdir(parents=True)
+    if not LIMITS_BEFORE.exists():
+        LIMITS_BEFORE.write_text("".join(f"{path} {path.read_text()}" for path in _kernel_limits()))
     cleanup.callback(_remove_unused, mark, made)
 
 
 def _remove_unused(mark: IO[str], folders: list[Path]) -> None:
+    """What the last test host leaves as it was: the kernel's limits are the whole machine's."""
     with contextlib.suppress(BlockingIOError):
         fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for folder in folders:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+        for line in LIMITS_BEFORE.read_text().splitlines():
+            path, _, value = line.partition(" ")
+            Path(path).write_text(value)
+        LIMITS_BEFORE.unlink()
+
+
+def _kernel_limits() -> list[Path]:
+    """The settings that setup-host raises."""
+    lines = (TREE / "etc/sysctl.d/60-labshell.conf").read_text().splitlines()
+    names = [line.partition(" = ")[0] for line in lines if line and not line.startswith("#")]
+    return [Path("/proc/sys") / name.replace(".", "/") for name in names]
 
 
 def _remove_tree(path: Path) -> None:
