@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from labshell import __version__, commands, roster, shown, templates
+from labshell import __version__, commands, recipes, roster, shown
 from labshell.errors import LabshellError, NotAllowed
 from labshell.settings import SETTINGS
 
@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     command("undrain", commands.undrain, "After maintenance: let containers start again.")
     idle = command("idle", commands.idle, "List who uses their container, the longest idle first.")
     idle.add_argument("--stop", action="store_true", help="stop those whose time is over by idle_stop_days")
-    command("doctor", commands.doctor, "Look at everything that has to be right on this host, and name the remedies.")
+    command("doctor", _here("doctor"), "Look at everything that has to be right on this host, and name the remedies.")
     listing = command("list", commands.list_users, "List everybody: state, address, ports, use, what is wrong.")
     listing.add_argument("--sort", choices=commands.SORTABLE, default="user", help="the column to sort by")
     log = command("log", commands.show_log, "Who changed what when.")
@@ -133,22 +133,33 @@ def parser() -> argparse.ArgumentParser:
         dest="extras",
         action="append",
         default=[],
-        choices=tuple(templates.EXTRAS),
+        choices=tuple(recipes.EXTRAS),
         help="what to add; repeatable",
     )
-    build.set_defaults(run=commands.template_build)
+    build.set_defaults(run=_here("template_build"))
     publish = verbs.add_parser("publish", help="make a template of a container, without what is personal in it")
     publish.add_argument("container")
     publish.add_argument("name", help="of the new template")
-    publish.set_defaults(run=commands.template_publish)
+    publish.set_defaults(run=_here("template_publish"))
     update = verbs.add_parser("update", help="bring a template's packages up to date; containers stay as they are")
     update.add_argument("--name", help="instead of the configured name")
-    update.add_argument("--run", dest="command", default=templates.UPDATE, help="another command, as root inside")
-    update.set_defaults(run=commands.template_update)
+    update.add_argument("--run", dest="command", default=recipes.UPDATE, help="another command, as root inside")
+    update.set_defaults(run=_here("template_update"))
     every = verbs.add_parser("list", help="list the templates")
     every.add_argument("--json", action="store_true", help="answer with JSON")
-    every.set_defaults(run=commands.template_list)
+    every.set_defaults(run=_here("template_list"))
     return top
+
+
+def _here(name: str) -> Callable[[commands.Options], None]:
+    """A command of host_commands, loaded when it is used."""
+
+    def run(options: commands.Options) -> None:
+        from labshell import host_commands
+
+        getattr(host_commands, name)(options)
+
+    return run
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labshell import card, policy, protocol, shown, templates
-from labshell.config import Config, load
-from labshell.containers import Containers, containers_of
-from labshell.engine import Engine
+from labshell import card, protocol, shown
 from labshell.errors import LabshellError, UsageError
-from labshell.host_doctor import HostDoctor
 from labshell.settings import PROFILE, SETTINGS
 
 WIDTH_WITHOUT_TERMINAL = 1000  # for programs: nothing is broken or cut
@@ -201,49 +196,6 @@ def reconcile(options: Options) -> None:
         print("The live rules are as they should be.")
 
 
-def _containers() -> tuple[Config, Engine, Containers]:
-    """What works on templates, in this process: building one needs more power than the daemon has."""
-    config = load()
-    engine = Engine(config.engine_socket)
-    return config, engine, containers_of(config, engine)
-
-
-def template_build(options: Options) -> None:
-    config, engine, containers = _containers()
-    name = options.name or config.template
-    recipe = templates.Recipe(options.release, tuple(options.extras))
-    _follow(templates.build(engine, containers, name, options.rootfs, recipe), name)
-
-
-def template_publish(options: Options) -> None:
-    _, engine, containers = _containers()
-    name = policy.checked_template(options.name)
-    _follow(templates.publish(engine, containers, options.container, name), name)
-
-
-def template_update(options: Options) -> None:
-    config, _, containers = _containers()
-    name = options.name or config.template
-    _follow(templates.update(containers, name, options.command), name)
-
-
-def template_list(options: Options) -> None:
-    config, _, containers = _containers()
-    found = templates.listing(containers, config.template)
-    if options.json:
-        show_json(found)
-    elif found:
-        table(found, ["template", "state", "used"])
-    else:
-        print("There is no template yet; make one with: labshell-admin template build")
-
-
-def _follow(steps: Iterable[str], name: str) -> None:
-    for step in steps:
-        print(f"{step} …", flush=True)
-    print(f"The template {name} is ready.")
-
-
 def add_service(options: Options) -> None:
     parameters = {
         "name": options.name,
@@ -346,20 +298,6 @@ def idle(options: Options) -> None:
 
 def undrain(options: Options) -> None:
     change("Undrain", {}, options, lambda _: "Containers start again.")
-
-
-def doctor(options: Options) -> None:
-    """Everything that is not as it has to be; an error among the findings is exit status 1."""
-    findings = list(HostDoctor(load()).examine())
-    if options.json:
-        show_json([asdict(finding) for finding in findings])
-    for finding in findings if not options.json else ():
-        print(f"{finding.severity:8} {finding.id:20} {shown.plain(finding.finding)}")
-        print(f"{'':29} {shown.plain(finding.remedy)}")
-    if not findings and not options.json:
-        print("Everything is as it has to be.")
-    if any(finding.severity == "error" for finding in findings):
-        sys.exit(1)
 
 
 def restore_user(options: Options) -> None:

@@ -13,6 +13,7 @@ import secrets
 import socket
 import time
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ ARCHIVED = "user.labshell.archived"
 RESTORING = "user.labshell.restoring"
 HOLD = "user.labshell.hold"
 HARDWARE_ADDRESS = "user.labshell.hwaddr"  # what the lab's DHCP server knows it by
+STATES_AT_ONCE = 4
 IDLE_STEP_SECONDS = 0.3
 ACTIONS = {"start": mark("be started"), "stop": mark("be stopped"), "unfreeze": mark("be thawed")}
 
@@ -141,10 +143,25 @@ class Containers:
             return _usage(self._engine.instance(name).state.get().json()["metadata"])
 
     def all_with_usage(self) -> list[tuple[Container, Usage]]:
-        """Every instance with what it uses, in one question to the engine."""
+        """Every instance with what it uses.
+
+        The engine's own answer to both at once took four times as long (500 instances, 58 of them running): it
+        looks into those that are stopped, too.
+        """
         with asking("", "be listed"):
-            found = self._engine.api.instances.get(params={"recursion": 2}).json()["metadata"]
-        return [(_container(item), _usage(item.get("state") or {})) for item in found]
+            found = self._engine.api.instances.get(params={"recursion": 1}).json()["metadata"]
+            running = [item["name"] for item in found if item["status"] == "Running"]
+            with ThreadPoolExecutor(STATES_AT_ONCE) as threads:
+                states = dict(zip(running, threads.map(self._state, running), strict=True))
+        described = [{**item, "state": states.get(item["name"], {})} for item in found]
+        return [(_container(item), _usage(item["state"])) for item in described]
+
+    def _state(self, name: str) -> dict[str, Any]:
+        """What the engine says of a running container; nothing if it has gone meanwhile."""
+        try:
+            return dict(self._engine.instance(name).state.get().json()["metadata"])
+        except (NotFound, UsageError):
+            return {}
 
     def usage_of_all(self) -> dict[str, Usage]:
         """What every running container of a user's uses."""

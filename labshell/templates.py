@@ -12,30 +12,17 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from labshell.containers import TEMPLATE, Containers
 from labshell.engine import COPY_SECONDS, Engine, asking
 from labshell.errors import LabshellError, UsageError
+from labshell.recipes import DHCP_CLIENT, EXTRAS, INTERFACES, PACKAGES, USUAL, Recipe
 
 BUILD_SECONDS = 1800
 START_SECONDS = 60
 _WHEN_ONLINE = "for _ in $(seq 100); do ip route | grep -q ^default && break; sleep 0.1; done; "
 SOURCES = Path("/etc/apt")
-PACKAGES = (
-    "systemd systemd-sysv dbus udev libpam-systemd openssh-server openssh-sftp-server iproute2 iputils-ping ifupdown "
-    "isc-dhcp-client netbase sudo ca-certificates locales-all less nano rsync procps bash-completion"
-)
-# ifupdown and not systemd-networkd, which waits for udev events that containers do not get.
-INTERFACES = "auto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet dhcp\n"
-
-# A DHCP server knows a container by its hardware address, which a rebuild keeps, and not by an id made at first boot.
-DHCP_CLIENT = "send dhcp-client-identifier = hardware;\n"
-
-# What --with adds; the person behind it says what they need, and not how it is called.
-EXTRAS = {"desktop": "xfce4 xfce4-terminal xrdp xorgxrdp dbus-x11", "docker": "docker.io"}
-UPDATE = "apt-get -q update && apt-get -qy upgrade && apt-get clean"
 # What makes a machine or a person recognisable, by folder: names that begin with one of these go away.
 PERSONAL = {
     "/etc/ssh": ("ssh_host_",),
@@ -49,16 +36,8 @@ PERSONAL = {
 PERSONAL_IN_HOME = (".bash_history", ".zsh_history", ".python_history", ".lesshst", ".viminfo", ".Xauthority")
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What a root file system is made of: a Debian release, empty for this machine's own, and names of EXTRAS."""
-
-    release: str = ""
-    extras: tuple[str, ...] = ()
-
-
 def build(
-    engine: Engine, containers: Containers, name: str, rootfs: Path | None, recipe: Recipe = Recipe()
+    engine: Engine, containers: Containers, name: str, rootfs: Path | None, recipe: Recipe = USUAL
 ) -> Iterator[str]:
     """Make the stopped container `name` from a new root file system, or from the tar file `rootfs`.
 
@@ -144,7 +123,7 @@ def listing(containers: Containers, configured: str) -> list[dict[str, object]]:
     ]
 
 
-def build_rootfs(target: Path, recipe: Recipe = Recipe()) -> None:
+def build_rootfs(target: Path, recipe: Recipe = USUAL) -> None:
     """Write a root file system with sshd, sudo and DHCP as the tar file `target`. It has no host keys."""
     unknown = [extra for extra in recipe.extras if extra not in EXTRAS]
     if unknown:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from testhost import CACHE, TREE, CommandFailed, Completed, Host, filling_cache, wait_until, wheels
+from testhost import CACHE, TREE, CommandFailed, Completed, Host, filling_cache, recipe, wait_until, wheels
 
 pytestmark = pytest.mark.root
 LAB = "lab-host"
@@ -83,8 +83,7 @@ def lab(host: Host) -> Iterator[Lab]:
         inside.run("tee", "/etc/systemd/system/control-groups.service", input=CONTROL_GROUPS)
         inside.run("systemctl", "enable", "--now", "control-groups.service")
         inside.run("/shipped/tree/scripts/setup-host", "--wheels", "/shipped/wheels")
-        template = sorted(CACHE.glob("rootfs-*.tar"), key=lambda path: path.stat().st_mtime)[-1].name
-        inside.run("labshell-admin", "template", "build", "--rootfs", f"/shipped/cache/{template}")
+        inside.run("labshell-admin", "template", "build", "--rootfs", f"/shipped/cache/rootfs-{recipe()}.tar")
         inside.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/root/.ssh/id_ed25519")
         for name in ("alice", "bob"):
             inside.run("labshell-admin", "add-user", name, "--key", "/root/.ssh/id_ed25519.pub")
@@ -98,14 +97,14 @@ def lab_rootfs(host: Host) -> object:
     """A Debian with everything that setup-host would install; made once and kept for other runs."""
     assert PACKAGES is not None
     packages = f"{PACKAGES.group(1)} lxd lxd-client lxcfs python3 openssh-client kmod".replace("\n", " ")
-    recipe = hashlib.sha256(packages.encode() + (TREE / "labshell/templates.py").read_bytes()).hexdigest()[:16]
-    rootfs = CACHE / f"lab-{recipe}.tar"
+    number = hashlib.sha256(packages.encode()).hexdigest()[:8]
+    rootfs = CACHE / f"lab-{recipe()}-{number}.tar"
     with filling_cache():
         if not rootfs.exists():
             part = rootfs.with_suffix(".part.tar")
             build = (
-                f"from pathlib import Path; from labshell import templates; templates.EXTRAS['lab'] = {packages!r}; "
-                f"templates.build_rootfs(Path('{part}'), templates.Recipe(extras=('lab',)))"
+                f"from pathlib import Path; from labshell import recipes, templates; recipes.EXTRAS['lab'] = {packages!r}; "
+                f"templates.build_rootfs(Path('{part}'), recipes.Recipe(extras=('lab',)))"
             )
             host.run(["/opt/labshell/venv/bin/python", "-Ic", build], outside_network=True, timeout=900)
             part.rename(rootfs)

@@ -208,8 +208,7 @@ class Host:
     def build_template(self) -> None:
         """The template, if there is none; its root file system is downloaded once and kept for other runs."""
         if self.run(["lxc", "info", "template"], check=False).returncode != 0:
-            recipe = hashlib.sha256((TREE / "labshell/templates.py").read_bytes()).hexdigest()[:16]
-            rootfs = CACHE / f"rootfs-{recipe}.tar"
+            rootfs = CACHE / f"rootfs-{recipe()}.tar"
             with filling_cache():
                 if not rootfs.exists():
                     self._build_rootfs(rootfs)
@@ -270,6 +269,12 @@ def filling_cache() -> Iterator[None]:
     with (CACHE / "filling").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def recipe() -> str:
+    """What a root file system is made by, as a name for the cache."""
+    made_by = [(TREE / "labshell" / name).read_bytes() for name in ("recipes.py", "templates.py")]
+    return hashlib.sha256(b"".join(made_by)).hexdigest()[:16]
 
 
 def wheels() -> Path:

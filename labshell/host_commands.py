@@ -1,0 +1,76 @@
+"""The administrator's commands that work in their own process and not in the daemon.
+
+Making templates needs more power than the daemon has, and doctor has to work when the daemon does not. They are
+loaded when they are used: the engine's library takes longer to load than most other commands take.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from labshell import policy, shown, templates
+from labshell.commands import Options, show_json, table
+from labshell.config import Config, load
+from labshell.containers import Containers, containers_of
+from labshell.engine import Engine
+from labshell.host_doctor import HostDoctor
+from labshell.recipes import Recipe
+
+
+def _containers() -> tuple[Config, Engine, Containers]:
+    """What works on templates, in this process: building one needs more power than the daemon has."""
+    config = load()
+    engine = Engine(config.engine_socket)
+    return config, engine, containers_of(config, engine)
+
+
+def template_build(options: Options) -> None:
+    config, engine, containers = _containers()
+    name = options.name or config.template
+    recipe = Recipe(options.release, tuple(options.extras))
+    _follow(templates.build(engine, containers, name, options.rootfs, recipe), name)
+
+
+def template_publish(options: Options) -> None:
+    _, engine, containers = _containers()
+    name = policy.checked_template(options.name)
+    _follow(templates.publish(engine, containers, options.container, name), name)
+
+
+def template_update(options: Options) -> None:
+    config, _, containers = _containers()
+    name = options.name or config.template
+    _follow(templates.update(containers, name, options.command), name)
+
+
+def template_list(options: Options) -> None:
+    config, _, containers = _containers()
+    found = templates.listing(containers, config.template)
+    if options.json:
+        show_json(found)
+    elif found:
+        table(found, ["template", "state", "used"])
+    else:
+        print("There is no template yet; make one with: labshell-admin template build")
+
+
+def _follow(steps: Iterable[str], name: str) -> None:
+    for step in steps:
+        print(f"{step} …", flush=True)
+    print(f"The template {name} is ready.")
+
+
+def doctor(options: Options) -> None:
+    """Everything that is not as it has to be; an error among the findings is exit status 1."""
+    findings = list(HostDoctor(load()).examine())
+    if options.json:
+        show_json([asdict(finding) for finding in findings])
+    for finding in findings if not options.json else ():
+        print(f"{finding.severity:8} {finding.id:20} {shown.plain(finding.finding)}")
+        print(f"{'':29} {shown.plain(finding.remedy)}")
+    if not findings and not options.json:
+        print("Everything is as it has to be.")
+    if any(finding.severity == "error" for finding in findings):
+        sys.exit(1)
