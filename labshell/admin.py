@@ -99,6 +99,13 @@ def parser() -> argparse.ArgumentParser:
     adopt.add_argument("--dry-run", action="store_true", help="check everything and show the steps")
     host = command("import-host", commands.import_host, "Take over every container that was made by hand.")
     host.add_argument("--plan", action="store_true", help="only show what there is and what would become of it")
+    command("start", commands.start, "Start a person's container, or a service.").add_argument("name")
+    stop = command("stop", commands.stop, "Shut a person's container down, or a service.")
+    stop.add_argument("name")
+    stop.add_argument("--force", action="store_true", help="at once, if it does not shut down by itself")
+    enter = command("enter", _here("enter"), "A shell in a container, as root, even if its network is broken.")
+    enter.add_argument("name")
+    enter.add_argument("command", nargs=argparse.REMAINDER, help="a command instead of a shell")
     drain = command("drain", commands.drain, "Before maintenance: let nothing start any more, and list what runs.")
     drain.add_argument(
         "--message", default="maintenance; try again later.", help="what people read who want to start"

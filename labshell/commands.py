@@ -285,6 +285,15 @@ def drain(options: Options) -> None:
         print("Nothing starts any more until: labshell-admin undrain")
 
 
+def start(options: Options) -> None:
+    change("StartContainer", {"name": options.name}, options, lambda now: f"{now['name']} is {now['state']}.")
+
+
+def stop(options: Options) -> None:
+    parameters = {"name": options.name, "force": options.force}
+    change("StopContainer", parameters, options, lambda now: f"{now['name']} is {now['state']}.")
+
+
 def idle(options: Options) -> None:
     rows = call("Idle", {"stop": options.stop}, options)["containers"]
     if options.json:

@@ -1,7 +1,8 @@
 """The administrator's commands that work in their own process and not in the daemon.
 
-Making templates needs more power than the daemon has, and doctor has to work when the daemon does not. They are
-loaded when they are used: the engine's library takes longer to load than most other commands take.
+Making templates needs more power than the daemon has, enter needs this very terminal, and doctor has to work when
+the daemon does not. They are loaded when they are used: the engine's library takes longer to load than most of the
+other commands take.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from labshell.commands import Options, show_json, table
 from labshell.config import Config, load
 from labshell.containers import Containers, containers_of
 from labshell.engine import Engine
+from labshell.errors import UsageError
 from labshell.host_doctor import HostDoctor
+from labshell.programs import become
 from labshell.recipes import Recipe
 
 
@@ -24,6 +27,16 @@ def _containers() -> tuple[Config, Engine, Containers]:
     config = load()
     engine = Engine(config.engine_socket)
     return config, engine, containers_of(config, engine)
+
+
+def enter(options: Options) -> None:
+    """Become the engine's client program, with a shell or a command of root's in the container."""
+    name = policy.checked_name(options.name)
+    _, _, containers = _containers()
+    if containers.get(name) is None:
+        raise UsageError("There is no container {name}.", name=name)
+    command = policy.Program(" ".join(options.command) or None, as_root=True)
+    become(name, policy.command_inside(name, command))
 
 
 def template_build(options: Options) -> None:

@@ -1,4 +1,4 @@
-"""Getting a host ready for a new kernel or driver: nothing starts any more, who still works is listed and stopped."""
+"""Starting and stopping as an administrator: one container, or all of them for a new kernel or driver."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import logging
 from typing import Any
 
 from labshell import policy
-from labshell.errors import LabshellError
+from labshell.errors import LabshellError, UsageError
 from labshell.gateway import Gateway, Progress, Steps
 
 log = logging.getLogger(__name__)
 
 
 class Maintenance:
-    """drain and undrain of one host."""
+    """What an administrator starts and stops on one host."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -44,6 +44,26 @@ class Maintenance:
     def undrain(self) -> dict[str, Any]:
         self._gateway.closed.open()
         return {}
+
+    def start(self, name: str) -> Steps[dict[str, Any]]:
+        """Start one container of the lab's, a person's or a service, with its forwards."""
+        with self._gateway.locks.held(name):
+            yield from self._gateway.ensure_running(self._existing(name))
+            self._gateway.firewall.forward_user(name)
+        return {"name": name, "state": self._existing(name).state.lower()}
+
+    def stop(self, name: str, *, force: bool) -> Steps[dict[str, Any]]:
+        with self._gateway.locks.held(name):
+            self._existing(name)
+            yield Progress("Stopping {name}", {"name": name})
+            self._containers.stop(name, self._gateway.config.stop_timeout_seconds, force=force)
+        return {"name": name, "state": self._existing(name).state.lower()}
+
+    def _existing(self, name: str) -> policy.Container:
+        container = self._containers.get(policy.checked_name(name))
+        if container is None or not (container.owner == name or container.is_service):
+            raise UsageError("There is no user or service {name}.", name=name)
+        return container
 
     def _stop(self, item: policy.Container, *, snapshot: bool) -> None:
         with self._gateway.locks.held(item.name):

@@ -71,9 +71,7 @@ def run_inside(
     engine_socket: str, state: Path, name: str, argv: list[str], *, terminal: tuple[str, int, int] | None
 ) -> RunningProgram:
     """Run `argv` inside the container `name` as root; `terminal` is its type, rows and columns, or None."""
-    client = next((path for path in CLIENTS if os.access(path, os.X_OK)), None)
-    if client is None:
-        raise LabshellError("The engine's client program lxc is not installed on the host.")
+    client = _client()
     if not policy.NAME.fullmatch(name):
         raise UsageError("{name} is not the name of a container.", name=repr(name)[:80])
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(state), "LXD_CONF": str(state / "lxc")}
@@ -101,6 +99,19 @@ def run_inside(
         for descriptor in theirs:
             os.close(descriptor)
     return RunningProgram(process, ours)
+
+
+def _client() -> str:
+    client = next((path for path in CLIENTS if os.access(path, os.X_OK)), None)
+    if client is None:
+        raise LabshellError("The engine's client program lxc is not installed on the host.")
+    return client
+
+
+def become(name: str, argv: list[str]) -> None:
+    """This process becomes the engine's client program, with `argv` running as root inside the container `name`."""
+    client = _client()
+    os.execv(client, [client, "exec", name, "--", *argv])  # noqa: S606 - no shell is wanted
 
 
 def _ensure_client_settings(folder: Path) -> None:

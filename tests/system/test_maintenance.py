@@ -56,3 +56,20 @@ def test_stopping_keeps_everybodys_state_first_if_that_is_wanted(host: Host, dra
     [kept] = json.loads(host.client.ssh("bob", "snapshot --json", check=True).stdout)
     assert kept["name"].startswith("before-maintenance-")
     host.client.ssh("bob", f"snapshot delete {kept['name']} --yes", check=True)
+
+
+def test_the_administrator_starts_stops_and_looks_into_a_container(host: Host, guest: str) -> None:
+    assert host.admin("stop", guest).stdout.endswith("guest is stopped.\n")
+    assert json.loads(host.admin("start", guest, "--json").stdout) == {"name": guest, "state": "running"}
+    assert host.client.ssh(guest, "hostname", port=host.ssh_port(guest), check=True).stdout == "guest\n"
+    assert host.admin("enter", guest, "id", "-un").stdout == "root\n"
+    assert host.admin("enter", guest, "exit 7", check=False).returncode == 7
+    assert host.admin("stop", guest, "--force").stdout.endswith("guest is stopped.\n")
+    host.admin("start", guest)
+
+
+@pytest.mark.parametrize("command", ["start", "stop", "enter"])
+@pytest.mark.parametrize("name", ["none-such", "template", "../x", "alice--new"])
+def test_what_is_nobodys_is_refused_with_a_sentence(host: Host, alice: str, command: str, name: str) -> None:
+    done = host.admin(command, name, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
