@@ -1,0 +1,200 @@
+"""labshell's speed as ratios: each figure is one thing against another, measured in turn in the same run.
+
+Absolute times say nothing on a machine that others use; a median of paired ratios says how much slower than what.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lab import Lab, running_lab
+from rich.console import Console
+from rich.table import Table
+from scale import SCALE
+
+PAIRS, QUICK_PAIRS = 20, 6
+Pair = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `measure` yields pairs: ours and the other's, as `goal` compares them."""
+
+    name: str
+    what: str
+    against: str
+    goal: str  # "<= 1.15" or ">= 0.95"
+    measure: Callable[[Lab, int], Iterator[Pair]]
+    share: float = 1.0  # of the pairs, where one takes long
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The median of the ratios with its quartiles."""
+
+    name: str
+    what: str
+    against: str
+    goal: str
+    median: float
+    quartiles: tuple[float, float]
+    pairs: int
+
+    @property
+    def is_reached(self) -> bool:
+        word, number = self.goal.split()
+        return self.median <= float(number) if word == "<=" else self.median >= float(number)
+
+
+def seconds(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def warm_login(lab: Lab, pairs: int) -> Iterator[Pair]:
+    for _ in range(pairs):
+        other = seconds(lambda: lab.ssh("truth", "x"))
+        yield seconds(lambda: lab.ssh("alice", "status")), other
+
+
+def old_shell(lab: Lab, pairs: int) -> Iterator[Pair]:
+    for _ in range(pairs):
+        other = seconds(lambda: lab.ssh("old", "x"))
+        yield seconds(lambda: lab.ssh("alice", "status")), other
+
+
+def cold_login(lab: Lab, pairs: int) -> Iterator[Pair]:
+    for _ in range(pairs):
+        lab.stop("bob")
+        other = seconds(lambda: (lab.engine_start("bob"), lab.banner(lab.address("bob"), 22)))
+        lab.stop("bob")
+        with lab.login("bob", "start"):
+            ours = seconds(lambda: lab.banner(lab.host.client.gateway, lab.port("bob")))
+        yield ours, other
+
+
+def add_user(lab: Lab, pairs: int) -> Iterator[Pair]:
+    for number in range(pairs):
+        other = seconds(lambda number=number: lab.engine_add(f"engine{number}"))
+        lab.delete(f"engine{number}")
+        ours = seconds(lambda number=number: lab.host.add_user(f"new{number}"))
+        lab.host.remove_user(f"new{number}")
+        yield ours, other
+
+
+def throughput(streams: int, other: Callable[[Lab], Pair | tuple[str, int]]) -> Callable[[Lab, int], Iterator[Pair]]:
+    """Bytes a second into a container through its forwarded port, and on another way."""
+
+    def measure(lab: Lab, pairs: int) -> Iterator[Pair]:
+        address, port = other(lab)
+        with lab.sink():
+            for _ in range(pairs):
+                theirs = lab.send(str(address), int(port), streams)
+                yield lab.send(lab.host.client.gateway, lab.sink_port, streams), theirs
+
+    return measure
+
+
+def connections(lab: Lab, pairs: int) -> Iterator[Pair]:
+    with lab.sink():
+        for _ in range(pairs):
+            other = lab.connect_often(lab.address("alice"), lab.SINK)
+            yield lab.connect_often(lab.host.client.gateway, lab.sink_port), other
+
+
+def proxy(lab: Lab, pairs: int) -> Iterator[Pair]:
+    """Bytes a second over ssh, with what ssh itself takes to begin left out."""
+    for _ in range(pairs):
+        other = lab.ssh_throughput(through_gateway=False)
+        yield lab.ssh_throughput(through_gateway=True), other
+
+
+def many_logins(lab: Lab, pairs: int) -> Iterator[Pair]:
+    for _ in range(pairs):
+        other = seconds(lambda: lab.logins_at_once("truth", "x", 100))
+        yield seconds(lambda: lab.logins_at_once("alice", "status", 100)), other
+
+
+def many_starts(lab: Lab, pairs: int) -> Iterator[Pair]:
+    """As many containers as the machine bears; both ways with four starts at a time, the product's default."""
+    with lab.crowd(16) as names:
+        for _ in range(pairs):
+            lab.stop_all(names)
+            other = seconds(lambda: lab.engine_start_all(names, at_once=4))
+            lab.stop_all(names)
+            yield seconds(lambda: lab.login_all(names)), other
+
+
+def direct(lab: Lab) -> tuple[str, int]:
+    return lab.address("alice"), lab.SINK
+
+
+def proxy_device(lab: Lab) -> tuple[str, int]:
+    return lab.host.client.gateway, lab.userspace_proxy()
+
+
+ROWS = (
+    Row("warm-login", "ssh HOST status", "/bin/true as login shell", "<= 1.15", warm_login, 1.25),
+    Row("old-shell", "ssh HOST status", "a login shell in bash, with sudo lxc and iptables", "<= 0.85", old_shell),
+    Row("cold-login", "stopped to banner by a login", "the engine's start, and the banner", "<= 1.10", cold_login),
+    Row("add-user", "add-user", "the engine's copy, start and banner", "<= 1.5", add_user),
+    Row("port-1", "throughput of the port", "of the container's address", ">= 0.95", throughput(1, direct)),
+    Row("port-8", "the same, eight streams", "of the container's address", ">= 0.95", throughput(8, direct)),
+    Row("port-proxy-1", "throughput of the port", "of a proxy device without nat", ">= 1.5", throughput(1, proxy_device)),
+    Row("port-proxy-8", "the same, eight streams", "of a proxy device without nat", ">= 1.5", throughput(8, proxy_device)),
+    Row("connections", "new connections a second", "directly", ">= 0.9", connections),
+    Row("proxy", "throughput of proxy", "of the port, both by ssh", ">= 0.5", proxy),
+    Row("logins", "100 logins at once", "with /bin/true", "<= 1.3", many_logins, 0.25),
+    Row("starts", "16 containers started by logins", "by the engine, as many at once", "<= 1.2", many_starts, 0.2),
+)  # fmt: skip
+
+
+def measured(row: Row, lab: Lab, pairs: int) -> Figure:
+    ratios = [ours / other for ours, other in row.measure(lab, max(3, int(pairs * row.share)))]
+    first, _, third = statistics.quantiles(ratios, n=4)
+    return Figure(row.name, row.what, row.against, row.goal, statistics.median(ratios), (first, third), len(ratios))
+
+
+def show(figures: list[Figure]) -> None:
+    table = Table(show_edge=False)
+    for column in ("what", "compared with", "goal", "median", "quartiles", "pairs", ""):
+        table.add_column(column)
+    for figure in figures:
+        spread = f"{figure.quartiles[0]:.2f} {figure.quartiles[1]:.2f}"
+        word = "reached" if figure.is_reached else "missed"
+        table.add_row(
+            figure.what, figure.against, figure.goal, f"{figure.median:.2f}", spread, str(figure.pairs), word
+        )
+    Console(highlight=False, width=118).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"only these: {', '.join(row.name for row in (*ROWS, *SCALE))}"
+    )
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_PAIRS} pairs instead of {PAIRS}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    options = parser.parse_args()
+    pairs = QUICK_PAIRS if options.quick else PAIRS
+    figures: list[Figure] = []
+    with running_lab() as lab:
+        for row in (*ROWS, *(Row(**scale) for scale in SCALE)):
+            if not options.names or row.name in options.names:
+                print(f"{row.name} …", file=sys.stderr, flush=True)
+                figures.append(measured(row, lab, pairs))
+    show(figures)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
