@@ -25,7 +25,7 @@ from test_documented_commands import commands
 from test_forwarding import banner_from, banner_from_container
 from test_idle_stop import let_pass, looked
 from test_services import fetch, page  # noqa: F401 - page is a fixture
-from test_templates_of_containers import published  # noqa: F401 - a fixture
+from test_templates_of_containers import PUBLISHED, published  # noqa: F401 - a fixture
 from test_transfers import address, client, settings
 from test_ways_in import CONFIG, labs_own_network
 from testhost import ENVIRONMENT, TREE, Client, Completed, Host, wait_until
@@ -468,10 +468,10 @@ def test_report_3_a_container_cannot_use_more_disk_than_it_has(host: Host, fred:
 @pytest.mark.usefixtures("published")
 def test_report_3_several_templates_are_published_and_chosen_from(host: Host, fay: str) -> None:
     inside(host, fay, "sudo touch /opt/from-fay")
-    host.admin("template", "publish", fay, "published")
-    assert "published" in host.admin("template", "list").stdout
+    host.admin("template", "publish", fay, PUBLISHED)
+    assert PUBLISHED in host.admin("template", "list").stdout
     key = host.client.make_key("flora").with_suffix(".pub")
-    host.admin("add-user", "flora", "--key", str(key), "--template", "published")
+    host.admin("add-user", "flora", "--key", str(key), "--template", PUBLISHED)
     try:
         assert inside(host, "flora", "ls /opt; whoami") == "from-fay\nflora\n"
     finally:

@@ -9,12 +9,13 @@ import pytest
 from testhost import Host
 
 pytestmark = pytest.mark.root
+PUBLISHED = "from-guest"
 
 
 @pytest.fixture
 def published(host: Host) -> Iterator[str]:
-    yield "from-guest"
-    host.run(["lxc", "delete", "--force", "from-guest"], check=False)
+    yield PUBLISHED
+    host.run(["lxc", "delete", "--force", PUBLISHED], check=False)
 
 
 def inside(host: Host, name: str, path: str) -> str:
