@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ class Containers:
                 answer = self._engine.instance(name).get(params=depth)
             except NotFound:
                 return None
-            return _container(answer.json()["metadata"])
+            return self._described(answer.json()["metadata"])
 
     def owned(self, user: str, uid: int) -> Container:
         """The container that is `user`'s by its owner mark; NoContainer otherwise."""
@@ -153,8 +153,14 @@ class Containers:
             running = [item["name"] for item in found if item["status"] == "Running"]
             with ThreadPoolExecutor(STATES_AT_ONCE) as threads:
                 states = dict(zip(running, threads.map(self._state, running), strict=True))
-        described = [{**item, "state": states.get(item["name"], {})} for item in found]
-        return [(_container(item), _usage(item["state"])) for item in described]
+        with_state = [{**item, "state": states.get(item["name"], {})} for item in found]
+        return [(self._described(item), _usage(item["state"])) for item in with_state]
+
+    def _described(self, item: Mapping[str, Any]) -> Container:
+        found = _container(item)
+        if self.network.is_labs_own:
+            return replace(found, address=self.network.believed(found.address))
+        return found
 
     def _state(self, name: str) -> dict[str, Any]:
         """What the engine says of a running container; nothing if it has gone meanwhile."""
@@ -187,7 +193,8 @@ class Containers:
     def current_address(self, name: str) -> str | None:
         """The IPv4 address that a running container has on the bridge."""
         with asking(name, "be read"):
-            return network.current_address(self._engine.instance(name).state.get().json()["metadata"])
+            found = network.current_address(self._engine.instance(name).state.get().json()["metadata"])
+        return self.network.believed(found) if self.network.is_labs_own else found
 
     def adopt(self, name: str, uid: int, address: str, host_key: str) -> None:
         """Make a container that was made by hand its person's; what is inside stays as it is.

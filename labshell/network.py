@@ -6,6 +6,7 @@ gives the address, so what is pinned there is the hardware address.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,17 @@ class Network:
         with asking("", "be read"):
             leases = self._engine.api.networks[self.name].leases.get().json()["metadata"] or []
         return {lease["address"] for lease in leases if ":" not in lease["address"]}
+
+    def believed(self, address: str | None) -> str | None:
+        """An address that a container on the lab's own network says it has: root in there can say anything.
+
+        Connections are made to it, so it must be one of that network's, and not the host's own.
+        """
+        if not address:
+            return None
+        bridge = ipaddress.IPv4Interface(self.bridge().address)
+        said = ipaddress.IPv4Address(address)
+        return address if said in bridge.network and said != bridge.ip else None
 
     def nic(self, address: str | None, hardware_address: str) -> dict[str, str]:
         """The device that connects a container. On the engine's bridge the address is pinned, if there is one."""

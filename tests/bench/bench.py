@@ -17,7 +17,6 @@ from pathlib import Path
 from lab import Lab, running_lab
 from rich.console import Console
 from rich.table import Table
-from scale import SCALE
 
 PAIRS, QUICK_PAIRS = 20, 6
 Pair = tuple[float, float]
@@ -178,16 +177,14 @@ def show(figures: list[Figure]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"only these: {', '.join(row.name for row in (*ROWS, *SCALE))}"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(row.name for row in ROWS)}")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_PAIRS} pairs instead of {PAIRS}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     options = parser.parse_args()
     pairs = QUICK_PAIRS if options.quick else PAIRS
     figures: list[Figure] = []
     with running_lab() as lab:
-        for row in (*ROWS, *(Row(**scale) for scale in SCALE)):
+        for row in ROWS:
             if not options.names or row.name in options.names:
                 print(f"{row.name} …", file=sys.stderr, flush=True)
                 figures.append(measured(row, lab, pairs))

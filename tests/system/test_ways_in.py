@@ -164,6 +164,18 @@ def test_another_container_reaches_it_as_everybody_does_and_no_other_way(way: Wa
         assert banner_from_container(way.host, bob, way.status["address"], 22) == ""
 
 
+@pytest.mark.parametrize("address", ["198.18.1.1", "198.18.6.1", "127.0.0.9"])
+def test_an_address_that_a_container_only_says_it_has_is_not_connected_to(way: Way, address: str) -> None:
+    """Root inside may give the interface any address; the daemon connects for `proxy`, with the host's own power."""
+    change = f"ip address flush dev eth0; ip address add {address}/24 dev eth0"
+    way.host.run(["lxc", "exec", NAME, "--", "sh", "-c", change])
+    with way.client.background(way.client.ssh_argv(NAME, "proxy"), stdin=-1, stdout=-1, stderr=-1) as connection:
+        said, complained = connection.communicate(timeout=60)
+    assert (said, connection.returncode != 0, complained.count("\n")) == ("", True, 1)
+    assert way.client.ssh(NAME, "restart --yes --force").returncode == 0
+    assert way.ssh("true").returncode == 0
+
+
 def test_rebuild_and_undo_keep_the_way_in(way: Way) -> None:
     before = way.door
     assert way.client.ssh(NAME, "rebuild --yes --force").returncode == 0
