@@ -55,6 +55,20 @@ def test_every_promise_is_followed_by_a_test() -> None:
     assert all(CITATION.search(promise) for promise in promises)
 
 
+def test_every_field_reports_row_has_its_test_and_every_test_its_row() -> None:
+    """A name ends in … where its rest is left out."""
+    tree = ast.parse(text_of("tests/system/test_field_reports.py"))
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    names |= {ast.unparse(target) for node in tree.body if isinstance(node, ast.Assign) for target in node.targets}
+    names = {name for name in names if name.startswith("test_")}
+    text = text_of("docs/field-reports.md")
+    cited = {word: word.rstrip("…") for word in re.findall(r"`(test_\w+…?)`", text)}
+    assert [word for word, start in cited.items() if not any(name.startswith(start) for name in names)] == []
+    assert [name for name in names if not any(name.startswith(start) for start in cited.values())] == []
+    files = [word for word in re.findall(r"`(test_\w+\.py)`", text) if not (TREE / "tests/system" / word).exists()]
+    assert files == []
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_link_and_every_file_that_is_named_leads_somewhere(name: str) -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)", text_of(name)) if "://" not in link]
