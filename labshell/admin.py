@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         "--password", action="store_true", help="also a random password, shown once, to be changed at once"
     )
     _add_settings(add)
-    add.add_argument("--dry-run", action="store_true", help="check everything and show the steps")
+    _add_dry_run(add, "check everything and show the steps")
 
     remove = command(
         "remove-user", commands.remove_user, "Archive a person's container and free everything they have."
@@ -45,22 +45,22 @@ def parser() -> argparse.ArgumentParser:
     remove.add_argument("name")
     remove.add_argument("--no-archive", action="store_true", help="delete the container without an archive")
     remove.add_argument("--yes", action="store_true", help="do not ask")
-    remove.add_argument("--dry-run", action="store_true", help="show the steps")
+    _add_dry_run(remove, "show the steps")
 
     restore = command("restore-user", commands.restore_user, "Bring a removed person back from their archive.")
     restore.add_argument("archive", type=Path)
-    restore.add_argument("--dry-run", action="store_true", help="check the archive and show the steps")
+    _add_dry_run(restore, "check the archive and show the steps")
 
     change = command("set", commands.set_user, "Change what a person's container gets.")
     change.add_argument("name")
     _add_settings(change)
-    change.add_argument("--dry-run", action="store_true", help="check everything and change nothing")
+    _add_dry_run(change)
 
     many = command("import", roster.import_users, "Add a whole class from a CSV file; safe to run again.")
     many.add_argument(
         "file", type=Path, help="columns: name, key (the key or its file), and any of add-user's settings"
     )
-    many.add_argument("--dry-run", action="store_true", help="check every row and change nothing")
+    _add_dry_run(many, "check every row and change nothing")
 
     service = command(
         "add-service", commands.add_service, "Make a container that belongs to no person: a web server."
@@ -76,13 +76,13 @@ def parser() -> argparse.ArgumentParser:
     service.add_argument("--autostart", action="store_true", help="start it when the host starts")
     service.add_argument("--template", help="clone this stopped container instead of the configured one")
     _add_settings(service)
-    service.add_argument("--dry-run", action="store_true", help="check everything and show the steps")
+    _add_dry_run(service, "check everything and show the steps")
     gone = command(
         "remove-service", commands.remove_service, "Delete a service's container and its rules; no archive."
     )
     gone.add_argument("name")
     gone.add_argument("--yes", action="store_true", help="do not ask")
-    gone.add_argument("--dry-run", action="store_true", help="show the steps")
+    _add_dry_run(gone, "show the steps")
     command("list-services", commands.list_services, "List the services: state, address, forwards.")
 
     adopt = command(
@@ -96,13 +96,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="public key file; without, the keys inside are taken",
     )
-    adopt.add_argument("--dry-run", action="store_true", help="check everything and show the steps")
+    _add_dry_run(adopt, "check everything and show the steps")
     host = command("import-host", commands.import_host, "Take over every container that was made by hand.")
     host.add_argument("--plan", action="store_true", help="only show what there is and what would become of it")
-    command("start", commands.start, "Start a person's container, or a service.").add_argument("name")
+    start = command("start", commands.start, "Start a person's container, or a service.")
+    start.add_argument("name")
+    _add_dry_run(start)
     stop = command("stop", commands.stop, "Shut a person's container down, or a service.")
     stop.add_argument("name")
     stop.add_argument("--force", action="store_true", help="at once, if it does not shut down by itself")
+    _add_dry_run(stop)
     enter = command("enter", _here("enter"), "A shell in a container, as root, even if its network is broken.")
     enter.add_argument("name")
     enter.add_argument("command", nargs=argparse.REMAINDER, help="a command instead of a shell")
@@ -143,19 +146,26 @@ def parser() -> argparse.ArgumentParser:
         choices=tuple(recipes.EXTRAS),
         help="what to add; repeatable",
     )
+    _add_dry_run(build)
     build.set_defaults(run=_here("template_build"))
     publish = verbs.add_parser("publish", help="make a template of a container, without what is personal in it")
     publish.add_argument("container")
     publish.add_argument("name", help="of the new template")
+    _add_dry_run(publish)
     publish.set_defaults(run=_here("template_publish"))
     update = verbs.add_parser("update", help="bring a template's packages up to date; containers stay as they are")
     update.add_argument("--name", help="instead of the configured name")
     update.add_argument("--run", dest="command", default=recipes.UPDATE, help="another command, as root inside")
+    _add_dry_run(update)
     update.set_defaults(run=_here("template_update"))
     every = verbs.add_parser("list", help="list the templates")
     every.add_argument("--json", action="store_true", help="answer with JSON")
     every.set_defaults(run=_here("template_list"))
     return top
+
+
+def _add_dry_run(parser: argparse.ArgumentParser, text: str = "check everything and change nothing") -> None:
+    parser.add_argument("--dry-run", action="store_true", help=text)
 
 
 def _here(name: str) -> Callable[[commands.Options], None]:

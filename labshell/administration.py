@@ -122,15 +122,16 @@ class AdminInterface:
         return self._change(_request, steps, "adopt", name, {}, dry_run=dry_run, more=_more)
 
     def StartContainer(
-        self, name: str, _more: bool = False, _request: Call | None = None
+        self, name: str, dry_run: bool, _more: bool = False, _request: Call | None = None
     ) -> Iterator[dict[str, Any]]:
-        return self._change(_request, self._maintenance.start(name), "start", name, {}, dry_run=False, more=_more)
+        steps = self._maintenance.start(name, dry_run=dry_run)
+        return self._change(_request, steps, "start", name, {}, dry_run=dry_run, more=_more)
 
     def StopContainer(
-        self, name: str, force: bool, _more: bool = False, _request: Call | None = None
+        self, name: str, force: bool, dry_run: bool, _more: bool = False, _request: Call | None = None
     ) -> Iterator[dict[str, Any]]:
-        steps = self._maintenance.stop(name, force=force)
-        return self._change(_request, steps, "stop", name, {}, dry_run=False, more=_more)
+        steps = self._maintenance.stop(name, force=force, dry_run=dry_run)
+        return self._change(_request, steps, "stop", name, {}, dry_run=dry_run, more=_more)
 
     def Drain(
         self, message: str, stop: bool, snapshot: bool, plan: bool, _more: bool = False, _request: Call | None = None

@@ -286,11 +286,12 @@ def drain(options: Options) -> None:
 
 
 def start(options: Options) -> None:
-    change("StartContainer", {"name": options.name}, options, lambda now: f"{now['name']} is {now['state']}.")
+    parameters = {"name": options.name, "dry_run": options.dry_run}
+    change("StartContainer", parameters, options, lambda now: f"{now['name']} is {now['state']}.")
 
 
 def stop(options: Options) -> None:
-    parameters = {"name": options.name, "force": options.force}
+    parameters = {"name": options.name, "force": options.force, "dry_run": options.dry_run}
     change("StopContainer", parameters, options, lambda now: f"{now['name']} is {now['state']}.")
 
 

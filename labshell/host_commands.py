@@ -8,7 +8,7 @@ other commands take.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from labshell import policy, shown, templates
@@ -43,19 +43,19 @@ def template_build(options: Options) -> None:
     config, engine, containers = _containers()
     name = options.name or config.template
     recipe = Recipe(options.release, tuple(options.extras))
-    _follow(templates.build(engine, containers, name, options.rootfs, recipe), name)
+    _follow(templates.build(engine, containers, name, options.rootfs, recipe), name, options)
 
 
 def template_publish(options: Options) -> None:
     _, engine, containers = _containers()
     name = policy.checked_template(options.name)
-    _follow(templates.publish(engine, containers, options.container, name), name)
+    _follow(templates.publish(engine, containers, options.container, name), name, options)
 
 
 def template_update(options: Options) -> None:
     config, _, containers = _containers()
     name = options.name or config.template
-    _follow(templates.update(containers, name, options.command), name)
+    _follow(templates.update(containers, name, options.command), name, options)
 
 
 def template_list(options: Options) -> None:
@@ -69,7 +69,11 @@ def template_list(options: Options) -> None:
         print("There is no template yet; make one with: labshell-admin template build")
 
 
-def _follow(steps: Iterable[str], name: str) -> None:
+def _follow(steps: Iterator[str], name: str, options: Options) -> None:
+    """Do the steps. Before the first one everything is checked and nothing changed, so a dry run ends there."""
+    if options.dry_run:
+        print(f"{next(steps)} …\nNothing was changed.")
+        return
     for step in steps:
         print(f"{step} …", flush=True)
     print(f"The template {name} is ready.")

@@ -45,18 +45,21 @@ class Maintenance:
         self._gateway.closed.open()
         return {}
 
-    def start(self, name: str) -> Steps[dict[str, Any]]:
+    def start(self, name: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Start one container of the lab's, a person's or a service, with its forwards."""
         with self._gateway.locks.held(name):
-            yield from self._gateway.ensure_running(self._existing(name))
-            self._gateway.firewall.forward_user(name)
+            container = self._existing(name)
+            if not dry_run:
+                yield from self._gateway.ensure_running(container)
+                self._gateway.firewall.forward_user(name)
         return {"name": name, "state": self._existing(name).state.lower()}
 
-    def stop(self, name: str, *, force: bool) -> Steps[dict[str, Any]]:
+    def stop(self, name: str, *, force: bool, dry_run: bool = False) -> Steps[dict[str, Any]]:
         with self._gateway.locks.held(name):
             self._existing(name)
             yield Progress("Stopping {name}", {"name": name})
-            self._containers.stop(name, self._gateway.config.stop_timeout_seconds, force=force)
+            if not dry_run:
+                self._containers.stop(name, self._gateway.config.stop_timeout_seconds, force=force)
         return {"name": name, "state": self._existing(name).state.lower()}
 
     def _existing(self, name: str) -> policy.Container:

@@ -45,13 +45,15 @@ def build(
     """
     if containers.get(name) is not None:
         raise UsageError("There is a container {name} already; delete it first: lxc delete {name}", name=name)
+    if rootfs is None:
+        checked_sources(recipe)
+    elif not rootfs.is_file():
+        raise UsageError("{path} is not a file.", path=rootfs)
     with tempfile.TemporaryDirectory(prefix="labshell-template-") as folder:
         if rootfs is None:
             rootfs = Path(folder) / "rootfs.tar"
             yield "Building a Debian root file system"
             build_rootfs(rootfs, recipe)
-        elif not rootfs.is_file():
-            raise UsageError("{path} is not a file.", path=rootfs)
         yield "Importing it as a template"
         metadata = Path(folder) / "metadata.tar"
         _write_metadata(metadata)
@@ -125,17 +127,7 @@ def listing(containers: Containers, configured: str) -> list[dict[str, object]]:
 
 def build_rootfs(target: Path, recipe: Recipe = USUAL) -> None:
     """Write a root file system with sshd, sudo and DHCP as the tar file `target`. It has no host keys."""
-    unknown = [extra for extra in recipe.extras if extra not in EXTRAS]
-    if unknown:
-        raise UsageError("There is nothing to add called {name}; there is: {known}", name=unknown[0],
-                         known=", ".join(EXTRAS))  # fmt: skip
-    release = recipe.release or platform.freedesktop_os_release().get("VERSION_CODENAME", "")
-    sources = apt_sources(SOURCES, release)
-    if not sources:
-        raise LabshellError(
-            "This machine has no apt sources of the release {release}; give a root file system with --rootfs.",
-            release=release,
-        )
+    release, sources = checked_sources(recipe)
     hooks = [
         "rm -f $1/etc/ssh/ssh_host_* $1/etc/machine-id $1/var/lib/dbus/machine-id",
         "touch $1/etc/machine-id",
@@ -157,6 +149,22 @@ def build_rootfs(target: Path, recipe: Recipe = USUAL) -> None:
 def _escaped(text: str) -> str:
     """Text for printf on one line of a shell."""
     return text.encode("unicode_escape").decode()
+
+
+def checked_sources(recipe: Recipe) -> tuple[str, list[Path]]:
+    """The Debian release of a recipe, and where its packages come from."""
+    unknown = [extra for extra in recipe.extras if extra not in EXTRAS]
+    if unknown:
+        raise UsageError("There is nothing to add called {name}; there is: {known}", name=unknown[0],
+                         known=", ".join(EXTRAS))  # fmt: skip
+    release = recipe.release or platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    sources = apt_sources(SOURCES, release)
+    if not sources:
+        raise LabshellError(
+            "This machine has no apt sources of the release {release}; give a root file system with --rootfs.",
+            release=release,
+        )
+    return release, sources
 
 
 def apt_sources(folder: Path, release: str) -> list[Path]:

@@ -59,7 +59,10 @@ def test_stopping_keeps_everybodys_state_first_if_that_is_wanted(host: Host, dra
 
 
 def test_the_administrator_starts_stops_and_looks_into_a_container(host: Host, guest: str) -> None:
+    assert host.admin("stop", guest, "--dry-run").stdout.endswith("Nothing was changed.\n")
+    assert host.client.ssh(guest, "run hostname", check=True).stdout == "guest\n"
     assert host.admin("stop", guest).stdout.endswith("guest is stopped.\n")
+    assert host.admin("start", guest, "--dry-run").stdout.endswith("Nothing was changed.\n")
     assert json.loads(host.admin("start", guest, "--json").stdout) == {"name": guest, "state": "running"}
     assert host.client.ssh(guest, "hostname", port=host.ssh_port(guest), check=True).stdout == "guest\n"
     assert host.admin("enter", guest, "id", "-un").stdout == "root\n"

@@ -28,6 +28,9 @@ def test_a_container_becomes_a_template_without_anything_personal(host: Host, gu
     proxy = ["listen=tcp:127.0.0.1:9", "connect=tcp:127.0.0.1:9"]
     host.run(["lxc", "config", "device", "add", guest, "door", "proxy", *proxy])
     before = host.run(["lxc", "config", "show", guest]).stdout
+    for command in (["publish", guest, published], ["build", "--name", published], ["update"]):
+        assert host.admin("template", *command, "--dry-run").stdout.endswith("Nothing was changed.\n")
+    assert published not in host.run(["lxc", "list", "-f", "csv"]).stdout
     done = host.admin("template", "publish", guest, published)
     assert f"home folders of {guest}" in done.stdout
     assert host.run(["lxc", "config", "show", guest]).stdout == before
