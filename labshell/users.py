@@ -30,6 +30,7 @@ from labshell.undo import NamedStep, Undo, do
 PASSWORD_BYTES = 12
 log = logging.getLogger(__name__)
 FORWARDED_BANNER_SECONDS = 5.0
+BANNER_STEP_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -167,10 +168,13 @@ class Users:
             yield "Connecting through the forwarded port", lambda: self._try_port(name)
 
     def _try_port(self, name: str) -> Steps[None]:
-        """A banner through the rules themselves."""
+        """A banner through the rules themselves. A server that has just been reloaded is away for a moment."""
         port = self._ports.port_of(name)
-        if port is None or not ssh_answers(self._firewall.address, port, FORWARDED_BANNER_SECONDS):
-            raise LabshellError("No SSH server answers on port {port} of this host.", port=port)
+        deadline = time.monotonic() + FORWARDED_BANNER_SECONDS
+        while port is None or not ssh_answers(self._firewall.address, port):
+            if port is None or time.monotonic() > deadline:
+                raise LabshellError("No SSH server answers on port {port} of this host.", port=port)
+            time.sleep(BANNER_STEP_SECONDS)
         yield from ()
 
     def set(self, name: str, settings: Mapping[str, str], *, dry_run: bool = False) -> Steps[dict[str, Any]]:

@@ -254,6 +254,6 @@ def test_git_reaches_a_repository_in_the_container(host: Host, alice_port: int, 
     if host.client.ssh("alice", "run command -v git").returncode != 0:
         done = host.client.ssh("alice", "git-upload-pack 'x'")
         assert done.returncode == 127
-        assert "git-upload-pack" in done.stderr
+        assert "not found" in done.stderr  # by the shell; on a busy host the engine's client says no more than that
         return
     client(host, ["git", "clone", f"{address(host)}:x", str(tmp_path / "x")])
