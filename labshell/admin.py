@@ -53,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
 
     change = command("set", commands.set_user, "Change what a person's container gets.")
     change.add_argument("name")
+    change.add_argument("--key", action="append", metavar="FILE", help="public key file instead of all their keys")
+    change.add_argument("--port", type=int, help="another SSH port; their own ports move along")
+    change.add_argument("--password", action="store_true", help="a new random password, shown once")
     _add_settings(change)
     _add_dry_run(change)
 

@@ -15,7 +15,7 @@ from labshell.gateway import Gateway, Steps
 from labshell.idle_stop import IdleStop
 from labshell.maintenance import Maintenance
 from labshell.services import NewService, Services, checked_forwards
-from labshell.users import NewUser, Users
+from labshell.users import Change, NewUser, Users
 
 
 class AdminInterface:
@@ -61,11 +61,26 @@ class AdminInterface:
         return self._change(_request, steps, "add-user", name, settings_, dry_run=dry_run, more=_more)
 
     def SetUser(
-        self, name: str, settings_: dict[str, str], dry_run: bool, _more: bool = False, _request: Call | None = None
+        self,
+        name: str,
+        settings_: dict[str, str],
+        keys_: list[str],
+        port: int | None,
+        password: bool,
+        dry_run: bool,
+        _more: bool = False,
+        _request: Call | None = None,
     ) -> Iterator[dict[str, Any]]:
-        wanted = settings.merged(self._gateway.config.profile, {}, settings_)
-        steps = self._users.set(policy.checked_name(name), wanted, dry_run=dry_run)
-        return self._change(_request, steps, "set", name, settings_, dry_run=dry_run, more=_more)
+        change = Change(
+            name=policy.checked_name(name),
+            settings=settings.merged(self._gateway.config.profile, {}, settings_),
+            keys=tuple(keys.parse(text) for text in keys_),
+            port=port,
+            has_password=password,
+        )
+        about = {**settings_, **{word: "changed" for word in change.words if word not in settings_}}
+        steps = self._users.set(change, dry_run=dry_run)
+        return self._change(_request, steps, "set", name, about, dry_run=dry_run, more=_more)
 
     def RemoveUser(
         self, name: str, archive: bool, dry_run: bool, _more: bool = False, _request: Call | None = None

@@ -85,8 +85,12 @@ def add_user(options: Options) -> None:
 def _ready(added: dict[str, Any]) -> str:
     name, host = added["user"], added["host"]
     line = f"{name} is ready: ssh {name}@{host} starts the container, {card.way_in(added)} enters it."
-    password = added.get("password")
-    return f"{line}\nPassword, shown this once and to be changed at the first login: {password}" if password else line
+    return f"{line}{_shown_once(added)}"
+
+
+def _shown_once(result: dict[str, Any]) -> str:
+    password = result.get("password")
+    return f"\nPassword, shown this once and to be changed at the first login: {password}" if password else ""
 
 
 def settings_of(options: Options) -> dict[str, str]:
@@ -98,12 +102,22 @@ def settings_of(options: Options) -> dict[str, str]:
 
 
 def set_user(options: Options) -> None:
-    settings = settings_of(options)
-    if not settings:
+    parameters = {
+        "name": options.name,
+        "settings": settings_of(options),
+        "keys": [key_text(path) for path in options.key or ()],
+        "port": options.port,
+        "password": options.password,
+        "dry_run": options.dry_run,
+    }
+    if not any(parameters[name] for name in ("settings", "keys", "port", "password")):
         raise UsageError("Say what to change: labshell-admin set --help lists it.")
-    parameters = {"name": options.name, "settings": settings, "dry_run": options.dry_run}
-    later = " nesting takes effect at the next restart."
-    change("SetUser", parameters, options, lambda after: "Changed." + later * after["waits_for_restart"])
+    change("SetUser", parameters, options, _changed)
+
+
+def _changed(after: dict[str, Any]) -> str:
+    later = " nesting takes effect at the next restart." if after["waits_for_restart"] else ""
+    return f"Changed.{later}{_shown_once(after)}"
 
 
 def key_text(path: str) -> str:

@@ -143,6 +143,25 @@ class PortRegistry:
             self._write(user, port)
             return port
 
+    def check_move(self, user: str, port: int) -> None:
+        """Refuse another SSH port that a user cannot be given."""
+        others = {first: holder for holder, first in self.all_ports().items() if holder != user}
+        others |= dict.fromkeys(self.resting(), "a removed user")
+        own = self.port_of(user)
+        busy = set(self._listening()) - set(self._pool.block(own) if own else ())
+        reason = policy.conflict_with_block(self._pool, port, others, busy)
+        if reason:
+            raise UsageError("Port {port} cannot be given: {reason}.", port=port, reason=reason)
+
+    def move(self, user: str, port: int) -> None:
+        """Give the user another block; the one they had rests like a removed person's."""
+        with files.locked(self._lock):
+            self.check_move(user, port)
+            old = self.port_of(user)
+            if old is not None and old != port:
+                self._let_rest(old)
+            files.write(self._paths.ports / user, f"{port}\n".encode())
+
     def adopt(self, user: str, port: int) -> None:
         """Keep a port that somebody had before labshell came, wherever it lies, if it is nobody else's."""
         policy.checked_name(user)
@@ -163,12 +182,15 @@ class PortRegistry:
             port = self.port_of(user)
             if port is None:
                 return
-            resting = self.resting()
-            if self._quarantine:
-                resting[port] = self._now() + self._quarantine
-            entries = {str(first): until.isoformat() for first, until in sorted(resting.items())}
-            files.write(self._resting_file, json.dumps(entries, indent=1).encode() + b"\n", 0o600)
+            self._let_rest(port)
             files.remove(self._paths.ports / user)
+
+    def _let_rest(self, port: int) -> None:
+        resting = self.resting()
+        if self._quarantine:
+            resting[port] = self._now() + self._quarantine
+        entries = {str(first): until.isoformat() for first, until in sorted(resting.items())}
+        files.write(self._resting_file, json.dumps(entries, indent=1).encode() + b"\n", 0o600)
 
     def give_up(self, user: str) -> None:
         """Undo an allocation nobody has used yet: the block does not rest."""

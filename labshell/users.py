@@ -11,7 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,22 @@ class NewUser:
     port: int | None
     settings: Mapping[str, str]
     has_password: bool = False
+
+
+@dataclass(frozen=True)
+class Change:
+    """What set was asked for; `keys` take the place of all there are, none leaves them."""
+
+    name: str
+    settings: Mapping[str, str]
+    keys: tuple[PublicKey, ...] = ()
+    port: int | None = None
+    has_password: bool = False
+
+    @property
+    def words(self) -> list[str]:
+        given = {"keys": self.keys, "port": self.port, "password": self.has_password}
+        return [*self.settings, *(word for word, value in given.items() if value)]
 
 
 class Users:
@@ -177,16 +193,51 @@ class Users:
             time.sleep(BANNER_STEP_SECONDS)
         yield from ()
 
-    def set(self, name: str, settings: Mapping[str, str], *, dry_run: bool = False) -> Steps[dict[str, Any]]:
-        """Change what one person's container gets, while it runs where the engine can."""
+    def set(self, wanted: Change, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
+        """Change what one person has, while their container runs where the engine can."""
+        name, about = wanted.name, {}
         with self._gateway.locks.held(name):
             before = self.show(name)
-            yield Progress("Changing {settings}", {"settings": ", ".join(settings)})
+            if wanted.port is not None:
+                self._gateway.refuse_without_ports()
+                self._ports.check_move(name, wanted.port)
+            yield Progress("Changing {settings}", {"settings": ", ".join(wanted.words)})
             if not dry_run:
-                self._apply(name, settings)
+                if wanted.settings:
+                    self._apply(name, wanted.settings)
+                if wanted.port is not None:
+                    self._move_port(name, wanted.port)
                 self._firewall.forward_user(name)
-        waits = "nesting" in settings and before["state"] == "running" and not dry_run
-        return {**self.show(name), "waits_for_restart": waits}
+                about = yield from self._change_inside(wanted)
+        waits = "nesting" in wanted.settings and before["state"] == "running" and not dry_run
+        return {**self.show(name), **about, "waits_for_restart": waits}
+
+    def _move_port(self, name: str, port: int) -> None:
+        """Another block, with the person's own forwards at the same places in it."""
+        container = self._containers.owned(name, self._uid(name))
+        distance = port - (self._ports.port_of(name) or port)
+        moved = [replace(own, port=own.port + distance) for own in container.forwards]
+        self._ports.move(name, port)
+        self._containers.set_forwards(name, moved)
+
+    def _change_inside(self, wanted: Change) -> Steps[dict[str, Any]]:
+        """Keys and password, which are in the container, too: it is started for them."""
+        if not wanted.keys and not wanted.has_password:
+            return {}
+        name = wanted.name
+        yield from self._gateway.ensure_running(self._containers.owned(name, self._uid(name)))
+        old = self._accounts.keys_of(name) if wanted.keys else []
+        for key in [key for key in old if key not in wanted.keys]:
+            identity.change_key(self._containers, name, "remove", key)
+        for key in wanted.keys:
+            identity.change_key(self._containers, name, "add", key)
+        if wanted.keys:
+            self._accounts.set_keys(name, list(wanted.keys))
+        if not wanted.has_password:
+            return {}
+        password = secrets.token_urlsafe(PASSWORD_BYTES)
+        identity.set_password(self._containers, name, name, password)
+        return {"password": password}
 
     def _apply(self, name: str, settings: Mapping[str, str]) -> None:
         """Settings to the container, the account and the forwards, in the order in which they can be refused."""

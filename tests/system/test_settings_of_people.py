@@ -173,6 +173,37 @@ def test_a_password_is_shown_once_opens_the_container_and_must_be_changed(host: 
     assert host.client.ssh(dora, "run hostname", check=True).stdout == "dora\n"
 
 
+def test_whoever_has_lost_their_key_comes_in_again_with_another(host: Host, dora: str) -> None:
+    port = json.loads(add(host, "--json").stdout)["port"]
+    other = host.client.make_key("dora-new")
+    host.admin("set", dora, "--key", str(other.with_suffix(".pub")))
+    for at in (22, port):
+        line = "run hostname" if at == 22 else "hostname"
+        assert host.client.ssh(dora, line, port=at, key=other, check=True).stdout == "dora\n"
+        assert host.client.ssh(dora, line, port=at).returncode == 255
+    password = json.loads(host.admin("set", dora, "--password", "--json").stdout)["password"]
+    assert len(password) == 16
+    assert "must be changed" in host.client.ssh(dora, "run sudo chage -l dora", key=other).stdout
+    assert password not in host.admin("log").stdout
+
+
+def test_another_port_takes_the_persons_own_ports_along(host: Host, alice_port: int, dora: str) -> None:
+    old = json.loads(add(host, "--json").stdout)["port"]
+    host.client.ssh(dora, "ports add 8080", check=True)
+    before = show(host)
+    for wrong in (alice_port, alice_port + 3, 80, 70000):
+        done = host.admin("set", dora, "--port", str(wrong), check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert show(host) | {"uptime_seconds": 0} == before | {"uptime_seconds": 0}
+    host.admin("set", dora, "--port", "29900", "--dry-run")
+    assert show(host)["port"] == old
+    host.admin("set", dora, "--port", "29900")
+    assert host.client.ssh(dora, "hostname", port=29900, check=True).stdout == "dora\n"
+    assert show(host)["forwards"] == ["29901 -> 8080"]
+    assert host.client.ssh(dora, "hostname", port=old).returncode == 255
+    assert str(old) in host.read("/var/lib/labshell/resting-ports.json")
+
+
 def test_list_has_a_column_for_each_thing_and_sorts_by_it(host: Host, alice: str, bob: str) -> None:
     for column in ("user", "state", "address", "port", "memory", "disk", "gpus", "last_login", "expires"):
         rows = json.loads(host.admin("list", "--sort", column, "--json").stdout)

@@ -216,6 +216,20 @@ def test_a_block_rests_to_the_end_of_its_time_and_no_longer(lab: Setting) -> Non
     assert lab.registry.resting() == {}
 
 
+def test_another_block_for_somebody_lets_the_old_one_rest_and_overlaps_nobody(lab: Setting) -> None:
+    own, other = lab.registry.ensure("alice"), lab.registry.ensure("bob")
+    for wrong in (other, other + 1, 1):
+        with pytest.raises(UsageError):
+            lab.registry.move("alice", wrong)
+    assert lab.registry.port_of("alice") == own
+    free = lab.registry.ensure("carol")
+    lab.registry.give_up("carol")
+    lab.registry.move("alice", free)
+    assert (lab.registry.port_of("alice"), set(lab.registry.resting())) == (free, {own})
+    with pytest.raises(UsageError):
+        lab.registry.move("alice", own)  # bookmarks of others may lead there
+
+
 def test_without_a_quarantine_a_released_block_does_not_rest(lab: Setting) -> None:
     registry = PortRegistry(lab.paths, POOL, 0, listening=set, now=lambda: NOW)
     registry.ensure("alice", 20050)
