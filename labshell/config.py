@@ -38,7 +38,6 @@ class Paths:
     run: Path = Path("/run/labshell")
     state: Path = Path("/var/lib/labshell")
     homes: Path = Path("/home")
-    archive: Path = Path("/var/lib/labshell/archive")
 
     @property
     def host_keys(self) -> Path:
@@ -93,6 +92,7 @@ class Config:
     nvidia_runtime: bool = False
     profile: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
+    archive: str = "/var/lib/labshell/archive"
     snapshots_per_user: int = 3
 
     idle_stop_days: int = 0
@@ -141,6 +141,7 @@ PATTERNS = {
     "engine_socket": re.compile(r"(/[A-Za-z0-9._/-]{1,100})?"),
     "network": re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}"),
     "pool": re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62})?"),
+    "archive": re.compile(r"(/[A-Za-z0-9._-]{1,100}){1,20}", re.ASCII),
     "template": re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]"),
     "listen_address": re.compile(r"([0-9]{1,3}(\.[0-9]{1,3}){3})?", re.ASCII),
     "outside_interface": re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,14})?"),

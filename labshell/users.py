@@ -71,7 +71,7 @@ class Users:
         self._containers = gateway.containers
         self._ports = gateway.ports
         self._firewall = gateway.firewall
-        self._archives = Archives(gateway.containers, gateway.config.paths.archive)
+        self._archives = Archives(gateway.containers, Path(gateway.config.archive))
 
     # Adding --------------------------------------------------------------------------------------------
 

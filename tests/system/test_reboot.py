@@ -162,6 +162,15 @@ def test_after_a_reboot_everything_is_back_without_a_login(lab: Lab, how: str) -
     assert [found for found in bad if found["severity"] == "error"] == []
 
 
+def test_archives_go_to_the_configured_folder_through_the_sandbox(lab: Lab) -> None:
+    lab.run("sh", "-c", "sed -i '1i archive = \"/srv/archives\"' /etc/labshell/labshell.toml")
+    lab.run("/shipped/tree/scripts/setup-host", "--wheels", "/shipped/wheels")
+    answer = json.loads(lab.run("labshell-admin", "remove-user", "bob", "--yes", "--json").stdout)
+    assert answer["archives"][0].startswith("/srv/archives/bob-")
+    lab.run("labshell-admin", "restore-user", answer["archives"][0])
+    assert lab.ssh("bob", "run hostname").stdout == "bob\n"
+
+
 def test_uninstall_leaves_a_host_without_us(lab: Lab) -> None:
     lab.run("/shipped/tree/scripts/uninstall", "--yes")
     units = lab.run("systemctl", "list-unit-files", "labshell*", "--no-legend", check=False).stdout
