@@ -369,8 +369,9 @@ def test_a_daemon_killed_in_the_middle_leaves_what_a_second_run_completes(
             if step in line:
                 break
         host.stop_daemon("KILL")
-        assert adding.wait(20) == 75
+        status = adding.wait(20)
     host.start_daemon()
+    assert status == 75 or (step, status) == ("Installing", 0)  # the last steps may have been quicker than we
     host.admin("add-user", "mary", "--key", key)
     assert host.client.ssh("mary", "hostname", port=host.ssh_port("mary"), check=True).stdout == "mary\n"
     host.remove_user("mary")
