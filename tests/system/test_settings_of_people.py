@@ -190,11 +190,11 @@ def test_whoever_has_lost_their_key_comes_in_again_with_another(host: Host, dora
 def test_another_port_takes_the_persons_own_ports_along(host: Host, alice_port: int, dora: str) -> None:
     old = json.loads(add(host, "--json").stdout)["port"]
     host.client.ssh(dora, "ports add 8080", check=True)
-    before = show(host)
+    before = (show(host)["port"], show(host)["forwards"])
     for wrong in (alice_port, alice_port + 3, 80, 70000):
         done = host.admin("set", dora, "--port", str(wrong), check=False)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert show(host) | {"uptime_seconds": 0} == before | {"uptime_seconds": 0}
+    assert (show(host)["port"], show(host)["forwards"]) == before
     host.admin("set", dora, "--port", "29900", "--dry-run")
     assert show(host)["port"] == old
     host.admin("set", dora, "--port", "29900")
