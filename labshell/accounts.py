@@ -13,7 +13,6 @@ import logging
 import os
 import pwd
 import signal
-import subprocess
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -21,13 +20,12 @@ from pathlib import Path
 
 import psutil
 
-from labshell import files, keys
+from labshell import files, host_program, keys
 from labshell.config import GROUP, LOGIN_SHELL, Paths
 from labshell.errors import LabshellError, UsageError
 from labshell.keys import PublicKey
 
 log = logging.getLogger(__name__)
-PROGRAM_SECONDS = 30
 END_SECONDS = 10
 
 
@@ -230,13 +228,6 @@ def _group_id() -> int:
 
 def _run(argv: list[str]) -> None:
     """Run one of the host's account programs; what it printed goes into the error."""
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-    try:
-        done = subprocess.run(  # argument list, fixed program names, names checked by policy
-            argv, env=environment, capture_output=True, text=True, timeout=PROGRAM_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise LabshellError("{program} could not be run on the host: {why}.", program=argv[0], why=error) from error
+    done = host_program.run(argv)
     if done.returncode != 0:
-        reason = " ".join(done.stderr.split()) or f"status {done.returncode}"
-        raise LabshellError("{program} refused: {reason}.", program=argv[0], reason=reason[:300].rstrip("."))
+        raise LabshellError("{program} refused: {reason}.", program=argv[0], reason=host_program.reason_of(done))

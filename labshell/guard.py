@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from labshell import policy
+from labshell import host_program, policy
 from labshell.errors import LabshellError
 
 log = logging.getLogger(__name__)
-PROGRAM_SECONDS = 15
 BRIDGE_NETFILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 TABLE = "labshell"
 CHAIN = "LABSHELL-FORWARD"
@@ -201,21 +199,11 @@ def _set(setting: Path, value: str) -> None:
 
 def _run(argv: list[str], text: str = "", *, may_fail: bool = False) -> str | None:
     """What a firewall program printed; None if it failed and may."""
-    try:
-        done = subprocess.run(  # fixed programs; our own text on standard input
-            argv,
-            input=text,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-            capture_output=True,
-            text=True,
-            timeout=PROGRAM_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise LabshellError("{program} could not be run on the host: {why}.", program=argv[0], why=error) from error
+    done = host_program.run(argv, text)
     if done.returncode == 0:
         return done.stdout
     if may_fail:
         return None
-    reason = " ".join(done.stderr.split())[:300].rstrip(".")
-    raise LabshellError("{program} refused the host's own rules: {reason}.", program=argv[0], reason=reason)
+    raise LabshellError(
+        "{program} refused the host's own rules: {reason}.", program=argv[0], reason=host_program.reason_of(done)
+    )

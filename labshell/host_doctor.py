@@ -201,7 +201,7 @@ class HostDoctor:
                 "port-file-damaged",
                 ERROR,
                 f"/public/ports/{user} does not hold a port number.",
-                "Write the right one into it: iptables-legacy -t nat -S LABSHELL shows the live rule.",
+                "Write the right one into it: iptables-legacy-save -t nat shows the live rule.",
                 user,
             )
         holders: dict[int, str] = {}

@@ -8,19 +8,17 @@ import os
 import pwd
 import re
 import socket
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from labshell import policy
+from labshell import host_program, policy
 from labshell.errors import LabshellError
 
 SSH_KEYS = Path("/etc/ssh")
 PROC = Path("/proc")
-PROGRAM_SECONDS = 15
 OFTEN_WRITTEN = (Path("/var/log"), Path("/var/lib/labshell"), Path("/run/labshell"))
 CLOCK_SLACK_SECONDS = 60
 
@@ -102,12 +100,9 @@ def kernel_setting(name: str) -> str:
 def sshd_settings(user: str) -> dict[str, str]:
     """What sshd would do for a user who comes from elsewhere: lower-case keyword -> value (sshd -T)."""
     argv = ["/usr/sbin/sshd", "-T", "-C", f"user={user},host=elsewhere,addr=192.0.2.1"]
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=PROGRAM_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise LabshellError("sshd could not be asked for its settings: {why}.", why=error) from error
+    done = host_program.run(argv)
     if done.returncode != 0:
-        raise LabshellError("sshd refuses its own configuration: {why}.", why=" ".join(done.stderr.split())[:300])
+        raise LabshellError("sshd refuses its own configuration: {why}.", why=host_program.reason_of(done))
     return {key: value for key, _, value in (line.partition(" ") for line in done.stdout.splitlines())}
 
 
@@ -127,12 +122,10 @@ def has_snap(name: str) -> bool:
 
 def is_snap_held(name: str) -> bool:
     """Whether somebody has kept a snap from refreshing itself (snap refresh --hold)."""
-    argv = ["snap", "list", name]
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=PROGRAM_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        return "held" in host_program.run(["snap", "list", name]).stdout
+    except LabshellError:
         return False
-    return "held" in done.stdout
 
 
 def upgrades_nvidia_unattended(

@@ -60,7 +60,7 @@ class PortRegistry:
         if port is None:
             raise LabshellError(
                 "{path} does not hold a port number. Write the right one into it "
-                "(iptables-legacy -t nat -S LABSHELL shows the live rule), or remove the file to give a new port.",
+                "(iptables-legacy-save -t nat shows the live rule), or remove the file to give a new port.",
                 path=path,
                 user=user,
             )

@@ -172,7 +172,7 @@ def test_a_host_whose_forward_policy_is_drop_still_forwards(host: Host, alice_po
 
 
 def test_changes_by_several_programs_at_once_lose_nothing(host: Host, alice_port: int) -> None:
-    """python-iptables takes no lock by itself; the iptables tool does."""
+    """Reading and committing are two runs of the tool, between which others write."""
     script = """
 import sys
 from labshell.forwarding import Forwarding

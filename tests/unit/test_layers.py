@@ -16,10 +16,9 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 ONLY_IN = {
     "pylxd": {"engine", "containers", "network", "inside"},
     "requests": {"engine", "containers"},
-    "iptc": {"forwarding"},
     "psutil": {"machine", "ports", "accounts"},
     "readline": {"menu"},
-    "subprocess": {"accounts", "guard", "machine", "programs", "templates"},
+    "subprocess": {"host_program", "programs", "templates"},
 }
 
 
@@ -71,7 +70,7 @@ def test_the_table_has_its_rows_and_the_documents_sentence_about_libraries_is_th
     assert len(layers()) == 6
     text = " ".join((TREE / "docs/architecture.md").read_text().split())
     assert (
-        "pylxd is imported in `engine`, `containers`, `network` and `inside` only, python-iptables in `forwarding` only, "
+        "pylxd is imported in `engine`, `containers`, `network` and `inside` only, "
         "psutil in `machine`, `ports` and `accounts` only" in text
     )
 
