@@ -1,8 +1,8 @@
 """The iptables rules that lead host ports to containers, by the iptables tool itself.
 
 Desired state, not edits: what differs from it is changed in one commit per table, and nothing is done when nothing
-differs. Our chains are LABSHELL and those whose names begin so; outside them there is one jump to each from the built-in
-chains, and nobody else's rule is ever touched.
+differs. Our chains are LABSHELL and those whose names begin so; outside them there is one jump to each from the
+built-in chains, and nobody else's rule is ever touched.
 
 The tool holds the lock of the firewall from reading to committing, so no update of anybody's is lost. Between our own
 look and its commit something may change: so the result is read again, and what then differs is changed again.

@@ -112,16 +112,15 @@ def choose_block(pool: PortPool, start: int, blocks: Collection[int], busy: Coll
     `blocks` are first ports of blocks that are taken or resting, wherever they lie; `busy` are single ports
     that something else listens on. Blocks are counted from `pool.first`, so that neighbours never overlap.
     """
-    unusable = set(busy)
-    for first in blocks:
-        unusable.update(pool.block(first))
+    taken, used = set(blocks), set(busy)
     count = (pool.last - pool.first + 1) // pool.size
     offset = max(0, -((pool.first - start) // pool.size))
     if offset >= count:
         offset = 0
     for step in range(count):
         port = pool.first + (offset + step) % count * pool.size
-        if unusable.isdisjoint(pool.block(port)):
+        overlapping = range(port - pool.size + 1, port + pool.size)
+        if taken.isdisjoint(overlapping) and used.isdisjoint(pool.block(port)):
             return port
     return None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import time
 from collections.abc import Callable, Collection
 
 import psutil
@@ -16,6 +17,8 @@ import psutil
 from labshell import files, policy
 from labshell.config import Paths
 from labshell.errors import LabshellError, TryAgain, UsageError
+
+CLOCK_TICK_NS = 100_000_000
 
 Clock = Callable[[], datetime.datetime]
 
@@ -49,6 +52,7 @@ class PortRegistry:
         self._now = now
         self._lock = paths.run / "ports.lock"
         self._resting_file = paths.state / "resting-ports.json"
+        self._read_before: dict[str, tuple[tuple[int, int, int], int]] = {}  # user -> state of the file, port
 
     def port_of(self, user: str) -> int | None:
         """The user's SSH port, the first of their block."""
@@ -68,27 +72,44 @@ class PortRegistry:
 
     def all_ports(self) -> dict[str, int]:
         """The SSH port of every user."""
-        ports = {user: self.port_of(user) for user in self._users()}
+        ports = {entry.name: self._port_in(entry) for entry in self._entries()}
         return {user: port for user, port in ports.items() if port is not None}
 
     def readable_ports(self) -> tuple[dict[str, int], list[str]]:
         """The SSH port of every user whose file is sound, and the users whose file is not."""
         ports, damaged = {}, []
-        for user in self._users():
+        for entry in self._entries():
             try:
-                port = self.port_of(user)
+                port = self._port_in(entry)
             except LabshellError:
-                damaged.append(user)
+                damaged.append(entry.name)
             else:
                 if port is not None:
-                    ports[user] = port
+                    ports[entry.name] = port
         return ports, damaged
 
-    def _users(self) -> list[str]:
+    def _entries(self) -> list[os.DirEntry[str]]:
         try:
-            return sorted(name for name in os.listdir(self._paths.ports) if not name.startswith("."))
+            with os.scandir(self._paths.ports) as entries:
+                return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda it: it.name)
         except FileNotFoundError:
             return []
+
+    def _port_in(self, entry: os.DirEntry[str]) -> int | None:
+        """What port_of() says, without reading a file again that has not changed: there may be thousands."""
+        try:
+            about = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        state = (about.st_ino, about.st_ctime_ns, about.st_size)
+        known = self._read_before.get(entry.name)
+        if known is not None and known[0] == state:
+            return known[1]
+        port = self.port_of(entry.name)
+        # The file system's clock ticks slowly: a file may change twice without its time changing.
+        if port is not None and 0 <= about.st_ctime_ns < time.time_ns() - CLOCK_TICK_NS:
+            self._read_before[entry.name] = (state, port)
+        return port
 
     def resting(self) -> dict[int, datetime.datetime]:
         """Blocks of removed users that are not handed out yet, and until when."""
@@ -183,7 +204,7 @@ class PortRegistry:
             if port is None:
                 return
             self._let_rest(port)
-            files.remove(self._paths.ports / user)
+            self._forget(user)
 
     def _let_rest(self, port: int) -> None:
         resting = self.resting()
@@ -195,7 +216,11 @@ class PortRegistry:
     def give_up(self, user: str) -> None:
         """Undo an allocation nobody has used yet: the block does not rest."""
         with files.locked(self._lock):
-            files.remove(self._paths.ports / user)
+            self._forget(user)
+
+    def _forget(self, user: str) -> None:
+        files.remove(self._paths.ports / user)
+        self._read_before.pop(user, None)
 
     def _choose(self) -> int:
         content = files.read(self._paths.next_port)

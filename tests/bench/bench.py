@@ -132,6 +132,62 @@ def many_starts(lab: Lab, pairs: int) -> Iterator[Pair]:
             yield seconds(lambda: lab.login_all(names)), other
 
 
+# Ten thousand people against ten ------------------------------------------------------------------------
+
+
+def crowded(action: Callable[[Lab], object]) -> Callable[[Lab, int], Iterator[Pair]]:
+    """How long something takes on a host with a crowd, and on one with ten people more than there were."""
+
+    def measure(lab: Lab, pairs: int) -> Iterator[Pair]:
+        large = lab.crowded()
+        for _ in range(pairs):
+            few = seconds(lambda: action(lab))
+            yield seconds(lambda: action(large)), few
+
+    return measure
+
+
+def allocation(lab: Lab, pairs: int) -> Iterator[Pair]:
+    large = lab.crowded()
+    for _ in range(pairs):
+        few = lab.allocation()
+        yield large.allocation(), few
+
+
+def first_packet(lab: Lab, pairs: int) -> Iterator[Pair]:
+    """Seconds for a connection and its end, which is its first packet and few more."""
+    large = lab.crowded()
+    with lab.sink(), large.sink():
+        for _ in range(pairs):
+            few = 1 / lab.connect_often(lab.host.client.gateway, lab.sink_port)
+            yield 1 / large.connect_often(large.host.client.gateway, large.sink_port), few
+
+
+def add_and_remove_forward(lab: Lab) -> None:
+    lab.ssh("alice", "ports add 8080")
+    lab.ssh("alice", "ports remove 8080")
+
+
+def reconcile_seconds(lab: Lab, pairs: int) -> Iterator[Pair]:
+    """Against one second, so it is seconds."""
+    large = lab.crowded()
+    for _ in range(pairs):
+        yield seconds(lambda: large.host.admin("reconcile")), 1.0
+
+
+def memory(lab: Lab, _pairs: int) -> Iterator[Pair]:
+    for _ in range(3):
+        yield lab.crowded().daemon_memory(), 1.0
+
+
+def idle(lab: Lab, pairs: int) -> Iterator[Pair]:
+    large = lab.crowded()
+    time.sleep(2)
+    share = large.daemon_share(20 if pairs < PAIRS else 90)
+    for _ in range(3):
+        yield share, 1.0
+
+
 def direct(lab: Lab) -> tuple[str, int]:
     return lab.address("alice"), lab.SINK
 
@@ -152,6 +208,16 @@ ROWS = (
     Row("connections", "new connections a second", "directly", ">= 0.9", connections),
     Row("proxy", "throughput of proxy", "of the port, both by ssh", ">= 0.5", proxy),
     Row("logins", "100 logins at once", "with /bin/true", "<= 1.3", many_logins, 0.25),
+    Row("crowd-login", "ssh HOST status, 10,000 people", "10 people", "<= 1.2", crowded(lambda lab: lab.ssh("alice", "status"))),
+    Row("crowd-start", "ssh HOST start (looks at the rules)", "10 people", "<= 1.2", crowded(lambda lab: lab.ssh("alice", "start"))),
+    Row("crowd-allocation", "giving a port, 10,000 people", "10 people", "<= 1.2", allocation),
+    Row("crowd-forward", "ports add and remove, 10,000 people", "10 people", "<= 1000", crowded(add_and_remove_forward), 0.5),
+    Row("crowd-list", "list, 10,000 people", "10 people", "<= 1000", crowded(lambda lab: lab.host.admin("list")), 0.5),
+    Row("crowd-reconcile", "reconcile, 10,000 people", "10 people", "<= 1000", crowded(lambda lab: lab.host.admin("reconcile")), 0.5),
+    Row("crowd-reconcile-s", "reconcile, 10,000 people", "a second", "<= 2", reconcile_seconds, 0.25),
+    Row("crowd-packet", "new connection, 10,000 rules", "10 rules", "<= 1.5", first_packet),
+    Row("crowd-memory", "daemon's memory, 10,000 people", "a megabyte", "<= 100", memory, 0.1),
+    Row("crowd-idle", "daemon's idle share, 10,000 people", "a percent", "<= 0.1", idle, 0.1),
     Row("starts", "16 containers started by logins", "by the engine, as many at once", "<= 1.2", many_starts, 0.2),
 )  # fmt: skip
 

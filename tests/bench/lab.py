@@ -13,6 +13,7 @@ from pathlib import Path
 from testhost import Client, Completed, Host, running_host, wait_until
 
 MEGABYTES = 200
+FEW, MANY = 10, 10_000
 # The second field report's login shell, on LXD: what it asks before it prints its hints.
 OLD_SHELL = """\
 #!/bin/bash
@@ -57,6 +58,19 @@ $SIG{CHLD} = 'IGNORE';
 for (1..16) { last unless fork }
 while (my $c = $l->accept) { 1 while sysread($c, my $x, 1 << 20); close $c }
 """
+ALLOCATION = """
+import time
+from labshell.config import Paths
+from labshell.policy import PortPool
+from labshell.ports import PortRegistry, listening_ports
+registry = PortRegistry(Paths(), PortPool(20000, 45000, 2), 0, listening=listening_ports)
+for _ in range(2):
+    began = time.perf_counter()
+    registry.ensure("allocated")
+    took = time.perf_counter() - began
+    registry.give_up("allocated")
+print(took)
+"""
 BANNER = """
 import socket, sys, time
 end = time.monotonic() + 60
@@ -80,6 +94,8 @@ class Lab:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.sink_port = 0
+        self.cleanup = contextlib.ExitStack()
+        self._crowded: Lab | None = None
 
     def ssh(self, user: str, *command: str, **options: object) -> Completed:
         return self.host.client.ssh(user, *command, check=True, **options)  # type: ignore[arg-type]
@@ -221,11 +237,69 @@ class Lab:
         ]
         assert [login.wait(120) for login in logins] == [0] * len(names)
 
+    # The crowd ---------------------------------------------------------------------------------------------
+
+    def crowded(self) -> Lab:
+        """A host like this with 10,000 people more, while this one gets ten; made when it is first wanted."""
+        if self._crowded is None:
+            self._crowded = self.cleanup.enter_context(running_lab())
+            self._crowded.gather(MANY)
+            self.gather(FEW)
+        return self._crowded
+
+    def gather(self, count: int) -> None:
+        """So many more people who have an account, a port and a rule, and a daemon that takes them for people."""
+        gid = int(self.host.run(["stat", "-c", "%g", "/run/labshell/labshell.sock"]).stdout)
+        names = [f"crowd-{number}" for number in range(count)]
+        uids = range(200_000, 200_000 + count)
+        homes = {"passwd": "x:{uid}:{gid}::/home/{name}:/usr/bin/labshell", "shadow": "*:20000:0:99999:7:::"}
+        for file, rest in homes.items():
+            lines = [
+                f"{name}:{rest.format(uid=uid, gid=gid, name=name)}\n" for name, uid in zip(names, uids, strict=True)
+            ]
+            self.host.run(["tee", "-a", f"/etc/{file}"], input="".join(lines))
+        first = 20_100
+        ports = "".join(f"{name} {first + 2 * number}\n" for number, name in enumerate(names))
+        self.host.run(
+            ["sh", "-c", 'while read -r name port; do echo "$port" > "/public/ports/$name"; done'], input=ports
+        )
+        self.host.run(["tee", "/public/next-port"], input=f"{first + 2 * count}\n")
+        script = Path(__file__).with_name("crowded_daemon.py").read_text()
+        self.host.run(["tee", "/usr/local/lib/crowded_daemon.py"], input=script)
+        self.host.stop_daemon()
+        self.host.start_daemon("/opt/labshell/venv/bin/python -I /usr/local/lib/crowded_daemon.py")
+        self.host.admin("reconcile")
+
+    def allocation(self) -> float:
+        """Seconds that the registry takes to give a port, having given one before as the daemon has."""
+        self.host.run(["tee", "/usr/local/lib/allocation.py"], input=ALLOCATION)
+        return float(self.host.run(["/opt/labshell/venv/bin/python", "-I", "/usr/local/lib/allocation.py"]).stdout)
+
+    def daemon_memory(self) -> float:
+        """Megabytes of memory that the daemon has to itself."""
+        rollup = self.host.read(f"/proc/{self.host.daemon_pid()}/smaps_rollup")
+        return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_")) / 1000
+
+    def daemon_share(self, seconds: float) -> float:
+        """Percent of a processor that the daemon and the programs that it runs take while nobody does anything."""
+        before = self._daemon_ticks()
+        time.sleep(seconds)
+        return (self._daemon_ticks() - before) / seconds
+
+    def _daemon_ticks(self) -> int:
+        """Hundredths of a second."""
+        fields = self.host.read(f"/proc/{self.host.daemon_pid()}/stat").rpartition(")")[2].split()
+        return sum(map(int, fields[11:15]))
+
 
 @contextlib.contextmanager
 def running_lab() -> Iterator[Lab]:
     with running_host() as host:
         host.set_up()
+        for line in ("reconcile_seconds = 30", "ports_per_user = 2", "port_range = [20000, 45000]"):
+            name = line.partition(" ")[0]
+            host.run(["sed", "-i", f"s/^#*{name} = .*/{line}/", "/etc/labshell/labshell.toml"])
+        host.restart_daemon()
         host.build_template()
         for name in ("alice", "bob"):
             host.add_user(name)
@@ -237,7 +311,8 @@ def running_lab() -> Iterator[Lab]:
         lab = Lab(host)
         for user in ("alice", "truth", "old"):
             lab.ssh(user, "status")
-        yield lab
+        with lab.cleanup:
+            yield lab
 
 
 def add_plain_account(host: Host, client: Client, name: str, shell: str) -> None:

@@ -231,8 +231,8 @@ class Host:
         self.run(["kill", f"-{name}", pid], check=False)
         wait_until(lambda: self.run(["test", "-d", f"/proc/{pid}"], check=False).returncode != 0, 10)
 
-    def start_daemon(self) -> None:
-        start = f". {TREE}/scripts/steps.bash; start_by_hand labshelld /opt/labshell/venv/bin/labshelld"
+    def start_daemon(self, command: str = "/opt/labshell/venv/bin/labshelld") -> None:
+        start = f". {TREE}/scripts/steps.bash; start_by_hand labshelld {command}"
         self.run(["bash", "-euo", "pipefail", "-c", start])
         wait_until(lambda: self.admin("list", check=False).returncode == 0, 20)
 

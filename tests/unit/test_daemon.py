@@ -6,8 +6,11 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -15,6 +18,7 @@ from labshell import daemon, pulses
 from labshell.calls import Call
 from labshell.daemon import Connections, Server, requests
 from labshell.errors import LabshellError
+from labshell.gateway import Gateway
 from labshell.policy import Caller
 from labshell.pulses import Pulses
 
@@ -163,3 +167,28 @@ def test_a_caller_who_does_not_read_holds_up_nobody(pair: Pair, monkeypatch: pyt
         stopping.set()
         thread.join(5)
     assert not thread.is_alive()
+
+
+class Pause(threading.Event):
+    """Stops the daemon's work at its first pause, and remembers how long that would have been."""
+
+    seconds = 0.0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds = timeout or 0.0
+        return True
+
+
+@pytest.mark.parametrize(("work", "least", "most"), [(0.0, 30, 30), (0.05, 50, 5000)])
+def test_looking_at_the_rules_takes_a_thousandth_of_a_processor_at_most(
+    work: float, least: float, most: float
+) -> None:
+    def reconcile() -> None:
+        end = time.thread_time() + work
+        while time.thread_time() < end:
+            pass
+
+    gateway = SimpleNamespace(firewall=SimpleNamespace(reconcile=reconcile))
+    pause = Pause()
+    daemon.keep_reconciled(cast(Gateway, gateway), 30, pause)
+    assert least <= pause.seconds <= most

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -444,3 +445,24 @@ def test_the_very_last_port_there_is_leaves_next_port_readable(tmp_path: Path) -
     assert [registry.ensure(name) for name in ("ann", "ben")] == [65516, 65526]
     with pytest.raises(TryAgain):
         registry.ensure("cho")
+
+
+def test_a_file_that_was_read_before_is_read_again_when_it_changes(lab: Setting) -> None:
+    lab.registry.ensure("alice")
+    path = lab.paths.ports / "alice"
+    for port in (20010, 20020, 20030):
+        time.sleep(0.15)  # older than the file system's clock ticks: from here on it may be remembered
+        assert lab.registry.all_ports() == lab.registry.all_ports() != {"alice": port}
+        path.write_text(f"{port}\n")  # in place, with the same length
+        assert lab.registry.all_ports() == {"alice": port}
+    path.write_text("no\n")
+    assert lab.registry.readable_ports() == ({}, ["alice"])
+    path.unlink()
+    assert lab.registry.all_ports() == {}
+
+
+def test_changes_within_one_tick_of_the_clock_are_seen(lab: Setting) -> None:
+    path = lab.paths.ports / "alice"
+    for port in range(20000, 20090):
+        path.write_text(f"{port}\n")
+        assert lab.registry.all_ports() == {"alice": port}
