@@ -44,7 +44,7 @@ class Figure:
     goal: str
     median: float
     quartiles: tuple[float, float]
-    pairs: int
+    pairs: tuple[Pair, ...]  # as measured, for whoever looks for the reason
 
     @property
     def is_reached(self) -> bool:
@@ -223,9 +223,10 @@ ROWS = (
 
 
 def measured(row: Row, lab: Lab, pairs: int) -> Figure:
-    ratios = [ours / other for ours, other in row.measure(lab, max(3, int(pairs * row.share)))]
+    found = tuple(row.measure(lab, max(3, int(pairs * row.share))))
+    ratios = [ours / other for ours, other in found]
     first, _, third = statistics.quantiles(ratios, n=4)
-    return Figure(row.name, row.what, row.against, row.goal, statistics.median(ratios), (first, third), len(ratios))
+    return Figure(row.name, row.what, row.against, row.goal, statistics.median(ratios), (first, third), found)
 
 
 def show(figures: list[Figure]) -> None:
@@ -236,7 +237,7 @@ def show(figures: list[Figure]) -> None:
         spread = f"{figure.quartiles[0]:.2f} {figure.quartiles[1]:.2f}"
         word = "reached" if figure.is_reached else "missed"
         table.add_row(
-            figure.what, figure.against, figure.goal, f"{figure.median:.2f}", spread, str(figure.pairs), word
+            figure.what, figure.against, figure.goal, f"{figure.median:.2f}", spread, str(len(figure.pairs)), word
         )
     Console(highlight=False, width=118).print(table)
 

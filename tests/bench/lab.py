@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from testhost import Client, Completed, Host, running_host, wait_until
+from testhost import Client, Completed, Host, exit_status, running_host, wait_until
 
 MEGABYTES = 200
 FEW, MANY = 10, 10_000
@@ -134,7 +134,7 @@ class Lab:
         """A login that goes on meanwhile."""
         with self.host.client.background(self.host.client.ssh_argv(user, verb), stdout=subprocess.DEVNULL) as process:
             yield
-            process.wait(60)
+            exit_status(process, 60)
 
     @contextlib.contextmanager
     def sink(self) -> Iterator[None]:
@@ -194,7 +194,7 @@ class Lab:
             began = time.perf_counter()
             with (folder / "zeros").open("rb") as source:
                 process = self.host.client.popen(argv, stdin=source if megabytes else subprocess.DEVNULL)
-                assert process.wait(120) == 0
+                assert exit_status(process, 120) == 0
             return time.perf_counter() - began
 
         if not (folder / "zeros").exists():
@@ -206,7 +206,7 @@ class Lab:
         logins = [
             self.host.client.popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) for _ in range(count)
         ]
-        assert [login.wait(120) for login in logins] == [0] * count
+        assert [exit_status(login, 120) for login in logins] == [0] * count
 
     @contextlib.contextmanager
     def crowd(self, count: int) -> Iterator[list[str]]:
@@ -235,7 +235,7 @@ class Lab:
             self.host.client.popen(self.host.client.ssh_argv(name, "start"), stdout=subprocess.DEVNULL)
             for name in names
         ]
-        assert [login.wait(120) for login in logins] == [0] * len(names)
+        assert [exit_status(login, 120) for login in logins] == [0] * len(names)
 
     # The crowd ---------------------------------------------------------------------------------------------
 
