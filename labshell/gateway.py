@@ -17,7 +17,7 @@ from labshell.accounts import Accounts
 from labshell.activity import Activity
 from labshell.closed import Closed
 from labshell.config import Config
-from labshell.containers import Containers, ssh_answers
+from labshell.containers import Containers, Usage, ssh_answers
 from labshell.engine import GpuMissing
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.firewall import Firewall
@@ -325,12 +325,15 @@ class Gateway:
             raise UsageError("This container has an address of its own: every port of it is reached there.")
 
     def report(self, user: str, uid: int) -> dict[str, Any]:
-        return self._report(self.containers.owned(user, uid))
+        return self._report(*self.containers.owned_with_usage(user, uid))
 
-    def _report(self, container: Container) -> dict[str, Any]:
+    def _report(self, container: Container, usage: Usage | None = None) -> dict[str, Any]:
         """The answer of every verb that reports; its shape is in the .varlink file."""
         running = container.state in ("Running", "Frozen")
-        usage = self.containers.usage(container.name) if running else None
+        if not running:
+            usage = None
+        elif usage is None:
+            usage = self.containers.usage(container.name)
         load = machine.load()
         port = self.port_of(container.name)
         last_active = self.activity.read().get(container.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import time
+import threading
 from collections.abc import Callable, Collection
 
 import psutil
@@ -17,8 +17,7 @@ import psutil
 from labshell import files, policy
 from labshell.config import Paths
 from labshell.errors import LabshellError, TryAgain, UsageError
-
-CLOCK_TICK_NS = 100_000_000
+from labshell.watch import Watch
 
 Clock = Callable[[], datetime.datetime]
 
@@ -52,7 +51,9 @@ class PortRegistry:
         self._now = now
         self._lock = paths.run / "ports.lock"
         self._resting_file = paths.state / "resting-ports.json"
-        self._read_before: dict[str, tuple[tuple[int, int, int], int]] = {}  # user -> state of the file, port
+        self._watch = Watch(paths.ports)
+        self._reading = threading.Lock()
+        self._known: dict[str, int | None] = {}
 
     def port_of(self, user: str) -> int | None:
         """The user's SSH port, the first of their block."""
@@ -72,44 +73,41 @@ class PortRegistry:
 
     def all_ports(self) -> dict[str, int]:
         """The SSH port of every user."""
-        ports = {entry.name: self._port_in(entry) for entry in self._entries()}
-        return {user: port for user, port in ports.items() if port is not None}
+        ports, damaged = self.readable_ports()
+        for user in damaged:
+            self.port_of(user)  # says what is wrong with it
+        return ports
 
     def readable_ports(self) -> tuple[dict[str, int], list[str]]:
         """The SSH port of every user whose file is sound, and the users whose file is not."""
-        ports, damaged = {}, []
-        for entry in self._entries():
-            try:
-                port = self._port_in(entry)
-            except LabshellError:
-                damaged.append(entry.name)
-            else:
-                if port is not None:
-                    ports[entry.name] = port
-        return ports, damaged
+        found = self._refreshed()
+        ports = {user: port for user, port in found.items() if port is not None}
+        return ports, sorted(found.keys() - ports.keys())
 
-    def _entries(self) -> list[os.DirEntry[str]]:
-        try:
-            with os.scandir(self._paths.ports) as entries:
-                return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda it: it.name)
-        except FileNotFoundError:
-            return []
+    def _refreshed(self) -> dict[str, int | None]:
+        """Every user's port, or None if their file is damaged; only what has changed is read again."""
+        with self._reading:
+            changed = self._watch.changed()
+            if changed is None:
+                self._known, changed = {}, self._names()
+            for user in changed:
+                if user.startswith("."):
+                    continue
+                self._known.pop(user, None)
+                try:
+                    port = self.port_of(user)
+                except LabshellError:
+                    self._known[user] = None
+                else:
+                    if port is not None:
+                        self._known[user] = port
+            return dict(self._known)
 
-    def _port_in(self, entry: os.DirEntry[str]) -> int | None:
-        """What port_of() says, without reading a file again that has not changed: there may be thousands."""
+    def _names(self) -> set[str]:
         try:
-            about = entry.stat(follow_symlinks=False)
+            return set(os.listdir(self._paths.ports))
         except FileNotFoundError:
-            return None
-        state = (about.st_ino, about.st_ctime_ns, about.st_size)
-        known = self._read_before.get(entry.name)
-        if known is not None and known[0] == state:
-            return known[1]
-        port = self.port_of(entry.name)
-        # The file system's clock ticks slowly: a file may change twice without its time changing.
-        if port is not None and 0 <= about.st_ctime_ns < time.time_ns() - CLOCK_TICK_NS:
-            self._read_before[entry.name] = (state, port)
-        return port
+            return set()
 
     def resting(self) -> dict[int, datetime.datetime]:
         """Blocks of removed users that are not handed out yet, and until when."""
@@ -204,7 +202,7 @@ class PortRegistry:
             if port is None:
                 return
             self._let_rest(port)
-            self._forget(user)
+            files.remove(self._paths.ports / user)
 
     def _let_rest(self, port: int) -> None:
         resting = self.resting()
@@ -216,11 +214,7 @@ class PortRegistry:
     def give_up(self, user: str) -> None:
         """Undo an allocation nobody has used yet: the block does not rest."""
         with files.locked(self._lock):
-            self._forget(user)
-
-    def _forget(self, user: str) -> None:
-        files.remove(self._paths.ports / user)
-        self._read_before.pop(user, None)
+            files.remove(self._paths.ports / user)
 
     def _choose(self) -> int:
         content = files.read(self._paths.next_port)

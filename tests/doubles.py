@@ -85,6 +85,9 @@ class FakeContainers:
             raise NoContainer("You have no container on this machine yet; ask the administrator for one.")
         return container
 
+    def owned_with_usage(self, user: str, uid: int) -> tuple[Container, Usage]:
+        return self.owned(user, uid), self.usage(user)
+
     def all(self) -> list[Container]:
         return [container for name in self.instances if (container := self.get(name))]
 

@@ -76,8 +76,9 @@ import socket, sys, time
 end = time.monotonic() + 60
 while time.monotonic() < end:
     try:
-        with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=0.2) as connection:
-            connection.settimeout(0.2)
+        # Whoever is not there yet answers nothing at all: ask again soon.
+        with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=0.01) as connection:
+            connection.settimeout(0.5)
             if connection.recv(4) == b"SSH-":
                 sys.exit(0)
     except OSError:
@@ -164,7 +165,7 @@ class Lab:
         return port
 
     def send(self, address: str, port: int, streams: int) -> float:
-        argv = ["/usr/bin/python3", "-c", SEND, address, str(port), str(streams), "0.7"]
+        argv = ["/usr/bin/python3", "-c", SEND, address, str(port), str(streams), "0.5"]
         return float(self.host.client.run(argv).stdout)
 
     def connect_often(self, address: str, port: int) -> float:

@@ -47,9 +47,12 @@ def test_a_clone_is_stopped_owned_pinned_and_not_yet_somebodys(containers: Any) 
         "",
         "none",
     )
+    assert containers.owned_with_usage(NAME, UID)[0] == made
     assert "10.83.0.240" in containers.addresses_taken()
     with pytest.raises(NoContainer):
         containers.owned(NAME, UID + 1)
+    with pytest.raises(NoContainer):
+        containers.owned_with_usage(NAME, UID + 1)
     with pytest.raises(UsageError):
         make(containers)
 
