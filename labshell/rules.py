@@ -106,16 +106,16 @@ def with_user(live: Saved, user: str, wanted: Iterable[Forward]) -> Chains:
 
 
 def _placed(chains: dict[str, list[str]], forwards: Iterable[Forward], *, by_range: bool) -> Chains:
+    top = dict.fromkeys(chains[PORTS])  # in order, each once
     for forward in forwards:
-        start = forward.port // RANGE * RANGE
-        name = f"{PORTS}-{start}" if by_range else PORTS
-        if name not in chains:
-            chains[name] = []
-        chains[name].append(rule_of(forward))
-        jump = f"-p tcp -m tcp --dport {start}:{start + RANGE - 1} -j {name}"
-        if by_range and (len(chains[name]) == 1 or jump not in chains[PORTS]):
-            chains[PORTS].append(jump)
-    return chains
+        if by_range:
+            start = forward.port // RANGE * RANGE
+            name = f"{PORTS}-{start}"
+            chains.setdefault(name, []).append(rule_of(forward))
+            top[f"-p tcp -m tcp --dport {start}:{start + RANGE - 1} -j {name}"] = None
+        else:
+            top[rule_of(forward)] = None
+    return {**chains, PORTS: list(top)}
 
 
 def rule_of(forward: Forward) -> str:

@@ -203,11 +203,17 @@ class Lab:
         return (MEGABYTES << 20) / max(0.01, took(MEGABYTES) - took(0))
 
     def logins_at_once(self, user: str, verb: str, count: int) -> None:
-        argv = self.host.client.ssh_argv(user, verb)
-        logins = [
-            self.host.client.popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) for _ in range(count)
-        ]
-        assert [exit_status(login, 120) for login in logins] == [0] * count
+        self._all_end_well([self.host.client.ssh_argv(user, verb)] * count)
+
+    def _all_end_well(self, commands: Sequence[list[str]]) -> None:
+        """Run them at once on the laptop, to their ends."""
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        running = [self.host.client.popen(argv, **streams) for argv in commands]
+        failed = [login.communicate()[1] for login in running if exit_status(login, 120)]
+        assert not failed, f"{len(failed)} of {len(commands)}: {failed[0]}"
+        for login in running:
+            assert login.stderr is not None
+            login.stderr.close()
 
     @contextlib.contextmanager
     def crowd(self, count: int) -> Iterator[list[str]]:
@@ -232,11 +238,7 @@ class Lab:
             list(threads.map(start, names))
 
     def login_all(self, names: Sequence[str]) -> None:
-        logins = [
-            self.host.client.popen(self.host.client.ssh_argv(name, "start"), stdout=subprocess.DEVNULL)
-            for name in names
-        ]
-        assert [exit_status(login, 120) for login in logins] == [0] * len(names)
+        self._all_end_well([self.host.client.ssh_argv(name, "start") for name in names])
 
     # The crowd ---------------------------------------------------------------------------------------------
 

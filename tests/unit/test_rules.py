@@ -137,6 +137,19 @@ def test_one_users_rules_are_changed_without_looking_at_anybody_elses() -> None:
     assert rules.with_user(live, "alic", []) == {"LABSHELL": [*map(rules.rule_of, ALICE)]}
 
 
+@pytest.mark.parametrize("count", [3, rules.FEW + 40])
+def test_every_user_of_any_number_finds_their_rules_as_they_should_be(count: int) -> None:
+    nothing = rules.Saved({}, {})
+    live = after(nothing, rules.change(nothing, tables(crowd(count))))
+    lonely = Forward(29_999, "lonely", "10.83.0.9")
+    for forward in [*crowd(count), lonely, lonely]:
+        chains = rules.with_user(live, forward.user, [forward])
+        script = rules.change(live, {**AROUND, "nat": {**AROUND["nat"], **chains}})
+        assert bool(script) == (forward is lonely and lonely not in rules.live_forwards(live))
+        live = after(live, script)
+    assert rules.change(live, tables([*crowd(count), lonely])) == ""
+
+
 def crowd(count: int) -> list[Forward]:
     return [Forward(20000 + 2 * number, f"user{number}", "10.83.0.2") for number in range(count)]
 
