@@ -14,6 +14,7 @@ from testhost import Client, Completed, Host, exit_status, running_host, wait_un
 
 MEGABYTES = 200
 FEW, MANY = 10, 10_000
+KEY = "/root/bench_host_key"
 # The second field report's login shell, on LXD: what it asks before it prints its hints.
 OLD_SHELL = """\
 #!/bin/bash
@@ -122,9 +123,9 @@ class Lab:
         address = "10.83.0.250"
         self.host.run(["lxc", "copy", "template", name, "-c", "security.idmap.isolated=true"])
         self.host.run(["lxc", "config", "device", "override", name, "eth0", f"ipv4.address={address}"])
-        self.host.run(["lxc", "start", name])
         # A clone by hand has no host keys, without which its server does not begin.
-        self.host.run(["lxc", "exec", name, "--", "sh", "-c", "ssh-keygen -A && systemctl restart ssh"])
+        self.host.run(["lxc", "file", "push", "--mode", "600", KEY, f"{name}/etc/ssh/ssh_host_ed25519_key"])
+        self.host.run(["lxc", "start", name])
         self.banner(address, 22)
 
     def banner(self, address: str, port: int) -> None:
@@ -311,6 +312,7 @@ def running_lab() -> Iterator[Lab]:
         host.run(["tee", "/usr/local/bin/old-shell"], input=OLD_SHELL)
         host.run(["chmod", "755", "/usr/local/bin/old-shell"])
         host.run(["tee", "/etc/sudoers.d/old"], input="old ALL=(ALL) NOPASSWD: ALL\n")
+        host.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", KEY])
         lab = Lab(host)
         for user in ("alice", "truth", "old"):
             lab.ssh(user, "status")

@@ -206,6 +206,32 @@ for turn in range(25):
     assert banner_from(host.client, host.client.gateway, alice_port).startswith("SSH-2.0-")
 
 
+def test_a_port_leads_to_its_container_through_the_chain_of_its_range_when_forwards_are_many(
+    host: Host, alice_port: int
+) -> None:
+    script = """
+from labshell.forwarding import Forwarding
+from labshell.forwards import Forward
+forwarding = Forwarding("lxdbr0", "10.83.0.1/24")
+many = [Forward(25000 + number, f"many{number}", "10.83.0.200") for number in range(600)]
+forwarding.apply([*forwarding.live(), *many])
+assert not forwarding.apply(forwarding.live())
+"""
+    host.stop_daemon()  # it would take away what nobody owns
+    host.run(["/opt/labshell/venv/bin/python", "-Ic", script])
+    top = host.run(["iptables-legacy", "-t", "nat", "-S", "LABSHELL"]).stdout
+    assert "DNAT" not in top
+    assert len(top.splitlines()) < 20
+    assert banner_from(host.client, host.client.gateway, alice_port).startswith("SSH-2.0-")
+    host.start_daemon()
+    host.client.ssh("alice", "start", check=True)
+    host.admin("reconcile")
+    rules = host.run(["iptables-legacy-save", "-t", "nat"]).stdout
+    assert not re.search("many|LABSHELL-[0-9]", rules)
+    assert rules.count(f"--dport {alice_port} ") == 1
+    assert banner_from(host.client, host.client.gateway, alice_port).startswith("SSH-2.0-")
+
+
 # The guard --------------------------------------------------------------------------------------------
 
 
