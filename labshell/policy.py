@@ -347,7 +347,7 @@ def checked_program(command: str | None, *, as_root: bool, terminal: tuple[str, 
         raise UsageError("This command has a character that no command can have.")
     if terminal is not None:
         kind, rows, columns = terminal
-        kind = kind if shown.TERMINALS.fullmatch(kind) else "vt100"
+        kind = kind if shown.is_known_terminal(kind) else "vt100"
         terminal = (kind, min(max(rows, 5), 500), min(max(columns, 20), 500))
     return Program(command or None, as_root, terminal)
 

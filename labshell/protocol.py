@@ -5,9 +5,9 @@ Standard library only and nothing that is slow to import: the login shell's star
 
 from __future__ import annotations
 
-import json
-import socket
+import sys
 
+from labshell import lean
 from labshell.errors import KINDS, LabshellError, NotAllowed, TryAgain
 
 TYPE_CHECKING = False
@@ -23,14 +23,17 @@ LONGEST_REQUEST = 64 * 1024
 LONGEST_REPLY = 16 * 1024 * 1024
 DEEPEST_NESTING = 4
 MOST_DESCRIPTORS = 3
+INT_BYTES = 4  # a C int, as the kernel passes descriptors
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    return json.dumps(message, separators=(",", ":")).encode("ascii") + b"\0"
+    return lean.dumps(message).encode("ascii") + b"\0"
 
 
 def decode_request(message: bytes) -> dict[str, Any]:
     """A request from somebody hostile as checked values; ValueError says why it is none."""
+    import json  # the daemon's: a login has no use for it
+
     text = message.decode("utf-8")
     if _nesting(text) > DEEPEST_NESTING:
         raise ValueError("nested too deeply")
@@ -78,17 +81,17 @@ def call(path: str, method: str, parameters: dict[str, Any], timeout_seconds: fl
     "descriptors", for the caller to close.
     """
     request = {"method": method, "parameters": parameters, "more": True}
+    connection = lean.socket.socket(lean.socket.AF_UNIX, lean.socket.SOCK_STREAM)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(timeout_seconds)
-            connection.connect(path)
-            connection.sendall(encode(request))
-            for reply in _replies(connection):
-                if "error" in reply:
-                    raise _error(reply)
-                yield reply.get("parameters", {})
-                if not reply.get("continues"):
-                    return
+        connection.settimeout(timeout_seconds)
+        connection.connect(path)
+        connection.sendall(encode(request))
+        for reply in _replies(connection):
+            if "error" in reply:
+                raise _error(reply)
+            yield reply.get("parameters", {})
+            if not reply.get("continues"):
+                return
     except PermissionError:
         raise NotAllowed("This account may not use labshell here.") from None
     except (FileNotFoundError, ConnectionRefusedError):
@@ -97,26 +100,40 @@ def call(path: str, method: str, parameters: dict[str, Any], timeout_seconds: fl
         raise TryAgain("labshell's daemon does not answer; try again in a moment.") from None
     except (OSError, ValueError, IndexError):
         pass
+    finally:
+        connection.close()
     raise TryAgain("The connection to labshell's daemon was lost; try again in a moment.")
 
 
-def _replies(connection: socket.socket) -> Iterator[dict[str, Any]]:
+def _replies(connection: lean.socket.socket) -> Iterator[dict[str, Any]]:
     pending, descriptors = b"", list[int]()
     while len(pending) <= LONGEST_REPLY:
         message, end, rest = pending.partition(b"\0")
         if end:
             pending = rest
-            reply = json.loads(message)
+            reply = lean.loads(message.decode())
             parameters = reply.get("parameters") or {}
             if parameters.get("attached"):
                 parameters["descriptors"] = [descriptors.pop(0) for _ in range(parameters["attached"])]
             yield reply
             continue
-        received, attached, _, _ = socket.recv_fds(connection, 65536, MOST_DESCRIPTORS)
+        received, attached = _receive(connection)
         descriptors += attached
         if not received:
             return
         pending += received
+
+
+def _receive(connection: lean.socket.socket) -> tuple[bytes, list[int]]:
+    """What has come, and the descriptors that came along."""
+    space = lean.socket.CMSG_SPACE(MOST_DESCRIPTORS * INT_BYTES)
+    received, attached, _, _ = connection.recvmsg(65536, space)
+    return received, [
+        int.from_bytes(data[start : start + INT_BYTES], sys.byteorder)
+        for level, kind, data in attached
+        if (level, kind) == (lean.socket.SOL_SOCKET, lean.socket.SCM_RIGHTS)
+        for start in range(0, len(data) - len(data) % INT_BYTES, INT_BYTES)
+    ]
 
 
 def _error(reply: dict[str, Any]) -> LabshellError:

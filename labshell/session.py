@@ -5,11 +5,10 @@ Standard library only and little of it: every login pays for what is imported he
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 
-from labshell import __version__, card, protocol, shown, verbs
+from labshell import __version__, card, lean, protocol, shown, verbs
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.language import _
 
@@ -35,7 +34,7 @@ class Terminal:
 
     def __init__(self) -> None:
         self.is_interactive = os.isatty(0) and os.isatty(1)
-        if not shown.TERMINALS.fullmatch(os.environ.get("TERM", "")):
+        if not shown.is_known_terminal(os.environ.get("TERM", "")):
             os.environ["TERM"] = "dumb"
         colour = os.isatty(1) and os.environ["TERM"] != "dumb" and not os.environ.get("NO_COLOR")
         self.style = card.Style(colour=colour)
@@ -116,7 +115,7 @@ class Session:
         """Print an answer as JSON, if that was asked for."""
         if "json" not in request.options:
             return False
-        self.terminal.say(json.dumps(answer, ensure_ascii=True) + "\n")
+        self.terminal.say(lean.dumps(answer) + "\n")
         return True
 
     def _state(self, request: verbs.Request) -> None:

@@ -6,15 +6,14 @@ a user.
 
 from __future__ import annotations
 
-import json
 import os
 import resource
-import signal
 import sys
 
-from labshell import card, language, shown
+from labshell import card, language, lean, shown
 from labshell.errors import LabshellError
 from labshell.language import _
+from labshell.lean import signal
 from labshell.session import Interrupted, Session, Terminal
 
 TYPE_CHECKING = False
@@ -104,5 +103,5 @@ def _reported(error: BaseException) -> str:
     reference = f"{os.getpid():x}-{os.urandom(3).hex()}"
     trace = traceback.format_exception(error)
     syslog.openlog("labshell")
-    syslog.syslog(syslog.LOG_ERR, json.dumps({"reference": reference, "cause": "".join(trace)}))
+    syslog.syslog(syslog.LOG_ERR, lean.dumps({"reference": reference, "cause": "".join(trace)}))
     return reference

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from labshell.language import _
 
 TYPE_CHECKING = False
@@ -13,19 +11,25 @@ if TYPE_CHECKING:
 
     from labshell.errors import LabshellError
 
-# Control characters, DEL and C1, surrogates, line and paragraph separators, everything that turns text around.
-UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 # Terminals whose type may be used; anything else is a plain one.
-TERMINALS = re.compile(
-    r"(xterm|screen|tmux|rxvt|linux|vt[0-9]+|alacritty|kitty|foot|putty)[a-z0-9+-]{0,20}", re.ASCII
-)
+TERMINALS = ("xterm", "screen", "tmux", "rxvt", "linux", "vt", "alacritty", "kitty", "foot", "putty")
+LETTERS_OF_TERMINALS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+-")
+LONGEST_TERMINAL = 30
 WORDS_OF_OURS = frozenset({"action", "check", "state"})  # values that are texts of ours and not names of theirs
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def plain(value: object) -> str:
-    """`value` as one line of harmless text."""
-    return UNSAFE.sub(lambda found: f"\\x{ord(found.group()):02x}", str(value))
+    """`value` as one line of harmless text: control characters, what turns text around or is not seen, by number."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in text)
+
+
+def is_known_terminal(kind: str) -> bool:
+    """Whether a type of terminal may be used as it is."""
+    return kind.startswith(TERMINALS) and len(kind) <= LONGEST_TERMINAL and set(kind) <= LETTERS_OF_TERMINALS
 
 
 def sentence(message: Mapping[str, Any]) -> str:

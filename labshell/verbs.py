@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from labshell import shown
 from labshell.errors import UsageError
 from labshell.language import _, mark
@@ -147,27 +145,34 @@ def _arguments(verb: Verb, form: Form, rest: str) -> tuple[list[str], dict[str, 
     arguments: list[str] = []
     options: dict[str, str] = {}
     usage = _usage(verb.name, form)
-    words = re.finditer(r"\S+", rest)
-    for found in words:
-        word = found.group()
+    while rest := rest.lstrip():
+        word, following = _first_word(rest)
         wanted = form.arguments[len(arguments)] if len(arguments) < len(form.arguments) else ""
         if word == "--":
-            continue
-        if word.startswith("--") and word[2:] in form.options:
-            value = next(words, None) if OPTIONS[word[2:]][0] else found
-            if value is None:
+            pass
+        elif word.startswith("--") and word[2:] in form.options:
+            value, following = _first_word(following) if OPTIONS[word[2:]][0] else (word, following)
+            if not value:
                 raise UsageError("{option} needs a value: {usage}", option=word, usage=usage)
-            options[word[2:]] = value.group()
+            options[word[2:]] = value
         elif "..." in wanted and not word.startswith("--"):
-            arguments.append(rest[found.start() :].rstrip())
+            arguments.append(rest.rstrip())
             break
         elif wanted and not word.startswith("--"):
             arguments.append(word)
         else:
             raise UsageError("{verb} does not take {word}: {usage}", verb=verb.name, word=_short(word), usage=usage)
+        rest = following
     if len(arguments) < len([word for word in form.arguments if not word.startswith("[")]):
         raise UsageError("{verb} needs more: {usage}", verb=verb.name, usage=usage)
     return arguments, options
+
+
+def _first_word(text: str) -> tuple[str, str]:
+    """The first word, empty if there is none, and what follows it, as it was typed."""
+    text = text.lstrip()
+    word = text.split(None, 1)[0] if text else ""
+    return word, text[len(word) :]
 
 
 def _short(word: str) -> str:

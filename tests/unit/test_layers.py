@@ -66,6 +66,12 @@ def test_what_runs_as_the_user_imports_the_standard_library_and_ours_only(module
     assert {name.split(".")[0] for name in imports(module)} <= sys.stdlib_module_names | {"labshell"}
 
 
+@pytest.mark.parametrize("module", ["re", "enum", "json", "socket", "signal", "subprocess", "gettext", "typing"])
+def test_a_login_does_not_wait_for_what_is_slow_to_import(module: str) -> None:
+    look = f"import sys; sys.path.append({str(TREE)!r}); import labshell.shell; sys.exit({module!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-ISc", look], check=False).returncode == 0
+
+
 def test_the_table_has_its_rows_and_the_documents_sentence_about_libraries_is_the_one_tested() -> None:
     assert len(layers()) == 6
     text = " ".join((TREE / "docs/architecture.md").read_text().split())
