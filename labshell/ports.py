@@ -53,7 +53,8 @@ class PortRegistry:
         self._resting_file = paths.state / "resting-ports.json"
         self._watch = Watch(paths.ports)
         self._reading = threading.Lock()
-        self._known: dict[str, int | None] = {}
+        self._known: dict[str, int] = {}
+        self._damaged: set[str] = set()
 
     def port_of(self, user: str) -> int | None:
         """The user's SSH port, the first of their block."""
@@ -79,29 +80,26 @@ class PortRegistry:
         return ports
 
     def readable_ports(self) -> tuple[dict[str, int], list[str]]:
-        """The SSH port of every user whose file is sound, and the users whose file is not."""
-        found = self._refreshed()
-        ports = {user: port for user, port in found.items() if port is not None}
-        return ports, sorted(found.keys() - ports.keys())
-
-    def _refreshed(self) -> dict[str, int | None]:
-        """Every user's port, or None if their file is damaged; only what has changed is read again."""
+        """The SSH port of every user whose file is sound, and the users whose file is not; reads what has changed."""
         with self._reading:
             changed = self._watch.changed()
             if changed is None:
-                self._known, changed = {}, self._names()
+                self._known, self._damaged, changed = {}, set(), self._names()
             for user in changed:
-                if user.startswith("."):
-                    continue
-                self._known.pop(user, None)
-                try:
-                    port = self.port_of(user)
-                except LabshellError:
-                    self._known[user] = None
-                else:
-                    if port is not None:
-                        self._known[user] = port
-            return dict(self._known)
+                if not user.startswith("."):
+                    self._read_again(user)
+            return dict(self._known), sorted(self._damaged)
+
+    def _read_again(self, user: str) -> None:
+        self._known.pop(user, None)
+        self._damaged.discard(user)
+        try:
+            port = self.port_of(user)
+        except LabshellError:
+            self._damaged.add(user)
+        else:
+            if port is not None:
+                self._known[user] = port
 
     def _names(self) -> set[str]:
         try:
@@ -226,7 +224,7 @@ class PortRegistry:
                 path=self._paths.next_port,
                 first=self._pool.first,
             )
-        blocks = set(self.all_ports().values()) | set(self.resting())
+        blocks = {*self.all_ports().values(), *self.resting()}
         port = policy.choose_block(self._pool, start, blocks, self._listening())
         if port is None:
             raise TryAgain(

@@ -263,8 +263,9 @@ def main() -> None:
     with running_lab() as lab:
         for row in ROWS:
             if row.name in options.names or (not options.names and (row.is_quick or not options.quick)):
-                print(f"{row.name} …", file=sys.stderr, flush=True)
+                began = time.monotonic()
                 figures.append(measured(row, lab, pairs))
+                print(f"{row.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     show(figures)
     if options.json:
         options.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 TREE = Path(__file__).resolve().parents[2]
+DAEMON = "/opt/labshell/venv/bin/labshelld"
 CACHE = Path("/var/cache/labshell-test")
 LIMITS_BEFORE = CACHE / "kernel-limits-before"
 MOUNT_POINTS = ("/public", "/var/lib/lxd", "/var/lib/lxcfs", "/var/lib/labshell", "/var/cache/lxd")
@@ -243,14 +244,14 @@ class Host:
         self.run(["kill", f"-{name}", pid], check=False)
         wait_until(lambda: self.run(["test", "-d", f"/proc/{pid}"], check=False).returncode != 0, 10)
 
-    def start_daemon(self, command: str = "/opt/labshell/venv/bin/labshelld") -> None:
+    def start_daemon(self, command: str = DAEMON) -> None:
         start = f". {TREE}/scripts/steps.bash; start_by_hand labshelld {command}"
         self.run(["bash", "-euo", "pipefail", "-c", start])
         wait_until(lambda: self.admin("list", check=False).returncode == 0, 20)
 
-    def restart_daemon(self) -> None:
+    def restart_daemon(self, command: str = DAEMON) -> None:
         self.stop_daemon()
-        self.start_daemon()
+        self.start_daemon(command)
 
 
 @contextlib.contextmanager
