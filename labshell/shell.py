@@ -32,7 +32,9 @@ def harden() -> None:
     sys.addaudithook(_refuse_programs)
     for number in (signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
-    for limit, value in LIMITS:
+    for limit, most in LIMITS:  # what is lower already stays so
+        _, already = resource.getrlimit(limit)
+        value = most if already == resource.RLIM_INFINITY else min(most, already)
         resource.setrlimit(limit, (value, value))
     descriptor = os.open(os.devnull, os.O_RDWR)
     while descriptor <= 2:
