@@ -371,7 +371,7 @@ def _ensure_mount_points(cleanup: contextlib.ExitStack) -> None:
     fcntl.flock(mark, fcntl.LOCK_SH)
     made = [path for path in map(Path, MOUNT_POINTS) if not path.exists()]
     for path in made:
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)  # another worker may have been quicker
     if not LIMITS_BEFORE.exists():
         LIMITS_BEFORE.write_text("".join(f"{path} {path.read_text()}" for path in _kernel_limits()))
     cleanup.callback(_remove_unused, mark, made)
