@@ -27,8 +27,8 @@ try:
         raise TypeError(f"{type(value).__name__} is nothing that JSON has")
 
     _scan = _json.make_scanner(_Reading)  # type: ignore[arg-type] # only its attributes are read
-    _no, _yes = False, True  # sorted keys, left out keys; NaN
-    _chunks = _json.make_encoder({}, _unknown, _json.encode_basestring_ascii, None, ":", ",", _no, _no, _yes)
+    _flags = (False, False, True)  # keys in order, odd keys left out, NaN allowed: as json.dumps does it
+    _chunks = _json.make_encoder({}, _unknown, _json.encode_basestring_ascii, None, ":", ",", *_flags)
 
     def loads(text: str) -> Any:
         """json.loads for a text that is one value and nothing else; ValueError if it is not."""

@@ -81,17 +81,20 @@ def call(path: str, method: str, parameters: dict[str, Any], timeout_seconds: fl
     "descriptors", for the caller to close.
     """
     request = {"method": method, "parameters": parameters, "more": True}
-    connection = lean.socket.socket(lean.socket.AF_UNIX, lean.socket.SOCK_STREAM)
     try:
-        connection.settimeout(timeout_seconds)
-        connection.connect(path)
-        connection.sendall(encode(request))
-        for reply in _replies(connection):
-            if "error" in reply:
-                raise _error(reply)
-            yield reply.get("parameters", {})
-            if not reply.get("continues"):
-                return
+        connection = lean.socket.socket(lean.socket.AF_UNIX, lean.socket.SOCK_STREAM)
+        try:
+            connection.settimeout(timeout_seconds)
+            connection.connect(path)
+            connection.sendall(encode(request))
+            for reply in _replies(connection):
+                if "error" in reply:
+                    raise _error(reply)
+                yield reply.get("parameters", {})
+                if not reply.get("continues"):
+                    return
+        finally:
+            connection.close()
     except PermissionError:
         raise NotAllowed("This account may not use labshell here.") from None
     except (FileNotFoundError, ConnectionRefusedError):
@@ -100,8 +103,6 @@ def call(path: str, method: str, parameters: dict[str, Any], timeout_seconds: fl
         raise TryAgain("labshell's daemon does not answer; try again in a moment.") from None
     except (OSError, ValueError, IndexError):
         pass
-    finally:
-        connection.close()
     raise TryAgain("The connection to labshell's daemon was lost; try again in a moment.")
 
 

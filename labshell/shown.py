@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from labshell.errors import LabshellError
 
 # Terminals whose type may be used; anything else is a plain one.
-TERMINALS = ("xterm", "screen", "tmux", "rxvt", "linux", "vt", "alacritty", "kitty", "foot", "putty")
-LETTERS_OF_TERMINALS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+-")
-LONGEST_TERMINAL = 30
+TERMINALS = ("xterm", "screen", "tmux", "rxvt", "linux", "alacritty", "kitty", "foot", "putty",
+             *(f"vt{digit}" for digit in range(10)))  # fmt: skip
+LETTERS_OF_VARIANTS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+-")
+LONGEST_VARIANT = 20
 WORDS_OF_OURS = frozenset({"action", "check", "state"})  # values that are texts of ours and not names of theirs
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -29,7 +30,8 @@ def plain(value: object) -> str:
 
 def is_known_terminal(kind: str) -> bool:
     """Whether a type of terminal may be used as it is."""
-    return kind.startswith(TERMINALS) and len(kind) <= LONGEST_TERMINAL and set(kind) <= LETTERS_OF_TERMINALS
+    variant = next((kind[len(name) :] for name in TERMINALS if kind.startswith(name)), None)
+    return variant is not None and len(variant) <= LONGEST_VARIANT and set(variant) <= LETTERS_OF_VARIANTS
 
 
 def sentence(message: Mapping[str, Any]) -> str:

@@ -130,7 +130,7 @@ def parse(line: str) -> Request:
     )
     if len(line) > longest:
         raise UsageError("This line is too long.")
-    first = rest.split(None, 1)[0] if rest.strip() else ""
+    first = _first_word(rest)[0]
     form = next((form for form in verb.forms if form.action and form.action == first), verb.forms[0])
     if form.action or (first == "list" and len(verb.forms) > 1):
         rest = rest.partition(first)[2]
@@ -145,7 +145,7 @@ def _arguments(verb: Verb, form: Form, rest: str) -> tuple[list[str], dict[str, 
     arguments: list[str] = []
     options: dict[str, str] = {}
     usage = _usage(verb.name, form)
-    while rest := rest.lstrip():
+    while rest.strip():
         word, following = _first_word(rest)
         wanted = form.arguments[len(arguments)] if len(arguments) < len(form.arguments) else ""
         if word == "--":
@@ -156,7 +156,7 @@ def _arguments(verb: Verb, form: Form, rest: str) -> tuple[list[str], dict[str, 
                 raise UsageError("{option} needs a value: {usage}", option=word, usage=usage)
             options[word[2:]] = value
         elif "..." in wanted and not word.startswith("--"):
-            arguments.append(rest.rstrip())
+            arguments.append(rest.strip())
             break
         elif wanted and not word.startswith("--"):
             arguments.append(word)

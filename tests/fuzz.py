@@ -8,7 +8,6 @@ A target refuses by the errors that its callers catch, or gives what it promises
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable
 
@@ -74,6 +73,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         sys.exit(f"fuzz: one of {', '.join(TARGETS)}, and options of libFuzzer's")
-    os.environ.setdefault("PYTHONUTF8", "1")
     atheris.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[sys.argv[1]])
     atheris.Fuzz()

@@ -270,8 +270,7 @@ class Lab:
         self.host.run(["tee", "/public/next-port"], input=f"{first + 2 * count}\n")
         script = Path(__file__).with_name("crowded_daemon.py").read_text()
         self.host.run(["tee", "/usr/local/lib/crowded_daemon.py"], input=script)
-        self.host.stop_daemon()
-        self.host.start_daemon("/opt/labshell/venv/bin/python -I /usr/local/lib/crowded_daemon.py")
+        self.host.restart_daemon("/opt/labshell/venv/bin/python -I /usr/local/lib/crowded_daemon.py")
         self.host.admin("reconcile")
 
     def allocation(self) -> float:

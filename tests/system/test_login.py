@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pexpect
 import pytest
+from hostile import as_researcher
 from testhost import ENVIRONMENT, Host, wait_until
 
 pytestmark = pytest.mark.root
@@ -280,8 +281,6 @@ def test_closed_output_ends_the_session_quietly(host: Host, alice_port: int) -> 
     assert alice_port
     program = "exec 1>&-; exec /opt/labshell/bin/labshell -c status"
     for script in (program, program.replace("1>&-", "0<&- 1>&- 2>&-"), program.replace("1>&-", "1>/dev/full")):
-        done = host.run(
-            ["setpriv", "--reuid", "alice", "--regid", "labshell", "--clear-groups", "sh", "-c", script], check=False
-        )
+        done = host.run(as_researcher("alice", ["sh", "-c", script]), check=False)
         assert done.returncode in (0, 1)
         assert "Traceback" not in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from hostile import as_researcher
 from testhost import Host
 
 pytestmark = pytest.mark.root
@@ -100,7 +101,7 @@ for connection in held:
         pass
 print(refused, flush=True)
 """
-    argv = ["setpriv", "--reuid", "alice", "--regid", "labshell", "--clear-groups", "/usr/bin/python3", "-Ic", hold]
+    argv = as_researcher("alice", ["/usr/bin/python3", "-Ic", hold])
     assert int(host.run(argv, timeout=90).stdout) >= 32
     assert host.client.ssh("bob", "status").returncode == 0
     assert host.client.ssh("alice", "status").returncode == 0

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hostile import as_researcher
 from testhost import ENVIRONMENT, Host, wait_until
 
 pytestmark = pytest.mark.root
@@ -405,7 +406,7 @@ def test_limits_are_given_to_the_container(host: Host) -> None:
 def test_only_root_may_administer(host: Host, alice_port: int) -> None:
     assert alice_port
     done = host.run(
-        ["setpriv", "--reuid", "alice", "--regid", "labshell", "--clear-groups", "labshell-admin", "list"],
+        as_researcher("alice", ["labshell-admin", "list"]),
         check=False,
     )
     assert done.returncode == 77

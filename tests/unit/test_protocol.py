@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -113,6 +114,16 @@ def test_an_absent_or_refusing_socket_means_try_again(tmp_path: Path) -> None:
         listener.bind(str(tmp_path / "dead"))
     with pytest.raises(TryAgain, match="not running"):
         call(str(tmp_path / "dead"))
+
+
+def test_without_a_free_descriptor_it_is_try_again(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(TryAgain, match="was lost"):
+            list(protocol.call(str(tmp_path / "none"), "a.B", {}, 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_the_daemons_error_is_raised_with_its_sentence_and_values(daemon: Callable[[Peer], str]) -> None:
