@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 BRIDGE_NETFILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 TABLE = "labshell"
 CHAIN = "LABSHELL-FORWARD"
+# DISCOVER, REQUEST and INFORM, as the first option (RFC 2131, offset 240). Not DECLINE and RELEASE: they say
+# whose address is meant by a hardware address in the message, which may be another container's.
+DHCP_REQUESTS = "@th,1984,24 { 0x350101, 0x350103, 0x350108 }"
 NO_TABLE = "".join(f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in ("inet", "bridge"))
 
 
@@ -35,8 +38,10 @@ def rules(bridge: str, closed_networks: Collection[str], *, closed: bool) -> str
     guard = f"""
   chain input {{
     type filter hook input priority -5; policy accept;
+    iifname "{bridge}" udp dport 67 {DHCP_REQUESTS} accept
+    iifname "{bridge}" udp dport 67 drop
     iifname "{bridge}" ct state established,related accept
-    iifname "{bridge}" udp dport {{ 53, 67 }} accept
+    iifname "{bridge}" udp dport 53 accept
     iifname "{bridge}" tcp dport 53 accept
     iifname "{bridge}" icmp type {{ echo-request, destination-unreachable, time-exceeded }} accept
     iifname "{bridge}" drop

@@ -17,6 +17,7 @@ from labshell.containers import containers_of
 from labshell.engine import Engine
 from labshell.errors import LabshellError
 from labshell.firewall import Firewall
+from labshell.network import ONLY_KNOWN
 from labshell.policy import Container
 from labshell.ports import PortRegistry
 
@@ -161,7 +162,15 @@ class HostDoctor:
                 )
 
     def _network(self) -> Iterator[Finding]:
-        self._containers.network.bridge()
+        network = self._containers.network
+        network.bridge()
+        if network.serves_strangers():
+            yield Finding(
+                "dhcp-open",
+                WARNING,
+                f"{network.name} gives addresses to machines that a container invents, until none is left.",
+                f"lxc network set {network.name} 'raw.dnsmasq={ONLY_KNOWN}' (beside what is there already)",
+            )
         if machine.kernel_setting("net/ipv4/ip_forward") != "1":
             yield Finding(
                 "ip-forward",

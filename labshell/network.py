@@ -18,6 +18,7 @@ from labshell.engine import Engine, asking
 from labshell.errors import LabshellError
 
 ANY_BRIDGE = {"security.mac_filtering": "true", "security.port_isolation": "true"}
+ONLY_KNOWN = "dhcp-ignore=tag:!known"  # dnsmasq: an address only for the engine's own instances
 OWN_BRIDGE = {**ANY_BRIDGE, "security.ipv4_filtering": "true", "security.ipv6_filtering": "true"}
 
 
@@ -46,6 +47,24 @@ class Network:
     def bridge(self) -> Bridge:
         if self.is_labs_own:
             return Bridge(self.name, machine.address_of(self.name))
+        address = self._settings().get("ipv4.address", "none")
+        if "/" not in address:
+            raise LabshellError(
+                "The network {network} has no IPv4 address of its own; forwarding needs one.", network=self.name
+            )
+        return Bridge(self.name, address)
+
+    def serves_strangers(self) -> bool:
+        """Whether the engine's DHCP server gives an address to whoever asks, under any hardware address they invent.
+
+        One container can then use up all addresses, so that the next person's gets none.
+        """
+        if self.is_labs_own:
+            return False
+        settings = self._settings()
+        return settings.get("ipv4.dhcp") != "false" and ONLY_KNOWN not in settings.get("raw.dnsmasq", "").split()
+
+    def _settings(self) -> dict[str, str]:
         with asking("", "be read"):
             try:
                 network = self._engine.api.networks[self.name].get().json()["metadata"]
@@ -53,12 +72,7 @@ class Network:
                 raise LabshellError(
                     "The engine has no network {network}; set network in labshell.toml.", network=self.name
                 ) from None
-        address = network.get("config", {}).get("ipv4.address", "none")
-        if "/" not in address:
-            raise LabshellError(
-                "The network {network} has no IPv4 address of its own; forwarding needs one.", network=self.name
-            )
-        return Bridge(self.name, address)
+        return dict(network.get("config") or {})
 
     def leased(self) -> set[str]:
         """IPv4 addresses that the engine's own DHCP server has given to any instance."""
