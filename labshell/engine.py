@@ -50,6 +50,10 @@ class OperationFailed(Exception):
 
 # What the engine says -> what the person reads. Matched by substring: the class and the HTTP status of a failed
 # operation are always the same.
+FULL_DISK = mark(
+    "The disk of the container is full or broken, so it cannot {action}. "
+    "Tell the administrator which of its files may go."
+)
 SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
     ("Instance not found", NoContainer, mark("There is no container {name}.")),
     ("No such object", NoContainer, mark("There is no container {name}.")),
@@ -63,6 +67,12 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
         LabshellError,
         mark("The storage pool is full, so the container cannot {action}. The administrator has to make room."),
     ),
+    ("disk quota exceeded", LabshellError, FULL_DISK),
+    (
+        "saving config file for the container failed",
+        LabshellError,
+        FULL_DISK,
+    ),  # liblxc's, which could not write there
     ("is busy running", Busy, mark("The container is busy with something else; try again in a moment.")),
     ("Instance is running", Busy, mark("The container is being started by somebody else; try again in a moment.")),
     (

@@ -62,8 +62,8 @@ def write(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 def remove(path: Path) -> None:
     """Make sure that there is no `path`."""
-    if not path.parent.is_dir():
-        return
+    if not os.path.lexists(path):
+        return  # also where the file system is read-only, which refuses to remove even what is not there
     try:
         path.unlink(missing_ok=True)
         sync_folder(path.parent)

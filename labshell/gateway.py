@@ -300,10 +300,11 @@ class Gateway:
         """
         with files.locked(self.config.paths.run / "addresses.lock"):
             network = self.containers.network
-            yield (
-                "" if network.is_labs_own
-                else policy.choose_address(network.bridge().address, self.containers.addresses_taken())
-            )  # fmt: skip
+            if network.is_labs_own:
+                yield ""
+            else:
+                bridge = network.bridge()
+                yield policy.choose_address(bridge.address, self.containers.addresses_taken(), bridge.strangers)
 
     def ready(self, user: str, uid: int) -> dict[str, Any]:
         """The report on a container that runs, with the user's port leading to it."""

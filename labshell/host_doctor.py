@@ -17,7 +17,6 @@ from labshell.containers import containers_of
 from labshell.engine import Engine
 from labshell.errors import LabshellError
 from labshell.firewall import Firewall
-from labshell.network import ONLY_KNOWN
 from labshell.policy import Container
 from labshell.ports import PortRegistry
 
@@ -162,14 +161,13 @@ class HostDoctor:
                 )
 
     def _network(self) -> Iterator[Finding]:
-        network = self._containers.network
-        network.bridge()
-        if network.serves_strangers():
+        bridge = self._containers.network.bridge()
+        if not bridge.strangers and not self._containers.network.is_labs_own:
             yield Finding(
                 "dhcp-open",
                 WARNING,
-                f"{network.name} gives addresses to machines that a container invents, until none is left.",
-                f"lxc network set {network.name} 'raw.dnsmasq={ONLY_KNOWN}' (beside what is there already)",
+                f"A container that asks {bridge.name} for addresses as many machines takes those of new containers.",
+                f"lxc network set {bridge.name} ipv4.dhcp.ranges=FIRST-LAST, a few that labshell then leaves alone",
             )
         if machine.kernel_setting("net/ipv4/ip_forward") != "1":
             yield Finding(

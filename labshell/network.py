@@ -18,16 +18,20 @@ from labshell.engine import Engine, asking
 from labshell.errors import LabshellError
 
 ANY_BRIDGE = {"security.mac_filtering": "true", "security.port_isolation": "true"}
-ONLY_KNOWN = "dhcp-ignore=tag:!known"  # dnsmasq: an address only for the engine's own instances
 OWN_BRIDGE = {**ANY_BRIDGE, "security.ipv4_filtering": "true", "security.ipv6_filtering": "true"}
 
 
 @dataclass(frozen=True)
 class Bridge:
-    """The bridge the containers are on: `address` is the gateway's own there, with prefix: 10.83.0.1/24."""
+    """The bridge the containers are on: `address` is the gateway's own there, with prefix: 10.83.0.1/24.
+
+    `strangers` is what its DHCP server gives to whoever asks: spans of addresses, "10.83.0.240-10.83.0.254", with
+    commas between several; nothing if that is the whole network.
+    """
 
     name: str
     address: str
+    strangers: str = ""
 
     @property
     def gateway(self) -> str:
@@ -47,22 +51,13 @@ class Network:
     def bridge(self) -> Bridge:
         if self.is_labs_own:
             return Bridge(self.name, machine.address_of(self.name))
-        address = self._settings().get("ipv4.address", "none")
+        settings = self._settings()
+        address = settings.get("ipv4.address", "none")
         if "/" not in address:
             raise LabshellError(
                 "The network {network} has no IPv4 address of its own; forwarding needs one.", network=self.name
             )
-        return Bridge(self.name, address)
-
-    def serves_strangers(self) -> bool:
-        """Whether the engine's DHCP server gives an address to whoever asks, under any hardware address they invent.
-
-        One container can then use up all addresses, so that the next person's gets none.
-        """
-        if self.is_labs_own:
-            return False
-        settings = self._settings()
-        return settings.get("ipv4.dhcp") != "false" and ONLY_KNOWN not in settings.get("raw.dnsmasq", "").split()
+        return Bridge(self.name, address, settings.get("ipv4.dhcp.ranges", ""))
 
     def _settings(self) -> dict[str, str]:
         with asking("", "be read"):

@@ -141,17 +141,25 @@ def conflict_with_block(pool: PortPool, port: int, blocks: Mapping[int, str], bu
 # Addresses ---------------------------------------------------------------------------------------------
 
 
-def choose_address(bridge: str, taken: Collection[str]) -> str:
+def choose_address(bridge: str, taken: Collection[str], strangers: str = "") -> str:
     """The lowest free IPv4 address on a bridge.
 
-    `bridge` is the gateway's own address with its prefix, as LXD writes it: "10.83.0.1/24".
+    `bridge` is the gateway's own address with its prefix, as LXD writes it: "10.83.0.1/24"; so are `strangers`, the
+    spans that its DHCP server gives to whoever asks: "10.83.0.240-10.83.0.254,10.83.0.20-10.83.0.29".
     """
     interface = ipaddress.IPv4Interface(bridge)
     used = {ipaddress.IPv4Address(address) for address in taken} | {interface.ip}
+    spans = [span_of(span) for span in strangers.split(",") if span]
     for host in interface.network.hosts():
-        if host not in used:
+        if host not in used and not any(first <= host <= last for first, last in spans):
             return str(host)
     raise LabshellError("The bridge {network} has no free address left.", network=interface.network)
+
+
+def span_of(span: str) -> tuple[ipaddress.IPv4Address, ipaddress.IPv4Address]:
+    """The first and the last address of "10.83.0.240-10.83.0.254"."""
+    first, _, last = span.partition("-")
+    return ipaddress.IPv4Address(first.strip()), ipaddress.IPv4Address(last.strip())
 
 
 def hardware_address(chosen: bytes) -> str:

@@ -49,7 +49,7 @@ SHADOW = "lxc file pull template/etc/shadow /tmp/shadow; cp /tmp/shadow /tmp/sha
             "sysctl -n fs.inotify.max_user_instances > /tmp/limit; sysctl -qw fs.inotify.max_user_instances=4000",
             "sysctl -qw fs.inotify.max_user_instances=$(cat /tmp/limit)",
         ),
-        ("dhcp-open", "lxc network unset lxdbr0 raw.dnsmasq", "lxc network set lxdbr0 'raw.dnsmasq=dhcp-ignore=tag:!known'"),
+        ("dhcp-open", "lxc network unset lxdbr0 ipv4.dhcp.ranges", "lxc network set lxdbr0 ipv4.dhcp.ranges=10.83.0.240-10.83.0.254"),
         ("group-too-much", "groupadd -f docker; usermod -aG docker alice", "gpasswd -d alice docker"),
         ("shell-real", "usermod -s /bin/bash alice", "usermod -s /opt/labshell/bin/labshell alice"),
         ("home-writable", "chown alice /home/alice", "chown root /home/alice"),

@@ -163,6 +163,7 @@ def test_anything_else_is_no_port_file(content: bytes) -> None:
 def test_the_lowest_free_address_is_chosen() -> None:
     assert policy.choose_address("10.83.0.1/24", []) == "10.83.0.2"
     assert policy.choose_address("10.83.0.1/24", ["10.83.0.2", "10.83.0.4"]) == "10.83.0.3"
+    assert policy.choose_address("10.83.0.1/24", [], "10.83.0.2-10.83.0.9,10.83.0.11-10.83.0.20") == "10.83.0.10"
     with pytest.raises(LabshellError):
         policy.choose_address("10.83.0.1/30", ["10.83.0.2"])
 
