@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
-from testhost import Completed, Host
+from testhost import TREE, Completed, Host
 
+Case = TypeVar("Case")
 REFUSED = {1, 2, 69, 75}
 FULL = os.environ.get("LABSHELL_HOSTILE") == "full"  # every step and every count; otherwise a share of them
+
+
+def share(cases: Iterable[Case], every: int) -> list[Case]:
+    """Every n-th of the cases: the first, and so on. All of them in a full run."""
+    return list(cases)[:: 1 if FULL else every]
 
 
 def one_sentence(done: Completed) -> str:
@@ -36,3 +44,15 @@ def works(host: Host, user: str, port: int) -> None:
 def as_researcher(user: str, argv: Sequence[str]) -> list[str]:
     """A command on the gateway with no more rights than the login shell of `user`."""
     return ["setpriv", "--reuid", user, "--regid", "labshell", "--clear-groups", "--no-new-privs", *argv]
+
+
+def engine_pid(host: Host) -> str:
+    return host.read("/run/labshell/lxd.pid").strip()
+
+
+def restart_engine(host: Host, seconds_away: float = 0) -> None:
+    """Kill the engine and start it again, as its package's unit would; the containers go on."""
+    host.run(["kill", "-KILL", engine_pid(host)])
+    time.sleep(seconds_away)
+    start = "start_by_hand lxd lxd --group lxd --logfile=/var/log/lxd/lxd.log; wait_until 60 timeout 5 lxc query /1.0"
+    host.run(["bash", "-euo", "pipefail", "-c", f". {TREE}/scripts/steps.bash; {start}"], timeout=90)

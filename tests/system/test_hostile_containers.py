@@ -1,0 +1,300 @@
+"""Root inside a container against the network, the host, the other containers, and labshell's own hands."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+
+import pytest
+from hostile import one_sentence, served_or_told, share, works
+from testhost import Host
+
+pytestmark = pytest.mark.root
+# Sends one DHCP message for each line of standard input: the frame's sender, the hardware address that it is about,
+# and its options, all in hexadecimal.
+SEND_DHCP = r"""
+use Socket;
+socket(my $socket, 17, SOCK_RAW, 0x0300) or die "socket: $!";
+open(my $file, "<", "/sys/class/net/eth0/ifindex") or die; chomp(my $index = <$file>);
+my $to = pack("SnlSCCa8", 17, 0x0800, $index, 1, 0, 6, "\xff" x 6);
+while (my $line = <STDIN>) {
+  my ($sender, $about, $options) = map { pack("H*", $_) } split(" ", $line);
+  my $dhcp = pack("CCCCNnnNNNN", 1, 1, 6, 0, $., 0, 0x8000, 0, 0, 0, 0) . $about . "\0" x 202
+    . pack("N", 0x63825363) . $options . "\xff";
+  my $udp = pack("nnnn", 68, 67, 8 + length $dhcp, 0) . $dhcp;
+  my $ip = pack("CCnnnCCnNN", 0x45, 0, 20 + length $udp, $. & 0xffff, 0, 64, 17, 0, 0, 0xffffffff);
+  my $sum = 0; $sum += $_ for unpack("n10", $ip); $sum = ($sum >> 16) + ($sum & 0xffff) while $sum >> 16;
+  substr($ip, 10, 2) = pack("n", ~$sum & 0xffff);
+  send($socket, "\xff" x 6 . $sender . pack("n", 0x0800) . $ip . $udp, 0, $to) or die "send: $!";
+}
+print "sent\n";
+"""
+DISCOVER, REQUEST, DECLINE, RELEASE = "350101", "350103", "350104", "350107"
+SERVER = "36040a530001"  # option 54: the bridge's address, 10.83.0.1
+
+
+def inside(host: Host, user: str, script: str, *, check: bool = True, timeout: float = 60) -> str:
+    """A script as root in the container of `user`, whatever its network does."""
+    argv = ["lxc", "exec", user, "--", "sh", "-c", script]
+    return host.run(argv, check=check, timeout=timeout).stdout.strip()
+
+
+def address_of(host: Host, user: str) -> str:
+    config = host.run(["lxc", "config", "device", "get", user, "eth0", "ipv4.address"])
+    return config.stdout.strip()
+
+
+def answers(host: Host, port: int) -> bool:
+    """Whether an SSH server greets somebody who comes from outside to this port of the gateway."""
+    probe = f"exec 3<>/dev/tcp/{host.client.gateway}/{port} && timeout 4 head -c 4 <&3"
+    return host.client.run(["timeout", "8", "bash", "-c", probe], check=False).stdout == "SSH-"
+
+
+@pytest.fixture
+def sleeping_bob(host: Host, bob: str, bob_port: int) -> Iterator[str]:
+    """Bob with his container stopped, so that his address is free to be taken."""
+    host.client.ssh(bob, "stop", check=True)
+    yield bob
+    works(host, bob, bob_port)
+
+
+# The network --------------------------------------------------------------------------------------------
+
+
+def test_an_address_that_is_taken_from_another_receives_nothing(
+    host: Host, guest: str, sleeping_bob: str, bob_port: int
+) -> None:
+    port = host.ssh_port(guest)
+    inside(host, guest, f"ip address add {address_of(host, sleeping_bob)}/24 dev eth0")
+    inside(host, guest, f"ping -c 2 -W 1 -I {address_of(host, sleeping_bob)} 10.83.0.1 || true")
+    assert answers(host, port), "the thief's own port has to answer, or this shows nothing"
+    assert not answers(host, bob_port)
+
+
+def test_a_hardware_address_that_is_taken_from_another_receives_nothing(
+    host: Host, guest: str, sleeping_bob: str, bob_port: int
+) -> None:
+    taken = host.run(["lxc", "config", "get", sleeping_bob, "volatile.eth0.hwaddr"]).stdout.strip()
+    address = address_of(host, sleeping_bob)
+    inside(
+        host, guest,
+        f"ip link set eth0 down; ip link set eth0 address {taken}; ip link set eth0 up;"
+        f"ip address add {address}/24 dev eth0; ip route replace default via 10.83.0.1",
+    )  # fmt: skip
+    assert not answers(host, bob_port)
+    assert not answers(host, host.ssh_port(guest)), "who has another's hardware address reaches nobody"
+    host.client.ssh(guest, "restart --force --yes", check=True)
+    works(host, guest, host.ssh_port(guest))
+
+
+def send_dhcp(host: Host, user: str, messages: list[tuple[str, str, str]]) -> None:
+    """Messages from the container of `user`: sender, hardware address that it is about, options."""
+    lines = "".join(" ".join(message) + "\n" for message in messages)
+    done = host.run(["lxc", "exec", user, "--", "perl", "-e", SEND_DHCP], input=lines, timeout=120)
+    assert done.stdout == "sent\n"
+
+
+def hardware_address(host: Host, user: str) -> str:
+    return host.run(["lxc", "config", "get", user, "volatile.eth0.hwaddr"]).stdout.strip().replace(":", "")
+
+
+@pytest.mark.parametrize("invents_sender", [False, True], ids=["own sender", "invented sender"])
+def test_a_flood_of_dhcp_requests_takes_nobodys_address(
+    host: Host, guest: str, bob: str, bob_port: int, *, invents_sender: bool
+) -> None:
+    own, messages = hardware_address(host, guest), []
+    for number in range(400):
+        invented, wanted = f"02000000{number:04x}", f"32040a53{number:04x}"
+        for options in (DISCOVER, REQUEST + wanted, REQUEST + SERVER + wanted):
+            messages.append((invented if invents_sender else own, invented, options))
+    send_dhcp(host, guest, messages)
+    host.client.ssh(bob, "restart --yes", check=True, timeout=120)
+    works(host, bob, bob_port)
+    host.add_user("late")
+    works(host, "late", host.ssh_port("late"))
+    host.client.ssh("late", "rebuild --yes", check=True, timeout=120)
+    works(host, "late", host.ssh_port("late"))
+    host.remove_user("late")
+
+
+@pytest.mark.parametrize("kind", [DECLINE, RELEASE], ids=["declined", "released"])
+def test_an_address_that_is_given_up_in_anothers_name_stays_theirs(
+    host: Host, guest: str, bob: str, bob_port: int, kind: str
+) -> None:
+    address = "".join(f"{int(part):02x}" for part in address_of(host, bob).split("."))
+    own, bobs = hardware_address(host, guest), hardware_address(host, bob)
+    for sender in (own, bobs):
+        send_dhcp(host, guest, [(sender, bobs, kind + SERVER + "3204" + address)] * 3)
+    host.client.ssh(bob, "restart --yes", check=True, timeout=120)
+    works(host, bob, bob_port)
+
+
+def test_nothing_of_the_host_answers_over_ipv6(host: Host, guest: str) -> None:
+    addresses = host.run(["ip", "-6", "-o", "address", "show", "dev", "lxdbr0"]).stdout.split()
+    local = [word.partition("/")[0] for word in addresses if word.startswith("fe80::")] or ["ff02::1"]
+    said = inside(
+        host, guest,
+        f"ssh -6 -o BatchMode=yes -o ConnectTimeout=4 -o StrictHostKeyChecking=no {local[0]}%eth0 true 2>&1; true",
+    )  # fmt: skip
+    assert "denied" not in said.lower()
+    assert "ssh" not in inside(host, guest, f"timeout 4 bash -c 'head -c 4 < /dev/tcp/{local[0]}%eth0/22' || true")
+
+
+def test_a_false_host_name_changes_nothing_and_is_nobodys_name(
+    host: Host, guest: str, bob: str, bob_port: int
+) -> None:
+    inside(host, guest, f"hostname {bob}; echo {bob} > /etc/hostname; dhclient -r eth0; dhclient eth0", timeout=90)
+    port = host.ssh_port(guest)
+    assert host.client.ssh(guest, "hostname", port=port, check=True).stdout == f"{bob}\n"
+    assert json.loads(host.client.ssh(guest, "status --json", check=True).stdout)["user"] == guest
+    assert f"{bob} " not in host.client.ssh(guest, "status", check=True).stdout
+    works(host, bob, bob_port)
+    asked = inside(host, guest, f"getent hosts {bob}.lxd || true")
+    assert address_of(host, guest) not in asked
+
+
+# Its own limits -----------------------------------------------------------------------------------------
+
+
+def test_a_container_that_forks_to_its_limit_harms_nobody_and_can_be_restarted(
+    host: Host, guest: str, bob: str, bob_port: int
+) -> None:
+    host.admin("set", guest, "--processes", "150")
+    inside(host, guest, "for n in $(seq 400); do setsid sleep 600 < /dev/null > /dev/null 2>&1 & done", check=False)
+    host.client.ssh(guest, "status", check=True)
+    works(host, bob, bob_port)
+    for verb in ("run true", "keys"):
+        done = host.client.ssh(guest, verb, timeout=90)
+        assert done.returncode == 255 or served_or_told(done) is not None  # 255: the engine's client could not begin
+        assert "Traceback" not in done.stderr
+    host.client.ssh(guest, "restart --force --yes", check=True, timeout=120)
+    works(host, guest, host.ssh_port(guest))
+
+
+def test_a_container_that_fills_its_disk_harms_nobody(host: Host, guest: str, bob: str, bob_port: int) -> None:
+    """What the engine writes into it at a start does not fit any more; a file can be removed from outside."""
+    host.admin("set", guest, "--disk", "1GiB")
+    assert "quota" in host.client.ssh(guest, "run head -c 4G /dev/zero > big", timeout=120).stderr
+    assert "big" in host.client.ssh(guest, "run ls").stdout
+    for verb in ("status", "keys", "snapshot create full", "stop"):
+        served_or_told(host.client.ssh(guest, verb, timeout=120))
+    refused = one_sentence(host.client.ssh(guest, "start", timeout=120))
+    assert "full or broken" in refused
+    assert "which of its files may go" in refused
+    assert host.client.ssh(guest, "status").returncode == 0
+    host.client.ssh(bob, "run head -c 100M /dev/zero > room && rm room", check=True)
+    works(host, bob, bob_port)
+    host.run(["lxc", "file", "delete", f"{guest}/home/{guest}/big"])
+    works(host, guest, host.ssh_port(guest))
+
+
+def test_a_container_that_ignores_its_shutdown_is_said_and_can_be_forced(host: Host, guest: str) -> None:
+    inside(host, guest, "systemctl mask halt.target poweroff.target reboot.target systemd-halt.service")
+    done = host.client.ssh(guest, "stop", timeout=90)
+    assert "--force" in one_sentence(done)
+    works(host, guest, host.ssh_port(guest))
+    host.client.ssh(guest, "stop --force --yes", check=True)
+    inside_is_stopped = host.run(["lxc", "list", "--format", "csv", "--columns", "s", f"^{guest}$"]).stdout.strip()
+    assert inside_is_stopped == "STOPPED"
+
+
+# Paths that it laid -------------------------------------------------------------------------------------
+
+PLANTS = {
+    "home is a link out": "mv /home/guest /home/real; ln -s /proc/1/root/etc /home/guest",
+    "home is gone": "mv /home/guest /home/real",
+    ".ssh is a fifo": "rm -r /home/guest/.ssh; mkfifo /home/guest/.ssh",
+    ".ssh is a file without end": "rm -r /home/guest/.ssh; ln -s /dev/zero /home/guest/.ssh",
+    "keys are a folder": "rm /home/guest/.ssh/authorized_keys; mkdir /home/guest/.ssh/authorized_keys",
+    "keys are huge": "head -c 50M /dev/zero > /home/guest/.ssh/authorized_keys",
+    "keys cannot be changed": "chattr +i /home/guest/.ssh/authorized_keys || true",
+    "etc is a link": "cp -a /etc /etc-real; ln -sfn /proc/1/root/root /etc/ssh-planted; rm -f /etc/hostname; mkfifo /etc/hostname",
+    "no shell": "chmod 000 /bin/bash /bin/sh",
+}
+
+
+@contextlib.contextmanager
+def watched(host: Host) -> Iterator[None]:
+    """The host's own files and accounts are the same after the block."""
+    look = "find /etc /root /home -xdev -newer /run/before -type f ! -path '/etc/labshell/keys/*' | sort"
+    host.run(["touch", "/run/before"])
+    yield
+    assert host.run(["sh", "-c", look]).stdout == ""
+
+
+@pytest.mark.parametrize("plant", share(PLANTS, 2))
+def test_what_was_laid_in_a_container_leads_no_verb_to_the_host(
+    host: Host, guest: str, bob: str, bob_port: int, plant: str
+) -> None:
+    port = host.ssh_port(guest)
+    public = host.client.make_key("second").with_suffix(".pub").read_text()
+    with watched(host):
+        inside(host, guest, PLANTS[plant])
+        served_or_told(host.client.ssh(guest, "keys add", input=public, timeout=120))
+        served_or_told(host.client.ssh(guest, "keys", timeout=60))
+        served_or_told(host.client.ssh(guest, "snapshot create planted", timeout=60))
+        served_or_told(host.client.ssh(guest, "status", timeout=60))
+        done = host.client.ssh(guest, "run id", timeout=60)
+        assert done.returncode in (126, 127) or served_or_told(done) is not None  # 126: what a shell says of its own
+        host.client.ssh(guest, "rebuild --yes", check=True, timeout=120)
+    works(host, guest, port)
+    works(host, bob, bob_port)
+
+
+# Marks and names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mark", ["", "user.labshell.owner=bob", "user.labshell.uid=0", "user.labshell.uid=x"])
+def test_a_container_without_its_owners_mark_serves_nobody(host: Host, guest: str, bob: str, mark: str) -> None:
+    assert bob
+    keys = ["user.labshell.owner", "user.labshell.uid"]
+    before = {key: host.run(["lxc", "config", "get", guest, key]).stdout.strip() for key in keys}
+    assert all(before.values())
+    if mark:
+        host.run(["lxc", "config", "set", guest, mark])
+    else:
+        for key in keys:
+            host.run(["lxc", "config", "unset", guest, key])
+    done = host.client.ssh(guest, "start", timeout=60)
+    assert one_sentence(done)
+    host.admin("reconcile")
+    assert not answers(host, host.ssh_port(guest))
+    for key, value in before.items():
+        host.run(["lxc", "config", "set", guest, f"{key}={value}"])
+    works(host, guest, host.ssh_port(guest))
+
+
+def test_a_name_that_is_used_again_opens_nothing_of_before(host: Host) -> None:
+    old_key = host.add_user("reborn")
+    old_port, old_uid = host.ssh_port("reborn"), host.run(["id", "-u", "reborn"]).stdout
+    host.client.ssh("reborn", "run echo secret > mine", check=True)
+    host.client.ssh("reborn", "snapshot create one", check=True)
+    with host.client.background(host.client.ssh_argv("reborn", tty=True)):
+        host.remove_user("reborn")
+    assert host.run(["pgrep", "-u", old_uid.strip()], check=False).stdout == ""
+    new_key = host.client.make_key("another")
+    host.admin("add-user", "reborn", "--key", str(new_key.with_suffix(".pub")))
+    try:
+        assert host.ssh_port("reborn") != old_port
+        assert host.run(["id", "-u", "reborn"]).stdout != old_uid
+        assert host.client.ssh("reborn", "status", key=old_key).returncode == 255
+        assert host.client.ssh("reborn", "true", key=old_key, port=host.ssh_port("reborn")).returncode == 255
+        assert not answers(host, old_port)
+        assert host.client.ssh("reborn", "run ls", key=new_key, check=True).stdout == ""
+        assert json.loads(host.client.ssh("reborn", "snapshot --json", key=new_key, check=True).stdout) == []
+    finally:
+        host.remove_user("reborn")
+
+
+@pytest.mark.parametrize(
+    "name", ["bob--new", "bob--1", "template", "root", "labshell", "Bob", "bob.", "bob/..", "b\u043eb"]
+)
+def test_a_name_that_could_be_taken_for_anothers_is_refused(host: Host, bob: str, name: str) -> None:
+    assert bob
+    key = str(host.client.make_key("likebob").with_suffix(".pub"))
+    before = host.run(["lxc", "list", "--format", "csv", "--columns", "n"]).stdout
+    done = host.admin("add-user", name, "--key", key, check=False)
+    assert done.returncode == 2, done
+    assert one_sentence(done)
+    assert host.run(["lxc", "list", "--format", "csv", "--columns", "n"]).stdout == before
