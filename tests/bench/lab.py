@@ -299,7 +299,12 @@ class Lab:
 def running_lab() -> Iterator[Lab]:
     with running_host() as host:
         host.set_up()
-        for line in ("reconcile_seconds = 30", "ports_per_user = 2", "port_range = [20000, 45000]"):
+        for line in (
+            "reconcile_seconds = 30",
+            "ports_per_user = 2",
+            "port_range = [20000, 45000]",
+            "start_timeout_seconds = 200",
+        ):
             name = line.partition(" ")[0]
             host.run(["sed", "-i", f"s/^#*{name} = .*/{line}/", "/etc/labshell/labshell.toml"])
         host.restart_daemon()

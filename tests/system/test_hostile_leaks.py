@@ -6,6 +6,7 @@ LABSHELL_HOSTILE=full: 1,000 logins and 200 comings and goings.
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable
 
 import pytest
@@ -83,8 +84,11 @@ def test_nothing_grows(
     before, kilobytes = belongings(host), memory(host)
     act(host, count)
     wait_until(lambda: not host.run(["pgrep", "-u", alice], check=False).stdout, 20)
-    wait_until(lambda: belongings(host)["descriptors"] == before["descriptors"], 20)
-    assert differences(before, belongings(host)) == {}
+    for _ in range(10):  # the engine has work of its own now and then
+        if not differences(before, belongings(host)):
+            break
+        time.sleep(2)
     after = memory(host)
     print(f"{count}: {kilobytes} kB before, {after} kB after")  # noqa: T201 - for docs/security.md
+    assert differences(before, belongings(host)) == {}
     assert after < kilobytes * GROWTH
