@@ -35,7 +35,8 @@ def belongings(host: Host) -> dict[str, str]:
         "locks": f"grep -cw {host.daemon_pid()} /proc/locks; ls /run/labshell",
         "rules": "iptables-legacy-save | grep ^-A | sort; nft list tables | sort",
         "instances": "lxc list --format csv --columns n | sort",
-        "operations": "lxc operation list --format csv | wc -l",
+        # Those that go on; the engine's own look for new images and instance types is not ours.
+        "operations": "lxc operation list --format csv | grep ,RUNNING, | cut -d, -f3 | grep -v -e types -e images",
         "files": f"find {FOLDERS} -xdev 2>/dev/null | sort",
         "accounts": "cut -d: -f1 /etc/passwd; cut -d: -f1 /etc/group",
         "interfaces": "ls /sys/class/net | grep -c veth",
