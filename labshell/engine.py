@@ -48,12 +48,12 @@ class OperationFailed(Exception):
     """A background operation ended badly; the text is the engine's."""
 
 
-# What the engine says -> what the person reads. Matched by substring: the class and the HTTP status of a failed
-# operation are always the same.
 FULL_DISK = mark(
     "The disk of the container is full or broken, so it cannot {action}. "
     "Tell the administrator which of its files may go."
 )
+# What the engine says -> what the person reads. Matched by substring: the class and the HTTP status of a failed
+# operation are always the same.
 SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
     ("Instance not found", NoContainer, mark("There is no container {name}.")),
     ("No such object", NoContainer, mark("There is no container {name}.")),
@@ -68,11 +68,7 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
         mark("The storage pool is full, so the container cannot {action}. The administrator has to make room."),
     ),
     ("disk quota exceeded", LabshellError, FULL_DISK),
-    (
-        "saving config file for the container failed",
-        LabshellError,
-        FULL_DISK,
-    ),  # liblxc's, which could not write there
+    ("saving config file for the container failed", LabshellError, FULL_DISK),  # liblxc could not write there
     ("is busy running", Busy, mark("The container is busy with something else; try again in a moment.")),
     ("Instance is running", Busy, mark("The container is being started by somebody else; try again in a moment.")),
     (
