@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from labshell import files
+from labshell.errors import LabshellError
 
 log = logging.getLogger(__name__)
 
@@ -20,10 +21,10 @@ class Activity:
 
     def read(self) -> dict[str, float]:
         """Container -> seconds since 1970. With a damaged file everybody's time begins again, which harms nobody."""
-        content = files.read(self._path)
         try:
+            content = files.read(self._path)
             return {str(name): float(moment) for name, moment in json.loads(content or b"{}").items()}
-        except (ValueError, TypeError, AttributeError):
+        except (LabshellError, ValueError, TypeError, AttributeError):
             log.warning("damaged file of last activity", extra={"path": str(self._path)})
             return {}
 

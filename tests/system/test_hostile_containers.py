@@ -223,7 +223,7 @@ def watched(host: Host) -> Iterator[None]:
     assert host.run(["sh", "-c", look]).stdout == ""
 
 
-@pytest.mark.parametrize("plant", share(PLANTS, 2))
+@pytest.mark.parametrize("plant", share(PLANTS, 3))
 def test_what_was_laid_in_a_container_leads_no_verb_to_the_host(
     host: Host, guest: str, bob: str, bob_port: int, plant: str
 ) -> None:

@@ -20,7 +20,7 @@ WANTED, COUNTED = "/run/labshell-die-before", "/run/labshell-acts"
 DAEMON = "/usr/local/lib/dying_daemon.py"
 COMMAND = f"/opt/labshell/venv/bin/python -I {DAEMON} {WANTED} {COUNTED}"
 MOST_ACTS = 80
-STEP = 1 if FULL else 17
+STEP = 1 if FULL else 29
 
 
 @pytest.fixture(scope="module", autouse=True)

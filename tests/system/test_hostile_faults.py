@@ -187,13 +187,13 @@ def test_a_clock_that_is_wrong_by_a_year_takes_nothing_from_anybody(
 DAMAGES = {
     "emptied": "> {file}",
     "binary": "head -c 4096 /dev/urandom > {file}",
-    "a folder": "rm {file} && mkdir {file}",
     "huge": "head -c 20M /dev/zero > {file}",
+    "a folder": "rm {file} && mkdir {file}",
     "a link": "rm {file} && ln -s /etc/shadow {file}",
     "a link to nothing": "rm {file} && ln -s /nonexistent/{name} {file}",
-    "a fifo": "rm {file} && mkfifo {file}",
-    "a line too many": "echo surplus >> {file}",
     "gone": "rm {file}",
+    "a line too many": "echo surplus >> {file}",
+    "a fifo": "rm {file} && mkfifo {file}",
 }
 
 
@@ -201,7 +201,7 @@ def state_files(host: Host, user: str) -> list[str]:
     """Every file that labshell keeps for itself or for `user`; what is somebody else's alone is left out."""
     find = "find /public /etc/labshell/keys /var/lib/labshell -type f ! -path '*/archive/*' ! -name '*.pub'"
     every = host.run(["sh", "-c", find]).stdout.split()
-    people = set(host.run(["ls", "/public/ports"]).stdout.split()) - {user}
+    people = set(host.run(["ls", "/public/ports"]).stdout.split()) - {user} | {"unlucky"}
     return sorted(name for name in every if name.rpartition("/")[2] not in people)
 
 
@@ -216,12 +216,13 @@ def damaged(host: Host, file: str, how: str) -> Iterator[None]:
         host.run(["cp", "-a", "/root/whole", file])
 
 
-@pytest.mark.parametrize("damage", share(DAMAGES, 2))
+@pytest.mark.parametrize("damage", share(DAMAGES, 3))
 def test_a_damaged_file_ends_in_a_container_or_one_sentence_and_harms_nobody_else(
     host: Host, alice: str, alice_port: int, guest: str, damage: str
 ) -> None:
     port, key = host.ssh_port(guest), host.client.make_key("unlucky").with_suffix(".pub")
     host.client.ssh(guest, "ports add 8080", check=True)
+    host.run(["tee", "/var/lib/labshell/activity.json"], input="{}")
     shadow = host.read("/etc/shadow")
     files = state_files(host, guest)
     assert f"/public/ports/{guest}" in files

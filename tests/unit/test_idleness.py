@@ -61,3 +61,8 @@ def test_a_damaged_file_of_activity_is_none(tmp_path: Path, content: bytes) -> N
     assert activity.read() == {}
     activity.write({"alice": 12.5})
     assert activity.read() == {"alice": 12}
+
+
+def test_a_folder_in_the_place_of_the_file_of_activity_keeps_nobody_out(tmp_path: Path) -> None:
+    (tmp_path / "activity.json").mkdir()
+    assert Activity(tmp_path / "activity.json").read() == {}
