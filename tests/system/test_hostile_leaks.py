@@ -41,7 +41,7 @@ def belongings(host: Host) -> dict[str, str]:
         "accounts": "cut -d: -f1 /etc/passwd; cut -d: -f1 /etc/group",
         "interfaces": "ls /sys/class/net | grep -c veth",
         # A container's own come and go; their users are numbers here.
-        "processes": "ps -e -o user=,comm= | grep -v -e '^[0-9]' -e 'ps$' -e 'sh$' -e grep -e sort | sort | uniq -c",
+        "processes": "ps -e -o user=,comm= | grep -v -e '^[0-9]' -e 'ps$' -e 'sh$' -e grep -e sort -e uniq | sort | uniq -c",
     }
     return {name: host.run(["sh", "-c", look], check=False).stdout for name, look in looks.items()}
 
