@@ -51,15 +51,6 @@ class Network:
     def bridge(self) -> Bridge:
         if self.is_labs_own:
             return Bridge(self.name, machine.address_of(self.name))
-        settings = self._settings()
-        address = settings.get("ipv4.address", "none")
-        if "/" not in address:
-            raise LabshellError(
-                "The network {network} has no IPv4 address of its own; forwarding needs one.", network=self.name
-            )
-        return Bridge(self.name, address, settings.get("ipv4.dhcp.ranges", ""))
-
-    def _settings(self) -> dict[str, str]:
         with asking("", "be read"):
             try:
                 network = self._engine.api.networks[self.name].get().json()["metadata"]
@@ -67,7 +58,13 @@ class Network:
                 raise LabshellError(
                     "The engine has no network {network}; set network in labshell.toml.", network=self.name
                 ) from None
-        return dict(network.get("config") or {})
+        settings = network.get("config", {})
+        address = settings.get("ipv4.address", "none")
+        if "/" not in address:
+            raise LabshellError(
+                "The network {network} has no IPv4 address of its own; forwarding needs one.", network=self.name
+            )
+        return Bridge(self.name, address, settings.get("ipv4.dhcp.ranges", ""))
 
     def leased(self) -> set[str]:
         """IPv4 addresses that the engine's own DHCP server has given to any instance."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from testhost import TREE, Completed, Host
+from testhost import Completed, Host
 
 Case = TypeVar("Case")
 REFUSED = {1, 2, 69, 75}
@@ -55,4 +55,4 @@ def restart_engine(host: Host, seconds_away: float = 0) -> None:
     host.run(["kill", "-KILL", engine_pid(host)])
     time.sleep(seconds_away)
     start = "start_by_hand lxd lxd --group lxd --logfile=/var/log/lxd/lxd.log; wait_until 60 timeout 5 lxc query /1.0"
-    host.run(["bash", "-euo", "pipefail", "-c", f". {TREE}/scripts/steps.bash; {start}"], timeout=90)
+    host.steps(start, timeout=90)

@@ -75,7 +75,7 @@ def test_an_address_that_is_taken_from_another_receives_nothing(
 def test_a_hardware_address_that_is_taken_from_another_receives_nothing(
     host: Host, guest: str, sleeping_bob: str, bob_port: int
 ) -> None:
-    taken = host.run(["lxc", "config", "get", sleeping_bob, "volatile.eth0.hwaddr"]).stdout.strip()
+    taken = hardware_address(host, sleeping_bob)
     address = address_of(host, sleeping_bob)
     inside(
         host, guest,
@@ -90,13 +90,13 @@ def test_a_hardware_address_that_is_taken_from_another_receives_nothing(
 
 def send_dhcp(host: Host, user: str, messages: list[tuple[str, str, str]]) -> None:
     """Messages from the container of `user`: sender, hardware address that it is about, options."""
-    lines = "".join(" ".join(message) + "\n" for message in messages)
+    lines = "".join(" ".join(message).replace(":", "") + "\n" for message in messages)
     done = host.run(["lxc", "exec", user, "--", "perl", "-e", SEND_DHCP], input=lines, timeout=120)
     assert done.stdout == "sent\n"
 
 
 def hardware_address(host: Host, user: str) -> str:
-    return host.run(["lxc", "config", "get", user, "volatile.eth0.hwaddr"]).stdout.strip().replace(":", "")
+    return host.run(["lxc", "config", "get", user, "volatile.eth0.hwaddr"]).stdout.strip()
 
 
 @pytest.mark.parametrize("invents_sender", [False, True], ids=["own sender", "invented sender"])
@@ -166,7 +166,8 @@ def test_a_container_that_forks_to_its_limit_harms_nobody_and_can_be_restarted(
     works(host, bob, bob_port)
     for verb in ("run true", "keys"):
         done = host.client.ssh(guest, verb, timeout=90)
-        assert done.returncode == 255 or served_or_told(done) is not None  # 255: the engine's client could not begin
+        if done.returncode != 255:  # the engine's client could not begin
+            served_or_told(done)
         assert "Traceback" not in done.stderr
     host.client.ssh(guest, "restart --force --yes", check=True, timeout=120)
     works(host, guest, host.ssh_port(guest))
@@ -236,7 +237,8 @@ def test_what_was_laid_in_a_container_leads_no_verb_to_the_host(
         served_or_told(host.client.ssh(guest, "snapshot create planted", timeout=60))
         served_or_told(host.client.ssh(guest, "status", timeout=60))
         done = host.client.ssh(guest, "run id", timeout=60)
-        assert done.returncode in (126, 127) or served_or_told(done) is not None  # 126: what a shell says of its own
+        if done.returncode not in (126, 127):  # what a shell says of its own
+            served_or_told(done)
         host.client.ssh(guest, "rebuild --yes", check=True, timeout=120)
     works(host, guest, port)
     works(host, bob, bob_port)

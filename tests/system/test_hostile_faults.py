@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from hostile import FULL, engine_pid, one_sentence, restart_engine, served_or_told, share, works
-from testhost import DAEMON, TREE, Host, wait_until
+from testhost import DAEMON, Host, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -108,7 +108,7 @@ def test_a_bridge_that_is_gone_is_said_and_comes_back_with_the_engine(
         served_or_told(host.client.ssh(alice, "status", timeout=60))
         assert "Traceback" not in host.admin("doctor", check=False).stderr
     finally:
-        restart_engine(host, seconds_away=0)
+        restart_engine(host)
         host.run(["ip", "link", "set", "lxdbr0", "up"])
     for user, at in ((guest, port), (alice, alice_port)):
         host.client.ssh(user, "restart --force --yes", check=True, timeout=120)
@@ -191,7 +191,7 @@ DAMAGES = {
     "huge": "head -c 20M /dev/zero > {file}",
     "a folder": "rm {file} && mkdir {file}",
     "a link": "rm {file} && ln -s /etc/shadow {file}",
-    "a link to nothing": "rm {file} && ln -s /nonexistent/{name} {file}",
+    "a link to nothing": "rm {file} && ln -s /nonexistent/x {file}",
     "gone": "rm {file}",
     "a line too many": "echo surplus >> {file}",
     "a fifo": "rm {file} && mkfifo {file}",
@@ -209,7 +209,7 @@ def state_files(host: Host, user: str) -> list[str]:
 @contextlib.contextmanager
 def damaged(host: Host, file: str, how: str) -> Iterator[None]:
     host.run(["cp", "-a", file, "/root/whole"])
-    host.run(["sh", "-c", how.format(file=file, name="x")])
+    host.run(["sh", "-c", how.format(file=file)])
     try:
         yield
     finally:
@@ -253,8 +253,7 @@ def test_a_file_cut_at_any_length_gives_the_right_port_or_a_sentence(
         with damaged(host, file, f"truncate --size {length} {{file}}"):
             if file.endswith(".toml"):
                 host.stop_daemon()
-                start = f". {TREE}/scripts/steps.bash; start_by_hand labshelld {DAEMON}; wait_until 5 is_stopped labshelld"
-                host.run(["bash", "-euo", "pipefail", "-c", start], check=False)
+                host.steps(f"start_by_hand labshelld {DAEMON}; wait_until 5 is_stopped labshelld", check=False)
             served_or_told(host.client.ssh(guest, "start"))
             served_or_told(host.client.ssh(alice, "start"))
             assert "Traceback" not in host.admin("doctor", check=False).stderr

@@ -123,12 +123,7 @@ def test_no_bytes_bring_the_daemon_down_or_an_answer_about_somebody_else(
 
     fuzz()
     assert seen >= BATCHES * MESSAGES // 2
-    assert (
-        "bug"
-        not in host.run(
-            ["sh", "-c", "tail -n 2000 /var/log/labshell/labshelld.log | grep -c 'bug while' || true"]
-        ).stdout
-    )
+    assert "bug" not in host.run(["tail", "-n", "2000", "/var/log/labshell/labshelld.log"]).stdout
 
 
 def test_a_request_that_is_cut_at_any_byte_does_nothing(host: Host, mallory: str) -> None:

@@ -203,6 +203,11 @@ class Host:
         self.run(["sed", "-i", "s/^#reconcile_seconds = .*/reconcile_seconds = 3/", "/etc/labshell/labshell.toml"])
         return self.script("setup-host", "--wheels", str(wheels()))
 
+    def steps(self, script: str, *, check: bool = True, timeout: float = 60) -> Completed:
+        """A few lines of bash with the functions of scripts/steps.bash, on the gateway."""
+        sourced = f". {TREE}/scripts/steps.bash; {script}"
+        return self.run(["bash", "-euo", "pipefail", "-c", sourced], check=check, timeout=timeout)
+
     def admin(self, *arguments: str, check: bool = True, timeout: float = 120) -> Completed:
         return self.run(["labshell-admin", *arguments], check=check, timeout=timeout)
 
@@ -245,8 +250,7 @@ class Host:
         wait_until(lambda: self.run(["test", "-d", f"/proc/{pid}"], check=False).returncode != 0, 10)
 
     def start_daemon(self, command: str = DAEMON) -> None:
-        start = f". {TREE}/scripts/steps.bash; start_by_hand labshelld {command}"
-        self.run(["bash", "-euo", "pipefail", "-c", start])
+        self.steps(f"start_by_hand labshelld {command}")
         wait_until(lambda: self.admin("list", check=False).returncode == 0, 20)
 
     def restart_daemon(self, command: str = DAEMON) -> None:
