@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from testhost import Host, running_host
+
+LOGS = ("/var/log/labshell/labshelld.log", "/var/log/lxd/lxd.log")
+LOG_LINES = "40"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the daemon and the engine said last goes with a failure: the host is gone afterwards."""
+    report = yield
+    host = getattr(item, "funcargs", {}).get("host")
+    if report.failed and isinstance(host, Host):
+        for log in LOGS:
+            with contextlib.suppress(OSError, AssertionError):
+                report.sections.append((log, host.run(["tail", "-n", LOG_LINES, log], check=False).stdout))
+    return report
 
 
 @pytest.fixture(scope="session")
