@@ -551,7 +551,7 @@ class Containers:
             self._patch(name, {"config": gone | settings["config"], "devices": settings["devices"]})
 
     def restore_snapshot(self, name: str, label: str) -> None:
-        """Take files and settings back to a snapshot. A running container is stopped for it and started again."""
+        """Take the files and settings of a stopped container back to a snapshot."""
         with asking(name, "be restored"):
             self._engine.wait(self._engine.instance(name).put(json={"restore": label}), COPY_SECONDS)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime
 import secrets
-import time
 from dataclasses import asdict
 from typing import Any
 
 from labshell import policy
+from labshell.containers import STOP_SECONDS
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.gateway import Gateway, Progress, Steps
 
@@ -40,27 +40,39 @@ class Snapshots:
                 self._containers.take_snapshot(user, label)
 
     def restore(self, user: str, uid: int, name: str) -> Steps[None]:
-        """Back to a snapshot: what changed since is gone. A container that ran runs again afterwards."""
+        """Back to a snapshot: what changed since is gone. A container that ran runs again afterwards.
+
+        It is stopped and started here and not by the engine, which would do both in one act that fails as a whole
+        and says of a container that did not start again only that it "cannot be restored".
+        """
         with self._gateway.locks.held(user):
             container = self._containers.owned(user, uid)
             self._existing(user, name)
             self._gateway.refuse_full_pool(user)
+            was_running = container.state != "Stopped"
+            if was_running:
+                self._gateway.closed.refuse_if_closed()
             yield Progress("Going back to {name}", {"name": name})
             settings, token = self._containers.settings(user), secrets.token_hex(8)
             self._containers.mark_restoring(user, token)
             with self._unfinished.work(user, "snapshot restore", name=name, settings=settings, token=token):
-                try:
-                    self._containers.restore_snapshot(user, name)
-                except TryAgain:
-                    raise  # the engine may still be at it
-                except LabshellError:
-                    self._containers.put_back(user, settings)
-                    raise
+                self._containers.stop(user, STOP_SECONDS, force=True)
+                failure = self._go_back(user, name)
                 self._containers.put_back(user, settings)
-                if container.state == "Running":
-                    yield Progress("Waiting for its SSH server")
-                    deadline = time.monotonic() + self._gateway.config.start_timeout_seconds
-                    self._gateway.wait_for_ssh(container, deadline)
+                if was_running:
+                    yield from self._gateway.ensure_running(self._containers.owned(user, uid))
+                if failure is not None:
+                    raise failure
+
+    def _go_back(self, user: str, name: str) -> LabshellError | None:
+        """Restore a stopped container; why not, if the engine could not and has let go of it."""
+        try:
+            self._containers.restore_snapshot(user, name)
+        except TryAgain:
+            raise  # the engine may still be at it
+        except LabshellError as error:
+            return error
+        return None
 
     def delete(self, user: str, uid: int, name: str) -> Steps[None]:
         with self._gateway.locks.held(user):
