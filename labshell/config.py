@@ -84,6 +84,7 @@ class Config:
     listen_address: str = ""
     guard: bool = True
     guard_closed_networks: tuple[str, ...] = ("169.254.0.0/16",)
+    guard_open_networks: tuple[str, ...] = ()
 
     cpu: str = ""
     memory: str = ""
@@ -216,7 +217,11 @@ def _checked_tuple(key: str, value: Any) -> tuple[Any, ...]:
         return tuple(value)
     if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
         raise ValueError("this must be a list of networks")
-    return tuple(str(ipaddress.ip_network(item)) for item in value)
+    networks = [ipaddress.ip_network(item) for item in value]
+    for network in networks:
+        if network.version != 4:
+            raise ValueError(f"{network} is not an IPv4 network, and the rules are IPv4's")
+    return tuple(map(str, networks))
 
 
 def _checked_profiles(value: Any) -> dict[str, dict[str, str]]:

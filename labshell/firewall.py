@@ -15,7 +15,7 @@ from labshell.containers import Containers
 from labshell.errors import TryAgain, UsageError
 from labshell.forwarding import Forwarding
 from labshell.forwards import Adapter, Difference, Forward, NoForwards
-from labshell.guard import Guard
+from labshell.guard import Guard, Networks
 from labshell.network import Bridge
 from labshell.policy import Container
 from labshell.ports import PortRegistry
@@ -59,8 +59,8 @@ class Firewall:
     def _make_parts(self) -> _Parts:
         bridge, config = self._containers.network.bridge(), self._config
         iptables = Forwarding(bridge.name, bridge.address, config.outside_interface)
-        closed = config.guard_closed_networks
-        guard = Guard(bridge.name, closed, closed=config.guard, is_labs_own=not config.has_ports)
+        networks = Networks(never=config.guard_closed_networks, may=config.guard_open_networks)
+        guard = Guard(bridge.name, networks, closed=config.guard, is_labs_own=not config.has_ports)
         proxies = ProxyForwarding(self._containers.proxies, self._listen_address(bridge))
         if config.forwarding == "lxd-proxy":
             return _Parts(proxies, iptables, guard, ())

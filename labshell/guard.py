@@ -1,20 +1,23 @@
 """The host's side of the bridge, in an nftables table of our own: what containers may reach.
 
 From a container only DNS, DHCP and forwarded ports answer on any address of the host, other containers only
-through their forwarded ports, and closed networks not at all. nftables, because `iptables -F` must not open the
-host. And because a packet has to pass both variants of iptables, our accept rules go into the other variant too
-where Docker or ufw have set its FORWARD policy to DROP.
+through their forwarded ports, and closed networks not at all: those the administrator names, and by themselves
+those on the host's other interfaces and the servers whose files it has mounted, which take a container for the host.
+nftables, because `iptables -F` must not open the host. And because a packet has to pass both variants of iptables,
+our accept rules go into the other variant too where Docker or ufw have set its FORWARD policy to DROP.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from labshell import host_program, policy
+from labshell import host_program, machine, policy
 from labshell.errors import LabshellError
 
 log = logging.getLogger(__name__)
@@ -27,14 +30,33 @@ DHCP_REQUESTS = "@th,1984,24 { 0x350101, 0x350103, 0x350108 }"
 NO_TABLE = "".join(f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in ("inet", "bridge"))
 
 
-def rules(bridge: str, closed_networks: Collection[str], *, closed: bool) -> str:
+@dataclass(frozen=True)
+class Networks:
+    """What containers may never reach, what they may in spite of the next, and what is closed by itself."""
+
+    never: Collection[str]
+    may: Collection[str] = ()
+    found: Collection[str] = ()
+
+    def rules(self, incoming: str) -> str:
+        """Rules about what arrives as `incoming` says; the first that matches decides."""
+        verdicts = ((self.never, "drop"), (self.may, "accept"), (self.found, "drop"))
+        return "\n    ".join(
+            f"{incoming} ip daddr {{ {_apart(networks)} }} {verdict}" for networks, verdict in verdicts if networks
+        )
+
+
+def _apart(networks: Collection[str]) -> str:
+    """Networks that do not overlap, which nft refuses in a set."""
+    return ", ".join(map(str, ipaddress.collapse_addresses(map(ipaddress.IPv4Network, networks))))
+
+
+def rules(bridge: str, networks: Networks, *, closed: bool) -> str:
     """The table for the engine's own bridge, as text for `nft -f`: replaced as a whole, so never half there.
 
     The loopback rule is there even with the guard off: without it, letting the host itself reach forwarded
     ports on 127.0.0.1 would open the host's loopback services to containers.
     """
-    networks = ", ".join(closed_networks)
-    drop_networks = f'iifname "{bridge}" ip daddr {{ {networks} }} drop' if networks else ""
     guard = f"""
   chain input {{
     type filter hook input priority -5; policy accept;
@@ -51,7 +73,7 @@ def rules(bridge: str, closed_networks: Collection[str], *, closed: bool) -> str
     iifname "{bridge}" ct state established,related accept
     iifname "{bridge}" oifname "{bridge}" ct status dnat accept
     iifname "{bridge}" oifname "{bridge}" drop
-    {drop_networks}
+    {networks.rules(f'iifname "{bridge}"')}
   }}"""
     loopback = f"""
   chain loopback {{
@@ -61,18 +83,18 @@ def rules(bridge: str, closed_networks: Collection[str], *, closed: bool) -> str
     return _table("inet", loopback + (guard if closed else ""))
 
 
-def rules_on_labs_network(closed_networks: Collection[str], *, closed: bool) -> str:
+def rules_on_labs_network(networks: Networks, *, closed: bool) -> str:
     """The same for a bridge of the host's on the lab's network, where only the containers' own cables are ours.
 
     The rest of the lab is on that bridge, too, and reaches the host as before. Connections are not tracked there
     on every kernel, so what opens one is what is closed.
     """
     ports = f'iifname "{policy.OUR_CABLES}*"'
-    networks = ", ".join(closed_networks)
+    closed_networks = networks.rules(ports)
     forward = f"""
   chain forward {{
     type filter hook forward priority -5; policy accept;
-    {ports} ip daddr {{ {networks} }} drop
+    {closed_networks}
   }}"""
     guard = f"""
   chain input {{
@@ -84,7 +106,7 @@ def rules_on_labs_network(closed_networks: Collection[str], *, closed: bool) -> 
     {ports} tcp flags & (syn | ack) == syn drop
     {ports} meta l4proto tcp accept
     {ports} drop
-  }}{forward if networks else ""}"""
+  }}{forward if closed_networks else ""}"""
     return _table("bridge", guard if closed else "")
 
 
@@ -96,30 +118,39 @@ def _table(family: str, chains: str) -> str:
 class Guard:
     """The table and its companions on this host for one bridge."""
 
-    def __init__(
-        self, bridge: str, closed_networks: Collection[str], *, closed: bool, is_labs_own: bool = False
-    ) -> None:
+    def __init__(self, bridge: str, networks: Networks, *, closed: bool, is_labs_own: bool = False) -> None:
         self._bridge = bridge
+        self._networks = networks
+        self._closed = closed
         self._is_labs_own = is_labs_own
-        if is_labs_own:
-            self._family, self._rules = "bridge", rules_on_labs_network(closed_networks, closed=closed)
-        else:
-            self._family, self._rules = "inet", rules(bridge, closed_networks, closed=closed)
-        self._chains = {line.split()[1] for line in self._rules.splitlines() if line.startswith("  chain ")}
-        self._loaded = False
+        self._family = "bridge" if is_labs_own else "inet"
+        self._loaded = ""
         self._has_warned = False
 
     def ensure(self) -> bool:
         """Make the table what it should be and open what it makes safe to open; True if it was not so."""
-        changed = not self._loaded or self._live_chains() != self._chains
+        wanted = self._wanted()
+        chains = {line.split()[1] for line in wanted.splitlines() if line.startswith("  chain ")}
+        changed = self._loaded != wanted or self._live_chains() != chains
         if changed:
-            _run(["nft", "-f", "-"], self._rules)
-            self._loaded = True
+            _run(["nft", "-f", "-"], wanted)
+            self._loaded = wanted
         if self._is_labs_own:
             return changed
         self._allow_loopback()
         self._route_between_containers()
         return self._accept_beside_drop() or changed
+
+    def _wanted(self) -> str:
+        """The table as it should be now: networks and mounts come and go.
+
+        On the lab's own network a container comes to a server as itself and not as the host, so none is closed by
+        itself.
+        """
+        if self._is_labs_own:
+            return rules_on_labs_network(self._networks, closed=self._closed)
+        found = [*machine.side_networks(self._bridge), *machine.file_servers()]
+        return rules(self._bridge, replace(self._networks, found=found), closed=self._closed)
 
     def remove(self) -> None:
         _run(["nft", "-f", "-"], NO_TABLE)

@@ -1,4 +1,4 @@
-"""The host itself: how loaded it is. Nothing here changes anything."""
+"""The host itself: how loaded it is, what it is connected to. Nothing here changes anything."""
 
 from __future__ import annotations
 
@@ -61,11 +61,40 @@ def address_of(interface: str) -> str:
 
 def outside_interface() -> str:
     """The interface that the default route leads to."""
-    for line in (PROC / "net/route").read_text(encoding="ascii").splitlines()[1:]:
-        interface, destination = line.split()[:2]
-        if destination == "00000000":
-            return interface
-    raise LabshellError("This host has no default route; set listen_address in labshell.toml.")
+    interfaces = _ways_out()
+    if not interfaces:
+        raise LabshellError("This host has no default route; set listen_address in labshell.toml.")
+    return interfaces[0]
+
+
+def _ways_out() -> list[str]:
+    """The interfaces that a default route leads to, the best first."""
+    routes = [line.split() for line in (PROC / "net/route").read_text(encoding="ascii").splitlines()[1:]]
+    defaults = [(int(route[6]), route[0]) for route in routes if (route[1], route[7]) == ("00000000", "00000000")]
+    return [interface for _, interface in sorted(defaults)]
+
+
+def side_networks(*besides: str) -> list[str]:
+    """The networks of interfaces that no default route leads to: storage, management, other programs' bridges.
+
+    None on a host without a default route: nothing says there which of its networks is the way out.
+    """
+    ways_out = _ways_out()
+    if not ways_out:
+        return []
+    addresses = [
+        ipaddress.IPv4Interface(f"{item.address}/{item.netmask or '255.255.255.255'}")
+        for name, items in psutil.net_if_addrs().items()
+        for item in items
+        if item.family == socket.AF_INET and name not in (*ways_out, *besides)
+    ]
+    return [str(address.network) for address in addresses if not address.is_loopback]
+
+
+def file_servers() -> list[str]:
+    """The IPv4 addresses of the servers whose files this host has mounted: NFS and CIFS say them as addr=."""
+    mounts = (PROC / "self/mounts").read_text(encoding="utf-8", errors="replace")
+    return sorted(set(re.findall(r"[ ,]addr=([0-9]+(?:\.[0-9]+){3})[ ,]", mounts)))
 
 
 def is_folder(path: str) -> bool:

@@ -357,7 +357,7 @@ def join_client(host: Host, name: str, network: str, cleanup: contextlib.ExitSta
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     folder = host.state / name
-    folder.mkdir(mode=0o700)
+    folder.mkdir(mode=0o700, exist_ok=True)  # of an earlier machine of that name
     client = Client(process.pid, f"{network}.2", f"{network}.1", folder)
     client.run(["ip", "link", "add", "eth0", "type", "veth", "peer", "name", f"to-{name}", "netns", str(host.pid)])
     client.run(["ip", "address", "add", f"{network}.2/24", "dev", "eth0"])

@@ -118,7 +118,7 @@ def test_every_number_has_limits_every_range_too_and_every_text_a_pattern() -> N
         kinds.setdefault(type(getattr(Config(), key)), set()).add(key)
     assert kinds[int] == set(config.LIMITS)
     assert kinds[str] == set(config.PATTERNS)
-    assert kinds[tuple] == {*config.RANGES, "guard_closed_networks"}
+    assert kinds[tuple] == {*config.RANGES, "guard_closed_networks", "guard_open_networks"}
 
 
 @pytest.mark.parametrize("key", sorted(config.PATTERNS))
@@ -137,13 +137,15 @@ def test_a_possible_text_is_taken(key: str, value: str) -> None:
     assert getattr(config.parse(f'{key} = "{value}"'), key) == value
 
 
-def test_networks_are_taken_whatever_their_family_and_refused_with_the_one_that_is_none() -> None:
-    loaded = config.parse('guard_closed_networks = ["10.0.0.0/8", "192.0.2.7", "fd00::/8"]')
-    assert loaded.guard_closed_networks == ("10.0.0.0/8", "192.0.2.7/32", "fd00::/8")
-    assert config.parse("guard_closed_networks = []").guard_closed_networks == ()
-    for network in ("10.0.0.1/8", "10.0.0.0/33", "storage", ""):
-        with pytest.raises(LabshellError, match=f"line 1: guard_closed_networks: .*{network}"):
-            config.parse(f'guard_closed_networks = ["10.0.0.0/8", "{network}"]')
+@pytest.mark.parametrize("key", ["guard_closed_networks", "guard_open_networks"])
+def test_networks_are_taken_and_refused_with_the_one_that_is_none(key: str) -> None:
+    loaded = config.parse(f'{key} = ["10.0.0.0/8", "192.0.2.7"]')
+    assert getattr(loaded, key) == ("10.0.0.0/8", "192.0.2.7/32")
+    assert getattr(config.parse(f"{key} = []"), key) == ()
+    # IPv6: the rules are IPv4's, and nft would refuse all of them for one network of the other family.
+    for network in ("10.0.0.1/8", "10.0.0.0/33", "storage", "", "fd00::/8"):
+        with pytest.raises(LabshellError, match=f"line 1: {key}: .*{network}"):
+            config.parse(f'{key} = ["10.0.0.0/8", "{network}"]')
 
 
 @pytest.mark.parametrize(
