@@ -475,6 +475,8 @@ class Containers:
         action = {"Running": "", "Frozen": "unfreeze"}.get(container.state, "start")
         if not action:
             return
+        if action == "start" and container.config.get("disk"):
+            self._try_disk(name)
         try:
             self._change_state(name, {"action": action}, timeout_seconds)
         except LabshellError:
@@ -486,6 +488,15 @@ class Containers:
             if container.config.get("nvidia.runtime") == "true" and "nvidia" in why.lower():
                 raise GpuMissing("The container cannot be started: the host's NVIDIA container tools fail.") from None
             raise
+
+    def _try_disk(self, name: str) -> None:
+        """Have the engine write what it writes on the container's disk at every change; DiskFull if it cannot.
+
+        A start that fails on a full disk makes LXD 5.0 count it as mounted until the engine is restarted, and then it
+        restores no snapshot there, which would make room.
+        """
+        with asking(name, ACTIONS["start"]):
+            self._patch(name, {"config": {}})
 
     def stop(self, name: str, timeout_seconds: int, *, force: bool = False) -> None:
         """Shut down cleanly within the limit, or at once with `force`; nothing if it is stopped.

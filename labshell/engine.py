@@ -40,6 +40,10 @@ class Busy(TryAgain):
     """The engine is still at something else with this container."""
 
 
+class DiskFull(LabshellError):
+    """A container's own disk takes nothing any more, and so not what the engine writes beside its files."""
+
+
 class GpuMissing(LabshellError):
     """A container does not start because of a GPU; without it, it would."""
 
@@ -50,7 +54,7 @@ class OperationFailed(Exception):
 
 FULL_DISK = mark(
     "The disk of the container is full or broken, so it cannot {action}. "
-    "Tell the administrator which of its files may go."
+    "Go back to a snapshot, or tell the administrator which of its files may go."
 )
 # What the engine says -> what the person reads. Matched by substring: the class and the HTTP status of a failed
 # operation are always the same.
@@ -67,10 +71,15 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
         LabshellError,
         mark("The storage pool is full, so the container cannot {action}. The administrator has to make room."),
     ),
-    ("disk quota exceeded", LabshellError, FULL_DISK),
-    ("saving config file for the container failed", LabshellError, FULL_DISK),  # liblxc could not write there
+    ("disk quota exceeded", DiskFull, FULL_DISK),
+    ("saving config file for the container failed", DiskFull, FULL_DISK),  # liblxc could not write there
     ("is busy running", Busy, mark("The container is busy with something else; try again in a moment.")),
     ("Instance is running", Busy, mark("The container is being started by somebody else; try again in a moment.")),
+    (
+        "In use",
+        LabshellError,
+        mark("The container cannot {action}: the engine holds its disk. The administrator has to restart it."),
+    ),
     (
         "Failed to detect requested GPU",
         GpuMissing,

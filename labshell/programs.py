@@ -6,7 +6,6 @@ shell. The daemon copies no byte and accepts no descriptor, and a caller who goe
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import pty
@@ -15,6 +14,7 @@ import socket
 import struct
 import subprocess
 import termios
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from labshell.errors import LabshellError, TryAgain, UsageError
 CLIENTS = ("/usr/bin/lxc", "/snap/bin/lxc")
 WITH_US = ("/usr/bin/setpriv", "--pdeathsig", "TERM")  # a daemon that is killed leaves no program behind
 END_SECONDS = 5.0
+LISTENS_SECONDS = 1.0  # the engine's client passes no signal on before it is connected
 LOOK_SECONDS = 0.5
 CONNECT_SECONDS = 5.0
 
@@ -36,6 +37,7 @@ class RunningProgram:
 
     def __init__(self, process: subprocess.Popen[bytes], descriptors: list[int]) -> None:
         self._process = process
+        self._listens_at = time.monotonic() + LISTENS_SECONDS
         self.descriptors = descriptors
 
     def hand_over(self) -> None:
@@ -47,20 +49,27 @@ class RunningProgram:
     def wait(self, is_caller_gone: Callable[[], bool]) -> int:
         """The program's exit status; if the caller goes away first, the program is ended."""
         while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return _status(self._process.wait(LOOK_SECONDS))
+            if self._has_ended_within(LOOK_SECONDS):
+                return _status(self._process.returncode)
             if is_caller_gone():
                 self.end()
 
     def end(self) -> None:
         """End the program. SIGTERM first: the engine's client passes it on, and su inside ends what it started."""
         self.hand_over()
+        if self._has_ended_within(max(0.0, self._listens_at - time.monotonic())):
+            return
         for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(END_SECONDS)
+            os.killpg(self._process.pid, number)  # it is there until we have waited for it
+            if self._has_ended_within(END_SECONDS):
                 return
+
+    def _has_ended_within(self, seconds: float) -> bool:
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
 
 def _status(status: int) -> int:

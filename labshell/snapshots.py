@@ -9,8 +9,10 @@ from typing import Any
 
 from labshell import policy
 from labshell.containers import STOP_SECONDS
+from labshell.engine import DiskFull
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.gateway import Gateway, Progress, Steps
+from labshell.language import mark
 
 
 class Snapshots:
@@ -53,8 +55,7 @@ class Snapshots:
             if was_running:
                 self._gateway.closed.refuse_if_closed()
             yield Progress("Going back to {name}", {"name": name})
-            settings, token = self._containers.settings(user), secrets.token_hex(8)
-            self._containers.mark_restoring(user, token)
+            settings, token = self._containers.settings(user), self._mark(user)
             with self._unfinished.work(user, "snapshot restore", name=name, settings=settings, token=token):
                 self._containers.stop(user, STOP_SECONDS, force=True)
                 failure = self._go_back(user, name)
@@ -63,6 +64,15 @@ class Snapshots:
                     yield from self._gateway.ensure_running(self._containers.owned(user, uid))
                 if failure is not None:
                     raise failure
+
+    def _mark(self, user: str) -> str:
+        """A mark that the restore takes away; empty if a full disk takes none, which going back is to empty."""
+        token = secrets.token_hex(8)
+        try:
+            self._containers.mark_restoring(user, token)
+        except DiskFull:
+            return ""
+        return token
 
     def _go_back(self, user: str, name: str) -> LabshellError | None:
         """Restore a stopped container; why not, if the engine could not and has let go of it."""
@@ -96,11 +106,12 @@ class Snapshots:
         self._containers.wait_until_idle(user)
         was_restored = not self._containers.is_marked_restoring(user, work["token"])
         self._containers.put_back(user, work["settings"])
-        if was_restored:
-            self._unfinished.settled(
-                user,
-                "snapshot restore was interrupted, but your container is as it was at {name}.",
-                name=work["name"],
+        if not work["token"]:
+            sentence = mark(
+                "snapshot restore was interrupted: your container is as it was before, or as at {name} already."
             )
+        elif was_restored:
+            sentence = mark("snapshot restore was interrupted, but your container is as it was at {name}.")
         else:
-            self._unfinished.settled(user, "snapshot restore was interrupted: your container is as it was before.")
+            sentence = mark("snapshot restore was interrupted: your container is as it was before.")
+        self._unfinished.settled(user, sentence, name=work["name"])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labshell.containers import Usage
+from labshell.engine import DiskFull
 from labshell.errors import NoContainer, UsageError
 from labshell.gateway import Steps
 from labshell.network import Bridge
@@ -55,6 +56,7 @@ class FakeContainers:
         self.instances: dict[str, Instance] = {"template": Instance("", 0, None, is_template=True)}
         self.changes = 0
         self.crash_at: int | None = None
+        self.full: set[str] = set()  # whose disk takes nothing more: no mark
         self.inside = self.network = self  # the methods of Inside and Network are below, too
         self.is_labs_own = False
 
@@ -215,6 +217,8 @@ class FakeContainers:
 
     def mark_restoring(self, name: str, token: str) -> None:
         self._change()
+        if name in self.full:
+            raise DiskFull("The disk of the container is full.")
         self._existing(name).restoring = token
 
     def is_marked_restoring(self, name: str, token: str) -> bool:

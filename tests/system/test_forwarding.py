@@ -313,7 +313,8 @@ def test_a_network_beside_the_way_out_is_closed_by_itself_unless_it_is_named_as_
     host.run(["iptables", "-t", "nat", "-A", *published, f"{host.other.address}:{alice_port}"])
     host.run(["ip", "route", "add", "default", "via", host.client.address])
     try:
-        wait_until(lambda: not is_reached(host, alice_port), 20)
+        host.admin("reconcile")
+        assert not is_reached(host, alice_port)
         assert banner_from_container(host, "alice", host.client.gateway, 8099) == ""
         assert banner_from(host.client, host.client.gateway, 8099) == "greeter"
         assert banner_from(host.other, host.other.gateway, alice_port).startswith("SSH-2.0-")
@@ -327,4 +328,5 @@ def test_a_network_beside_the_way_out_is_closed_by_itself_unless_it_is_named_as_
         host.run(["ip", "route", "del", "default"])
         host.run(["iptables", "-t", "nat", "-D", *published, f"{host.other.address}:{alice_port}"])
         host.restart_daemon()
-    wait_until(lambda: is_reached(host, alice_port), 20)
+    host.admin("reconcile")
+    assert is_reached(host, alice_port)

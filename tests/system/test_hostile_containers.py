@@ -190,6 +190,22 @@ def test_a_container_that_fills_its_disk_harms_nobody(host: Host, guest: str, bo
     works(host, guest, host.ssh_port(guest))
 
 
+@pytest.mark.parametrize("state", ["running", "stopped"])
+def test_a_snapshot_is_the_way_out_of_a_full_disk_as_often_as_it_is_needed(host: Host, guest: str, state: str) -> None:
+    """A start that the engine fails at would make it restore nothing under that name any more."""
+    host.admin("set", guest, "--disk", "1GiB")
+    host.client.ssh(guest, "run echo precious > thesis", check=True)
+    host.client.ssh(guest, "snapshot create before", check=True)
+    for _ in range(2):
+        assert "quota" in host.client.ssh(guest, "run head -c 4G /dev/zero > big", timeout=120).stderr
+        if state == "stopped":
+            host.client.ssh(guest, "stop", timeout=120)
+            assert "Go back to a snapshot" in one_sentence(host.client.ssh(guest, "start", timeout=120))
+        host.client.ssh(guest, "snapshot restore before --yes", check=True, timeout=120)
+        works(host, guest, host.ssh_port(guest))
+        assert host.client.ssh(guest, "run cat thesis; ls", check=True).stdout == "precious\nthesis\n"
+
+
 def test_a_container_that_ignores_its_shutdown_is_said_and_can_be_forced(host: Host, guest: str) -> None:
     inside(host, guest, "systemctl mask halt.target poweroff.target reboot.target systemd-halt.service")
     done = host.client.ssh(guest, "stop", timeout=90)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from hostile import one_sentence, served_or_told, works
+from hostile import served_or_told, works
 from testhost import DAEMON, Host
 
 pytestmark = pytest.mark.root
@@ -47,10 +47,15 @@ def people(host: Host, request: pytest.FixtureRequest) -> Iterator[dict[str, int
         yield {name: host.ssh_port(name) for name in ("runs", "rests")}
 
 
-@contextlib.contextmanager
-def without_a_free_byte(host: Host) -> Iterator[None]:
+def fill(host: Host) -> None:
+    """To the last byte. What stops or is cleared away gives some back, so once more before whatever must not have any."""
     for block in ("1M", "4k"):
         host.run(["sh", "-c", f"dd if=/dev/zero bs={block} >> {FILLER}; sync -f {FILLER}"], check=False)
+
+
+@contextlib.contextmanager
+def without_a_free_byte(host: Host) -> Iterator[None]:
+    fill(host)
     assert host.run(["sh", "-c", f"echo more > {POOL}/.more"], check=False).returncode != 0
     try:
         yield
@@ -80,8 +85,12 @@ def test_whoever_runs_goes_on_and_a_start_a_rebuild_and_a_new_person_are_told_wh
     host.client.ssh("rests", "stop", check=True)
     with without_a_free_byte(host):
         works(host, "runs", people["runs"])
-        for verb in ("start", "run true", "rebuild --yes", "snapshot create full"):
-            assert "pool is full" in one_sentence(host.client.ssh("rests", verb, timeout=120)), verb
+        for verb in ("rebuild --yes", "snapshot create full", "start"):
+            fill(host)
+            sentence = served_or_told(host.client.ssh("rests", verb, timeout=120))
+            # The engine starts a container if it needs no byte more for it.
+            assert "pool is full" in sentence or (verb, sentence) == ("start", "")
+        fill(host)
         refused = host.admin("add-user", "unlucky", "--key", public, check=False)
         assert refused.returncode != 0
         assert "pool is full" in refused.stderr
@@ -99,6 +108,7 @@ def test_a_pool_that_fills_under_a_running_container_stops_no_rebuild_half_way(
     """rebuild and restart of somebody who runs: the container as it was, running or stopped, and the sentence."""
     with without_a_free_byte(host):
         for verb in ("rebuild --yes", "restart --yes", "snapshot create full", "status"):
+            fill(host)
             served_or_told(host.client.ssh("runs", verb, timeout=120))
         assert "--new" not in host.run(["lxc", "list", "--format", "csv", "--columns", "n"]).stdout
     everything_is_there(host, people)

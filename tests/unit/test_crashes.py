@@ -215,7 +215,7 @@ def test_a_rebuild_that_fails_leaves_the_old_container_running(lab: Lab, monkeyp
     assert lab.settle() == ""
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(7))
 def test_snapshot_killed_at_any_step_says_what_became_of_it(lab: Lab, number: int) -> None:
     lab.containers.crash_at = lab.containers.changes + number
     try:
@@ -231,6 +231,22 @@ def test_snapshot_killed_at_any_step_says_what_became_of_it(lab: Lab, number: in
         else:
             assert ("as it was at kept" in told) == (lab.own.files["/data"] == b"old" and bool(labels))
             assert not lab.own.restoring or not told
+    assert lab.own.limits == LIMITS
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_a_restore_of_a_full_disk_that_is_killed_is_said_though_it_could_not_be_marked(lab: Lab, number: int) -> None:
+    answer_of(lab.snapshots.create(USER, UID, "kept"))
+    lab.own.files["/data"] = b"changed"
+    lab.containers.full = {USER}
+    lab.containers.crash_at = lab.containers.changes + number
+    try:
+        answer_of(lab.snapshots.restore(USER, UID, "kept"))
+    except Crash:
+        lab.begin_again()
+        told = lab.settle()
+        assert told == "" if number == 0 else "before, or as at kept already" in told
+    assert lab.own.files["/data"] in (b"old", b"changed")
     assert lab.own.limits == LIMITS
 
 
