@@ -145,7 +145,9 @@ class Engine:
 
     def new_client(self, timeout_seconds: int) -> Any:
         path = self._socket or next((path for path in SOCKETS if Path(path).exists()), SOCKETS[0])
-        return pylxd.Client(endpoint="http+unix://" + quote(path, safe=""), timeout=timeout_seconds)
+        client = pylxd.Client(endpoint="http+unix://" + quote(path, safe=""), timeout=timeout_seconds)
+        client.api.session.trust_env = False  # no proxy and no .netrc, which it would look for each time
+        return client
 
     def about(self) -> About:
         with asking("", "be read"):
