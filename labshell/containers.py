@@ -475,9 +475,9 @@ class Containers:
         action = {"Running": "", "Frozen": "unfreeze"}.get(container.state, "start")
         if not action:
             return
-        if action == "start" and container.config.get("disk"):
-            self._try_disk(name)
         try:
+            if action == "start" and container.config.get("disk"):
+                settled(lambda: self._try_disk(name))
             self._change_state(name, {"action": action}, timeout_seconds)
         except LabshellError:
             now = self.get(name)
@@ -556,15 +556,24 @@ class Containers:
         return {"config": config, "devices": found["devices"]}
 
     def put_back(self, name: str, settings: Mapping[str, Any]) -> None:
-        """Config as settings() gave it, whatever has become of it since."""
-        gone = dict.fromkeys(self.settings(name)["config"], "")
-        with asking(name, "be changed"):
-            self._patch(name, {"config": gone | settings["config"], "devices": settings["devices"]})
+        """Config and devices as settings() gave them, whatever has become of them since."""
+
+        def change(config: dict[str, str], devices: dict[str, dict[str, str]], _: object) -> None:
+            volatile = {key: value for key, value in config.items() if key.startswith("volatile.")}
+            for table, then in ((config, volatile | settings["config"]), (devices, settings["devices"])):
+                table.clear()
+                table.update(then)
+
+        self._engine.rewrite(name, change)
 
     def restore_snapshot(self, name: str, label: str) -> None:
         """Take the files and settings of a stopped container back to a snapshot."""
-        with asking(name, "be restored"):
-            self._engine.wait(self._engine.instance(name).put(json={"restore": label}), COPY_SECONDS)
+
+        def restore() -> None:
+            with asking(name, "be restored"):
+                self._engine.wait(self._engine.instance(name).put(json={"restore": label}), COPY_SECONDS)
+
+        settled(restore)
 
     def mark_restoring(self, name: str, token: str) -> None:
         """Set a mark that a restore takes away, with all other settings: so it tells whether one has happened."""

@@ -78,7 +78,7 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
     (
         "In use",
         LabshellError,
-        mark("The container cannot {action}: the engine holds its disk. The administrator has to restart it."),
+        mark("The container cannot {action} until the administrator restarts the engine, which holds its disk."),
     ),
     (
         "Failed to detect requested GPU",

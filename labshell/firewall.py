@@ -138,7 +138,9 @@ class Firewall:
         """
         parts = self._on_network()
         if parts.guard.ensure():
-            log.info("guard rules put back")
+            around = parts.guard.around
+            closed = {"ways_out": list(around.ways_out), "closed_servers": list(around.servers)}
+            log.info("guard rules put back", extra=closed)
         if not self._is_tidy:
             for adapter in parts.others:
                 adapter.remove_all()

@@ -2,7 +2,9 @@
 
 From a container only DNS, DHCP and forwarded ports answer on any address of the host, other containers only
 through their forwarded ports, and closed networks not at all: those the administrator names, and by themselves
-those on the host's other interfaces and the servers whose files it has mounted, which take a container for the host.
+whatever lies behind another interface than the default route's, and the servers whose files the host has mounted.
+Their connections leave with the host's address, so whoever trusts the host there would trust every researcher.
+
 nftables, because `iptables -F` must not open the host. And because a packet has to pass both variants of iptables,
 our accept rules go into the other variant too where Docker or ufw have set its FORWARD policy to DROP.
 """
@@ -13,7 +15,7 @@ import ipaddress
 import json
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +34,31 @@ NO_TABLE = "".join(f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" fo
 
 @dataclass(frozen=True)
 class Networks:
-    """What containers may never reach, what they may in spite of the next, and what is closed by itself."""
+    """What containers may never reach, and what they may though it would be closed by itself."""
 
-    never: Collection[str]
+    never: Collection[str] = ()
     may: Collection[str] = ()
-    found: Collection[str] = ()
 
-    def rules(self, incoming: str) -> str:
-        """Rules about what arrives as `incoming` says; the first that matches decides."""
-        verdicts = ((self.never, "drop"), (self.may, "accept"), (self.found, "drop"))
-        return "\n    ".join(
-            f"{incoming} ip daddr {{ {_apart(networks)} }} {verdict}" for networks, verdict in verdicts if networks
-        )
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What is closed by itself on a host as it is now: these servers, and all that is not reached by `ways_out`.
+
+    Without a way out nothing says which interface leads where, and none is closed.
+    """
+
+    ways_out: Collection[str] = ()
+    servers: Collection[str] = ()
+
+
+def _closed(incoming: str, networks: Networks, around: Surroundings, bridge: str) -> str:
+    """Rules about what arrives as `incoming` says; the first that matches decides."""
+    verdicts = ((networks.never, "drop"), (networks.may, "accept"), (around.servers, "drop"))
+    lines = [f"{incoming} ip daddr {{ {_apart(listed)} }} {verdict}" for listed, verdict in verdicts if listed]
+    if around.ways_out:
+        ways = ", ".join(f'"{interface}"' for interface in (bridge, *around.ways_out))
+        lines.append(f"{incoming} oifname != {{ {ways} }} drop")
+    return "\n    ".join(lines)
 
 
 def _apart(networks: Collection[str]) -> str:
@@ -51,7 +66,7 @@ def _apart(networks: Collection[str]) -> str:
     return ", ".join(map(str, ipaddress.collapse_addresses(map(ipaddress.IPv4Network, networks))))
 
 
-def rules(bridge: str, networks: Networks, *, closed: bool) -> str:
+def rules(bridge: str, networks: Networks, around: Surroundings, *, closed: bool) -> str:
     """The table for the engine's own bridge, as text for `nft -f`: replaced as a whole, so never half there.
 
     The loopback rule is there even with the guard off: without it, letting the host itself reach forwarded
@@ -73,7 +88,7 @@ def rules(bridge: str, networks: Networks, *, closed: bool) -> str:
     iifname "{bridge}" ct state established,related accept
     iifname "{bridge}" oifname "{bridge}" ct status dnat accept
     iifname "{bridge}" oifname "{bridge}" drop
-    {networks.rules(f'iifname "{bridge}"')}
+    {_closed(f'iifname "{bridge}"', networks, around, bridge)}
   }}"""
     loopback = f"""
   chain loopback {{
@@ -90,7 +105,7 @@ def rules_on_labs_network(networks: Networks, *, closed: bool) -> str:
     on every kernel, so what opens one is what is closed.
     """
     ports = f'iifname "{policy.OUR_CABLES}*"'
-    closed_networks = networks.rules(ports)
+    closed_networks = _closed(ports, Networks(never=networks.never), Surroundings(), "")
     forward = f"""
   chain forward {{
     type filter hook forward priority -5; policy accept;
@@ -124,6 +139,7 @@ class Guard:
         self._closed = closed
         self._is_labs_own = is_labs_own
         self._family = "bridge" if is_labs_own else "inet"
+        self.around = Surroundings()
         self._loaded = ""
         self._has_warned = False
 
@@ -142,15 +158,15 @@ class Guard:
         return self._accept_beside_drop() or changed
 
     def _wanted(self) -> str:
-        """The table as it should be now: networks and mounts come and go.
+        """The table as it should be now: interfaces and mounts come and go. Without a way out, the last one holds.
 
-        On the lab's own network a container comes to a server as itself and not as the host, so none is closed by
+        On the lab's own network a container comes to a server as itself and not as the host, so nothing is closed by
         itself.
         """
         if self._is_labs_own:
             return rules_on_labs_network(self._networks, closed=self._closed)
-        found = [*machine.side_networks(self._bridge), *machine.file_servers()]
-        return rules(self._bridge, replace(self._networks, found=found), closed=self._closed)
+        self.around = Surroundings(machine.ways_out() or self.around.ways_out, machine.file_servers())
+        return rules(self._bridge, self._networks, self.around, closed=self._closed)
 
     def remove(self) -> None:
         _run(["nft", "-f", "-"], NO_TABLE)

@@ -21,6 +21,8 @@ SSH_KEYS = Path("/etc/ssh")
 PROC = Path("/proc")
 OFTEN_WRITTEN = (Path("/var/log"), Path("/var/lib/labshell"), Path("/run/labshell"))
 CLOCK_SLACK_SECONDS = 60
+NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "lustre"})
+OWN_ADDRESS = re.compile("clientaddr=[^,]*")
 
 
 @dataclass(frozen=True)
@@ -61,40 +63,37 @@ def address_of(interface: str) -> str:
 
 def outside_interface() -> str:
     """The interface that the default route leads to."""
-    interfaces = _ways_out()
+    interfaces = ways_out()
     if not interfaces:
         raise LabshellError("This host has no default route; set listen_address in labshell.toml.")
     return interfaces[0]
 
 
-def _ways_out() -> list[str]:
-    """The interfaces that a default route leads to, the best first."""
+def ways_out() -> list[str]:
+    """The interfaces that the best default route leads to; none if there is no such route."""
     routes = [line.split() for line in (PROC / "net/route").read_text(encoding="ascii").splitlines()[1:]]
-    defaults = [(int(route[6]), route[0]) for route in routes if (route[1], route[7]) == ("00000000", "00000000")]
-    return [interface for _, interface in sorted(defaults)]
-
-
-def side_networks(*besides: str) -> list[str]:
-    """The networks of interfaces that no default route leads to: storage, management, other programs' bridges.
-
-    None on a host without a default route: nothing says there which of its networks is the way out.
-    """
-    ways_out = _ways_out()
-    if not ways_out:
-        return []
-    addresses = [
-        ipaddress.IPv4Interface(f"{item.address}/{item.netmask or '255.255.255.255'}")
-        for name, items in psutil.net_if_addrs().items()
-        for item in items
-        if item.family == socket.AF_INET and name not in (*ways_out, *besides)
-    ]
-    return [str(address.network) for address in addresses if not address.is_loopback]
+    defaults = [(int(metric), interface) for interface, to, _, _, _, _, metric, mask, *_ in routes
+                if (to, mask) == ("00000000", "00000000") and interface != "*"]  # fmt: skip
+    best = min(defaults, default=(0, ""))[0]
+    return [interface for metric, interface in defaults if metric == best]
 
 
 def file_servers() -> list[str]:
-    """The IPv4 addresses of the servers whose files this host has mounted: NFS and CIFS say them as addr=."""
-    mounts = (PROC / "self/mounts").read_text(encoding="utf-8", errors="replace")
-    return sorted(set(re.findall(r"[ ,]addr=([0-9]+(?:\.[0-9]+){3})[ ,]", mounts)))
+    """The IPv4 addresses of the servers whose files this host has mounted, as the mounts themselves have them."""
+    found = set()
+    for line in (PROC / "self/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
+        source, _, kind, options = line.split()[:4]
+        if kind in NETWORK_FILE_SYSTEMS:
+            found |= set(re.findall(r"[0-9]+(?:\.[0-9]+){3}", f"{source} {OWN_ADDRESS.sub('', options)}"))
+    return sorted(address for address in found if _is_ipv4(address))
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_folder(path: str) -> bool:

@@ -60,9 +60,15 @@ class RunningProgram:
         if self._has_ended_within(max(0.0, self._listens_at - time.monotonic())):
             return
         for number in (signal.SIGTERM, signal.SIGKILL):
-            os.killpg(self._process.pid, number)  # it is there until we have waited for it
+            self._send(number)
             if self._has_ended_within(END_SECONDS):
                 return
+
+    def _send(self, number: int) -> None:
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:  # it has not become the leader of a group yet
+            self._process.send_signal(number)
 
     def _has_ended_within(self, seconds: float) -> bool:
         try:

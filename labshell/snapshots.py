@@ -56,14 +56,19 @@ class Snapshots:
                 self._gateway.closed.refuse_if_closed()
             yield Progress("Going back to {name}", {"name": name})
             settings, token = self._containers.settings(user), self._mark(user)
-            with self._unfinished.work(user, "snapshot restore", name=name, settings=settings, token=token):
+            about = {"name": name, "settings": settings, "token": token, "running": was_running}
+            with self._unfinished.work(user, "snapshot restore", **about):
                 self._containers.stop(user, STOP_SECONDS, force=True)
                 failure = self._go_back(user, name)
-                self._containers.put_back(user, settings)
+                self._put_back(user, settings, failure)
+            try:
                 if was_running:
                     yield from self._gateway.ensure_running(self._containers.owned(user, uid))
-                if failure is not None:
-                    raise failure
+            except LabshellError:
+                if failure is None:
+                    raise
+            if failure is not None:
+                raise failure
 
     def _mark(self, user: str) -> str:
         """A mark that the restore takes away; empty if a full disk takes none, which going back is to empty."""
@@ -83,6 +88,14 @@ class Snapshots:
         except LabshellError as error:
             return error
         return None
+
+    def _put_back(self, user: str, settings: dict[str, Any], failure: LabshellError | None) -> None:
+        """Today's settings again. If that fails after a restore, the note of it stays, and it is tried again."""
+        try:
+            self._containers.put_back(user, settings)
+        except LabshellError as error:
+            if failure is None:
+                raise TryAgain(error.sentence, **error.values) from error
 
     def delete(self, user: str, uid: int, name: str) -> Steps[None]:
         with self._gateway.locks.held(user):
@@ -115,3 +128,7 @@ class Snapshots:
         else:
             sentence = mark("snapshot restore was interrupted: your container is as it was before.")
         self._unfinished.settled(user, sentence, name=work["name"])
+        container = self._containers.get(user)
+        if work.get("running") and container is not None:
+            for _ in self._gateway.ensure_running(container):
+                pass

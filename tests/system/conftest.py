@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -22,7 +23,7 @@ def pytest_runtest_makereport(
     host = getattr(item, "funcargs", {}).get("host")
     if report.failed and isinstance(host, Host):
         for log in LOGS:
-            with contextlib.suppress(OSError, AssertionError):
+            with contextlib.suppress(OSError, AssertionError, subprocess.SubprocessError):
                 report.sections.append((log, host.run(["tail", "-n", LOG_LINES, log], check=False).stdout))
     return report
 

@@ -31,6 +31,20 @@ def test_a_snapshot_brings_back_what_was_lost_and_keeps_todays_settings(host: Ho
     assert names(host, guest) == []
 
 
+def test_going_back_gives_nobody_what_the_administrator_has_taken_away_since(host: Host, guest: str) -> None:
+    host.run(["lxc", "config", "device", "add", guest, "data", "disk", "source=/srv", "path=/data"])
+    host.run(["lxc", "config", "set", guest, "limits.processes=3000"])
+    host.client.ssh(guest, "snapshot create with-data", check=True)
+    host.run(["lxc", "config", "device", "remove", guest, "data"])
+    host.run(["lxc", "config", "unset", guest, "limits.processes"])
+    before = host.run(["lxc", "config", "show", guest]).stdout
+    host.client.ssh(guest, "snapshot restore with-data --yes", check=True)
+    after = host.run(["lxc", "config", "show", guest]).stdout
+    lasting = [[line for line in shown.splitlines() if "volatile." not in line] for shown in (before, after)]
+    assert lasting[0] == lasting[1]
+    assert host.client.ssh(guest, "run test -e /data/.").returncode == 1
+
+
 def test_a_user_keeps_three_and_the_fourth_gets_a_sentence(host: Host, guest: str) -> None:
     for name in ("a", "b", ""):
         host.client.ssh(guest, f"snapshot create {name}", check=True)

@@ -215,6 +215,9 @@ def test_a_rebuild_that_fails_leaves_the_old_container_running(lab: Lab, monkeyp
     assert lab.settle() == ""
 
 
+JUST_BEFORE_THE_START = 5  # nothing is unfinished any more, and the next login starts the container
+
+
 @pytest.mark.parametrize("number", range(7))
 def test_snapshot_killed_at_any_step_says_what_became_of_it(lab: Lab, number: int) -> None:
     lab.containers.crash_at = lab.containers.changes + number
@@ -229,12 +232,14 @@ def test_snapshot_killed_at_any_step_says_what_became_of_it(lab: Lab, number: in
         if told.startswith("snapshot create"):
             assert ("but kept is kept" in told) == (labels == ["kept"])
         else:
-            assert ("as it was at kept" in told) == (lab.own.files["/data"] == b"old" and bool(labels))
+            was_restored = lab.own.files["/data"] == b"old" and bool(labels)
+            assert ("as it was at kept" in told) == (was_restored and number < JUST_BEFORE_THE_START)
             assert not lab.own.restoring or not told
+            assert lab.own.state == "Running" or number == JUST_BEFORE_THE_START
     assert lab.own.limits == LIMITS
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(5))
 def test_a_restore_of_a_full_disk_that_is_killed_is_said_though_it_could_not_be_marked(lab: Lab, number: int) -> None:
     answer_of(lab.snapshots.create(USER, UID, "kept"))
     lab.own.files["/data"] = b"changed"
@@ -245,9 +250,46 @@ def test_a_restore_of_a_full_disk_that_is_killed_is_said_though_it_could_not_be_
     except Crash:
         lab.begin_again()
         told = lab.settle()
-        assert told == "" if number == 0 else "before, or as at kept already" in told
-    assert lab.own.files["/data"] in (b"old", b"changed")
+        assert told == "" if number in (0, 4) else "before, or as at kept already" in told
+    else:
+        raise AssertionError("not killed")
+    assert lab.own.files["/data"] == (b"changed" if number < 3 else b"old")
     assert lab.own.limits == LIMITS
+    assert lab.own.state == "Running" or number == 4
+
+
+def test_a_restore_that_the_engine_refuses_is_said_and_the_container_runs_as_before(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise LabshellError("The snapshot is not to be had.")
+
+    answer_of(lab.snapshots.create(USER, UID, "kept"))
+    lab.own.files["/data"] = b"changed"
+    monkeypatch.setattr(lab.containers, "restore_snapshot", refuse)
+    for broken in ("wait_for_ssh", ""):
+        if broken:
+            monkeypatch.setattr(lab.gateway, broken, refuse)
+        with pytest.raises(LabshellError, match="not to be had"):
+            answer_of(lab.snapshots.restore(USER, UID, "kept"))
+        assert (lab.own.state, lab.own.files["/data"], lab.own.limits) == ("Running", b"changed", LIMITS)
+        assert lab.settle() == ""
+
+
+def test_a_restore_after_which_sshd_is_slow_puts_no_settings_back_a_second_time(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: object) -> None:
+        raise TryAgain("Its SSH server has not answered.")
+
+    answer_of(lab.snapshots.create(USER, UID, "kept"))
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.gateway, "wait_for_ssh", slow)
+        with pytest.raises(TryAgain):
+            answer_of(lab.snapshots.restore(USER, UID, "kept"))
+    lab.own.limits["cpu"] = "2"
+    assert lab.settle() == ""
+    assert lab.own.limits["cpu"] == "2"
 
 
 def test_a_damaged_note_is_a_sentence_that_names_the_file(lab: Lab) -> None:

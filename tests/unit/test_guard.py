@@ -7,18 +7,24 @@ from pathlib import Path
 import pytest
 
 from labshell import guard, machine
-from labshell.guard import Networks
+from labshell.errors import LabshellError
+from labshell.guard import Networks, Surroundings
 
-NFS = (
+MOUNTS = (
     "/dev/sda1 / ext4 rw,relatime 0 0\n"
     "nas:/data /data nfs4 rw,relatime,vers=4.2,proto=tcp,sec=sys,clientaddr=10.5.0.2,local_lock=none,addr=10.5.0.9 0 0\n"
     "nas:/home /home nfs rw,vers=3,mountaddr=10.5.0.8,mountvers=3,addr=10.5.0.8 0 0\n"
     "//win/share /win cifs rw,vers=3.1.1,addr=10.6.0.3,file_mode=0755 0 0\n"
+    "10.7.0.1:6789,10.7.0.2:6789:/ /ceph ceph rw,name=lab 0 0\n"
+    "10.8.0.1@tcp:/fs /lustre lustre rw 0 0\n"
     "nas6:/x /x nfs4 rw,addr=fd00::9 0 0\n"
     "nas:/again /again nfs4 rw,addr=10.5.0.9 0 0\n"
+    "odd /odd fuse.odd rw,addr=10.9.0.1 0 0\n"
+    "odd /odd2 nfs rw,addr=300.1.1.1 0 0\n"
 )
 ROUTES = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
-WAY_OUT = "{interface}\t00000000\t010012C6\t0003\t0\t0\t{metric}\t00000000\t0\t0\t0\n"
+ROUTE = "{0}\t{1}\t010012C6\t0003\t0\t0\t{2}\t{3}\t0\t0\t0\n"
+ANY = "00000000"
 
 
 @pytest.fixture
@@ -30,33 +36,51 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_mounted_file_servers_own_address_is_found_and_no_other(proc: Path) -> None:
-    (proc / "self/mounts").write_text(NFS)
-    assert machine.file_servers() == ["10.5.0.8", "10.5.0.9", "10.6.0.3"]
+def test_the_file_servers_of_the_host_are_found_and_nothing_else(proc: Path) -> None:
+    (proc / "self/mounts").write_text(MOUNTS)
+    assert machine.file_servers() == ["10.5.0.8", "10.5.0.9", "10.6.0.3", "10.7.0.1", "10.7.0.2", "10.8.0.1"]
 
 
-def test_a_host_without_a_way_out_has_no_side_networks(proc: Path) -> None:
-    (proc / "net/route").write_text(ROUTES)
-    assert machine.side_networks() == []
+@pytest.mark.parametrize(
+    ("routes", "ways"),
+    [
+        ([], []),
+        ([("eth0", "0000000A", 0, "000000FF")], []),
+        ([("*", ANY, 0, ANY)], []),
+        ([("wlan0", ANY, 600, ANY), ("eth0", ANY, 100, ANY), ("eth1", "0000000A", 0, "000000FF")], ["eth0"]),
+        ([("eth0", ANY, 100, ANY), ("eth1", ANY, 100, ANY)], ["eth0", "eth1"]),
+        ([("tun0", ANY, 0, "00000080"), ("eth0", ANY, 100, ANY)], ["eth0"]),
+    ],
+)
+def test_the_ways_out_are_the_best_default_routes(
+    proc: Path, routes: list[tuple[str, str, int, str]], ways: list[str]
+) -> None:
+    (proc / "net/route").write_text(ROUTES + "".join(ROUTE.format(*route) for route in routes))
+    assert machine.ways_out() == ways
+    if ways:
+        assert machine.outside_interface() == ways[0]
+    else:
+        with pytest.raises(LabshellError, match="no default route"):
+            machine.outside_interface()
 
 
-def test_the_best_way_out_comes_first_and_none_of_them_is_a_side_network(proc: Path) -> None:
-    ways = [WAY_OUT.format(interface=name, metric=metric) for name, metric in (("wlan0", 600), ("lo", 100))]
-    (proc / "net/route").write_text(ROUTES + "".join(ways))
-    assert machine.outside_interface() == "lo"
-    assert "127.0.0.0/8" not in machine.side_networks()
+def closed(networks: Networks, around: Surroundings) -> list[str]:
+    """The rules about closed networks, in their order."""
+    table = guard.rules("br", networks, around, closed=True)
+    lines = [line.strip() for line in table.partition("chain forward")[2].splitlines()]
+    return [line for line in lines if "daddr" in line or "!=" in line]
 
 
-def test_networks_that_overlap_become_one_and_what_may_be_reached_stands_between_never_and_found() -> None:
-    networks = Networks(["169.254.0.0/16"], ["10.5.0.9/32"], ["10.5.0.0/24", "10.5.0.9", "10.5.0.0/25"])
-    lines = [line.strip() for line in networks.rules('iifname "br"').splitlines()]
-    assert lines == [
+def test_what_may_be_reached_stands_between_what_never_may_and_what_is_closed_by_itself() -> None:
+    networks = Networks(never=["169.254.0.0/16"], may=["10.5.0.9/32", "10.5.0.0/24"])
+    assert closed(networks, Surroundings(["eth0"], ["10.5.0.8", "10.5.0.9"])) == [
         'iifname "br" ip daddr { 169.254.0.0/16 } drop',
-        'iifname "br" ip daddr { 10.5.0.9/32 } accept',
-        'iifname "br" ip daddr { 10.5.0.0/24 } drop',
+        'iifname "br" ip daddr { 10.5.0.0/24 } accept',  # nft refuses networks that overlap
+        'iifname "br" ip daddr { 10.5.0.8/31 } drop',
+        'iifname "br" oifname != { "br", "eth0" } drop',
     ]
 
 
-def test_no_closed_networks_are_no_rule() -> None:
-    assert Networks([]).rules('iifname "br"') == ""
-    assert "forward" not in guard.rules_on_labs_network(Networks([]), closed=True)
+def test_nothing_known_closes_nothing_by_itself() -> None:
+    assert closed(Networks(), Surroundings()) == []
+    assert "forward" not in guard.rules_on_labs_network(Networks(may=["10.0.0.0/8"]), closed=True)

@@ -1,0 +1,29 @@
+"""How a program inside a container is ended when whoever started it has gone."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from labshell.programs import RunningProgram
+
+# As the engine's client: it passes a signal on only when it is connected.
+LISTENS_LATE = "sleep 0.4; trap 'exit 3' TERM; sleep 30 & wait"
+
+
+@pytest.mark.parametrize(("command", "leads", "status"), [(LISTENS_LATE, True, 3), ("exec sleep 30", False, -15)])
+def test_a_program_that_has_just_been_started_is_ended_in_a_way_it_can_pass_on(
+    command: str, status: int, *, leads: bool
+) -> None:
+    process = subprocess.Popen(["sh", "-c", command], start_new_session=leads)
+    RunningProgram(process, []).end()
+    assert process.returncode == status
+
+
+def test_what_has_ended_is_sent_nothing() -> None:
+    process = subprocess.Popen(["true"], start_new_session=True)
+    program = RunningProgram(process, [])
+    assert program.wait(lambda: False) == 0
+    program.end()
+    assert process.returncode == 0
