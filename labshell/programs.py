@@ -24,6 +24,7 @@ from labshell.errors import LabshellError, TryAgain, UsageError
 CLIENTS = ("/usr/bin/lxc", "/snap/bin/lxc")
 WITH_US = ("/usr/bin/setpriv", "--pdeathsig", "TERM")  # a daemon that is killed leaves no program behind
 END_SECONDS = 5.0
+ERROR = 2  # the place of standard error
 LISTENS_SECONDS = 1.0  # the engine's client passes no signal on before it is connected
 LOOK_SECONDS = 0.5
 CONNECT_SECONDS = 5.0
@@ -39,11 +40,17 @@ class RunningProgram:
         self._process = process
         self._listens_at = time.monotonic() + LISTENS_SECONDS
         self.descriptors = descriptors
+        self._kept: list[int] = []
 
     def hand_over(self) -> None:
-        """Close our copies of the caller's ends, once they have been sent."""
-        for descriptor in self.descriptors:
+        """Close our copies of the caller's ends, once they have been sent, but for that of standard error.
+
+        runuser writes a line there before it ends what it started. The engine's client would die of a line that
+        nobody can read any more, and the engine would kill runuser with that undone.
+        """
+        for descriptor in self.descriptors[:ERROR]:
             os.close(descriptor)
+        self._kept += self.descriptors[ERROR:]
         self.descriptors = []
 
     def wait(self, is_caller_gone: Callable[[], bool]) -> int:
@@ -55,8 +62,15 @@ class RunningProgram:
                 self.end()
 
     def end(self) -> None:
-        """End the program. SIGTERM first: the engine's client passes it on, and su inside ends what it started."""
+        """End the program. SIGTERM first: the engine's client passes it on, and runuser ends what it started."""
         self.hand_over()
+        try:
+            self._end_process()
+        finally:
+            while self._kept:
+                os.close(self._kept.pop())
+
+    def _end_process(self) -> None:
         if self._has_ended_within(max(0.0, self._listens_at - time.monotonic())):
             return
         for number in (signal.SIGTERM, signal.SIGKILL):

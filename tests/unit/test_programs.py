@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
@@ -19,6 +20,20 @@ def test_a_program_that_has_just_been_started_is_ended_in_a_way_it_can_pass_on(
     process = subprocess.Popen(["sh", "-c", command], start_new_session=leads)
     RunningProgram(process, []).end()
     assert process.returncode == status
+
+
+def test_a_line_on_standard_error_that_nobody_reads_any_more_ends_nothing_early() -> None:
+    """As runuser writes one before it ends what it started; the engine's client writes it to this pipe."""
+    (from_us, to_program), (output, to_output), (errors, to_us) = os.pipe(), os.pipe(), os.pipe()
+    command = "trap 'echo ending >&2; sleep 0.2; exit 3' TERM; sleep 30 & wait"
+    process = subprocess.Popen(["sh", "-c", command], stderr=to_us, start_new_session=True)
+    for descriptor in (from_us, to_output, to_us):
+        os.close(descriptor)
+    RunningProgram(process, [to_program, output, errors]).end()
+    assert process.returncode == 3
+    for descriptor in (to_program, output, errors):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
 
 
 def test_what_has_ended_is_sent_nothing() -> None:
