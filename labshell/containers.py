@@ -492,7 +492,7 @@ class Containers:
     def _try_disk(self, name: str) -> None:
         """Have the engine write what it writes on the container's disk at every change; DiskFull if it cannot.
 
-        A start that fails on a full disk makes LXD 5.0 count it as mounted until the engine is restarted, and then it
+        A start that fails on a full disk makes LXD 5.0 count it as in use until the engine is restarted, and then it
         restores no snapshot there, which would make room.
         """
         with asking(name, ACTIONS["start"]):

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from hostile import one_sentence, served_or_told, share, works
+from hostile import one_sentence, restart_engine, served_or_told, share, works
 from testhost import Host
 
 pytestmark = pytest.mark.root
@@ -188,11 +188,12 @@ def test_a_container_that_fills_its_disk_harms_nobody(host: Host, guest: str, bo
     works(host, bob, bob_port)
     host.run(["lxc", "file", "delete", f"{guest}/home/{guest}/big"])
     works(host, guest, host.ssh_port(guest))
+    restart_engine(host)  # LXD 5.0 may count the disk as in use from now on, whoever has that name
 
 
 @pytest.mark.parametrize("state", ["running", "stopped"])
 def test_a_snapshot_is_the_way_out_of_a_full_disk_as_often_as_it_is_needed(host: Host, guest: str, state: str) -> None:
-    """A start that the engine fails at would make it restore nothing under that name any more."""
+    """Or else the sentence that the administrator has to restart the engine first, and then it is."""
     host.admin("set", guest, "--disk", "1GiB")
     host.client.ssh(guest, "run echo precious > thesis", check=True)
     host.client.ssh(guest, "snapshot create before", check=True)
@@ -201,7 +202,11 @@ def test_a_snapshot_is_the_way_out_of_a_full_disk_as_often_as_it_is_needed(host:
         if state == "stopped":
             host.client.ssh(guest, "stop", timeout=120)
             assert "Go back to a snapshot" in one_sentence(host.client.ssh(guest, "start", timeout=120))
-        host.client.ssh(guest, "snapshot restore before --yes", check=True, timeout=120)
+        refused = served_or_told(host.client.ssh(guest, "snapshot restore before --yes", timeout=120))
+        if refused:
+            assert "until the administrator restarts the engine" in refused
+            restart_engine(host)
+            host.client.ssh(guest, "snapshot restore before --yes", check=True, timeout=120)
         works(host, guest, host.ssh_port(guest))
         assert host.client.ssh(guest, "run cat thesis; ls", check=True).stdout == "precious\nthesis\n"
 
