@@ -181,8 +181,8 @@ def test_a_container_that_fills_its_disk_harms_nobody(host: Host, guest: str, bo
     for verb in ("status", "keys", "snapshot create full", "stop"):
         served_or_told(host.client.ssh(guest, verb, timeout=120))
     refused = one_sentence(host.client.ssh(guest, "start", timeout=120))
-    assert "full or broken" in refused
-    assert "which of its files may go" in refused
+    # It may start with the last byte, and have none left for its SSH server.
+    assert "which of its files may go" in refused or "SSH server has not answered" in refused
     assert host.client.ssh(guest, "status").returncode == 0
     host.client.ssh(bob, "run head -c 100M /dev/zero > room && rm room", check=True)
     works(host, bob, bob_port)
@@ -201,7 +201,8 @@ def test_a_snapshot_is_the_way_out_of_a_full_disk_as_often_as_it_is_needed(host:
         assert "quota" in host.client.ssh(guest, "run head -c 4G /dev/zero > big", timeout=120).stderr
         if state == "stopped":
             host.client.ssh(guest, "stop", timeout=120)
-            assert "Go back to a snapshot" in one_sentence(host.client.ssh(guest, "start", timeout=120))
+            refused = one_sentence(host.client.ssh(guest, "start", timeout=120))
+            assert "Go back to a snapshot" in refused or "SSH server has not answered" in refused
         refused = served_or_told(host.client.ssh(guest, "snapshot restore before --yes", timeout=120))
         if refused:
             assert "until the administrator restarts the engine" in refused

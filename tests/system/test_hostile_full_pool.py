@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from hostile import served_or_told, works
-from testhost import DAEMON, Host
+from testhost import DAEMON, Host, wait_until
 
 pytestmark = pytest.mark.root
 CONFIG = "/etc/labshell/labshell.toml"
@@ -49,14 +49,18 @@ def people(host: Host, request: pytest.FixtureRequest) -> Iterator[dict[str, int
 
 def fill(host: Host) -> None:
     """To the last byte. What stops or is cleared away gives some back, so once more before whatever must not have any."""
+    wait_until(lambda: _is_full_when_filled(host), 60)
+
+
+def _is_full_when_filled(host: Host) -> bool:
     for block in ("1M", "4k"):
         host.run(["sh", "-c", f"dd if=/dev/zero bs={block} >> {FILLER}; sync -f {FILLER}"], check=False)
+    return host.run(["sh", "-c", f"echo more > {POOL}/.more"], check=False).returncode != 0
 
 
 @contextlib.contextmanager
 def without_a_free_byte(host: Host) -> Iterator[None]:
     fill(host)
-    assert host.run(["sh", "-c", f"echo more > {POOL}/.more"], check=False).returncode != 0
     try:
         yield
     finally:
@@ -116,7 +120,10 @@ def test_a_pool_that_fills_under_a_running_container_stops_no_rebuild_half_way(
 
 def test_removing_somebody_makes_room(host: Host, people: dict[str, int]) -> None:
     host.add_user("leaves")
-    with without_a_free_byte(host):
-        host.remove_user("leaves")
-        nobody_is_half_added(host, "leaves")
+    try:
+        with without_a_free_byte(host):
+            host.remove_user("leaves")
+            nobody_is_half_added(host, "leaves")
+    finally:
+        host.admin("remove-user", "leaves", "--yes", "--no-archive", check=False)
     everything_is_there(host, people)

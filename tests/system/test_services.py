@@ -42,7 +42,7 @@ def test_a_service_is_reached_on_its_port_and_captures_nobody_elses_traffic(
     assert (row["service"], row["state"], row["forwards"], row["autostart"]) == (page, "running", ["80:8080"], True)
     assert page not in host.admin("list").stdout
     host.run(["iptables-legacy", "-w", "-t", "nat", "-F", "LABSHELL"])
-    wait_until(lambda: fetch(host) == "home page\n", 15)
+    wait_until(lambda: fetch(host) == "home page\n", 45)
     # The trap of the first field report: a container's own web traffic to somewhere else.
     elsewhere = host.other.address
     listener = ["timeout", "20", "perl", "-MIO::Socket", "-e",
