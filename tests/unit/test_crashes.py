@@ -267,7 +267,7 @@ def test_a_restore_that_the_engine_refuses_is_said_and_the_container_runs_as_bef
     answer_of(lab.snapshots.create(USER, UID, "kept"))
     lab.own.files["/data"] = b"changed"
     monkeypatch.setattr(lab.containers, "restore_snapshot", refuse)
-    for broken in ("wait_for_ssh", ""):
+    for broken in ("", "wait_for_ssh"):
         if broken:
             monkeypatch.setattr(lab.gateway, broken, refuse)
         with pytest.raises(LabshellError, match="not to be had"):
