@@ -14,14 +14,14 @@ import socket
 import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import requests
 from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 
-from labshell import network, policy
+from labshell import policy, records
 from labshell.config import Config
 from labshell.engine import CALL_SECONDS, COPY_SECONDS, WAIT_STEP_SECONDS, Engine, GpuMissing, asking, settled
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
@@ -31,52 +31,15 @@ from labshell.network import Network
 from labshell.policy import Container, Hold, OwnForward, Snapshot
 from labshell.proxies import OWN as OWN_PROXY
 from labshell.proxies import Proxies
-from labshell.settings import date_of, disk_size, engine_config, engine_devices, gpus_in, replaced_devices
+from labshell.records import Usage
+from labshell.settings import disk_size, engine_config, engine_devices, replaced_devices
 
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 30  # a forced stop takes one
-OWNER = "user.labshell.owner"
-UID = "user.labshell.uid"
-TEMPLATE = "user.labshell.template"
-PREPARED = "user.labshell.prepared"
-HOST_KEY = "user.labshell.host-key"
-FORWARDS = "user.labshell.forwards"
-KEPT = "user.labshell.kept"
-EXPIRES = "user.labshell.expires"
-GPUS_ASIDE = "user.labshell.gpus-aside"
-SERVICE = "user.labshell.service"
-ADDRESS = "user.labshell.address"  # of one that was adopted while it ran, until it is pinned
-ARCHIVED = "user.labshell.archived"
-RESTORING = "user.labshell.restoring"
-HOLD = "user.labshell.hold"
-HARDWARE_ADDRESS = "user.labshell.hwaddr"  # what the lab's DHCP server knows it by
 STATES_AT_ONCE = 4
 IDLE_STEP_SECONDS = 0.3
 ACTIONS = {"start": mark("be started"), "stop": mark("be stopped"), "unfreeze": mark("be thawed")}
-
-SAFE_CONFIG = {
-    "security.privileged": "false",
-    "security.nesting": "false",
-    "security.idmap.isolated": "true",
-    "security.devlxd": "false",
-}
-# What a container takes over from the one in whose place it comes.
-TAKEN_OVER = ("limits.", "nvidia.", "security.nesting", FORWARDS, KEPT, EXPIRES, GPUS_ASIDE, HARDWARE_ADDRESS, HOLD)
-NEVER_INHERITED = (TEMPLATE, PREPARED, HOST_KEY, KEPT, EXPIRES, HOLD, GPUS_ASIDE, ARCHIVED, SERVICE, "boot.autostart")
-# What a clone never inherits from its template, if it is there.
-LEFT_OUT = ("raw.", "security.", "user.", "boot.", "cloud-init.", "linux.kernel_modules")
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a container uses just now, in bytes and numbers; None where the engine does not say."""
-
-    memory: int | None
-    disk: int | None
-    processes: int | None
-    cpu_seconds: float | None
-    network_bytes: int | None = None  # in and out, since its start
 
 
 def containers_of(config: Config, engine: Engine) -> Containers:
@@ -112,7 +75,7 @@ class Containers:
         """The same with what it uses, in one question to the engine."""
         found = self._found(user, with_state=True)
         container = _owned(None if found is None else self._described(found), user, uid)
-        return container, _usage((found or {}).get("state") or {})
+        return container, records.usage_of((found or {}).get("state") or {})
 
     def _found(self, name: str, *, with_state: bool) -> dict[str, Any] | None:
         """What the engine says of one instance; None if there is none."""
@@ -127,7 +90,7 @@ class Containers:
         """Every instance of the engine, ours or not."""
         with asking("", "be listed"):
             answer = self._engine.api.instances.get(params={"recursion": 1})
-            return [_container(item) for item in answer.json()["metadata"]]
+            return [records.container_of(item) for item in answer.json()["metadata"]]
 
     def all_of(self, user: str) -> list[Container]:
         """The user's container by its mark, and what stands beside it: kept by a rebuild, or in the making."""
@@ -143,7 +106,7 @@ class Containers:
 
     def usage(self, name: str) -> Usage:
         with asking(name, "be read"):
-            return _usage(self._engine.instance(name).state.get().json()["metadata"])
+            return records.usage_of(self._engine.instance(name).state.get().json()["metadata"])
 
     def all_with_usage(self) -> list[tuple[Container, Usage]]:
         """Every instance with what it uses.
@@ -157,10 +120,10 @@ class Containers:
             with ThreadPoolExecutor(STATES_AT_ONCE) as threads:
                 states = dict(zip(running, threads.map(self._state, running), strict=True))
         with_state = [{**item, "state": states.get(item["name"], {})} for item in found]
-        return [(self._described(item), _usage(item["state"])) for item in with_state]
+        return [(self._described(item), records.usage_of(item["state"])) for item in with_state]
 
     def _described(self, item: Mapping[str, Any]) -> Container:
-        found = _container(item)
+        found = records.container_of(item)
         if self.network.is_labs_own:
             return replace(found, address=self.network.believed(found.address))
         return found
@@ -196,7 +159,7 @@ class Containers:
     def current_address(self, name: str) -> str | None:
         """The IPv4 address that a running container has on the bridge."""
         with asking(name, "be read"):
-            found = network.current_address(self._engine.instance(name).state.get().json()["metadata"])
+            found = records.current_address(self._engine.instance(name).state.get().json()["metadata"])
         return self.network.believed(found) if self.network.is_labs_own else found
 
     def adopt(self, name: str, uid: int, address: str, host_key: str) -> None:
@@ -204,12 +167,13 @@ class Containers:
 
         The address is remembered and pinned at the next start: a running one would lose its network.
         """
-        config = {**SAFE_CONFIG, OWNER: name, UID: str(uid), PREPARED: "true", HOST_KEY: host_key, FORWARDS: "[]"}
+        marks = {records.HOST_KEY: host_key, records.FORWARDS: "[]", records.ADDRESS: address}
+        config = {**records.SAFE_CONFIG, **records.owned_by(name, uid), records.PREPARED: "true", **marks}
         # These need a restart, or re-own every file: as they were, and doctor says what is not as it should be.
         for key in ("security.nesting", "security.idmap.isolated", "security.privileged"):
             del config[key]
         with asking(name, "be changed"):
-            self._patch(name, {"config": {**config, ADDRESS: address}})
+            self._patch(name, {"config": config})
 
     def pool_is_full(self, name: str, reserve_bytes: int) -> bool:
         """Whether the pool of this container has less than `reserve_bytes` left."""
@@ -281,11 +245,14 @@ class Containers:
         hardware_address = policy.hardware_address(secrets.token_bytes(3))
         devices["eth0"] = self.network.nic(address, hardware_address)
         # An empty value takes an inherited key away.
-        inherited_keys = [key for key in inherited.get("config", {}) if key.startswith(LEFT_OUT)]
+        inherited_keys = [key for key in inherited.get("config", {}) if key.startswith(records.LEFT_OUT)]
         config = {
-            **dict.fromkeys([*inherited_keys, *NEVER_INHERITED], ""),
-            **SAFE_CONFIG, OWNER: user, UID: str(uid or ""), FORWARDS: "[]", HARDWARE_ADDRESS: hardware_address,
-        }  # fmt: skip
+            **dict.fromkeys([*inherited_keys, *records.NEVER_INHERITED], ""),
+            **records.SAFE_CONFIG,
+            **records.owned_by(user, uid),
+            records.FORWARDS: "[]",
+            records.HARDWARE_ADDRESS: hardware_address,
+        }
         body = {
             "name": name,
             "source": source,
@@ -300,7 +267,7 @@ class Containers:
         """Copy a container, running or not, to the stopped container `name`: without address, marks and devices."""
         with asking(source, "be copied"):
             old = self._engine.instance(source).get().json()["metadata"]
-            gone = [key for key in old["config"] if key.startswith(LEFT_OUT)]
+            gone = [key for key in old["config"] if key.startswith(records.LEFT_OUT)]
             devices: dict[str, dict[str, str]] = {key: {"type": "none"} for key in old["devices"]}
             devices["root"] = dict(old["expanded_devices"]["root"])
             devices["eth0"] = self.network.nic(None, policy.hardware_address(secrets.token_bytes(3)))
@@ -315,40 +282,41 @@ class Containers:
 
     def mark_service(self, name: str, *, autostart: bool) -> None:
         """Mark a container as belonging to no person; with `autostart` the engine starts it at boot."""
-        self._set(name, {SERVICE: "true", "boot.autostart": "true" if autostart else ""})
+        self._set(name, {records.SERVICE: "true", "boot.autostart": "true" if autostart else ""})
 
     def mark_template(self, name: str) -> None:
-        self._set(name, {TEMPLATE: "true"})
+        self._set(name, {records.TEMPLATE: "true"})
 
     def set_host_key(self, name: str, host_key: str) -> None:
         """Remember the container's public host key, for the card and for known_hosts."""
-        self._set(name, {HOST_KEY: host_key})
+        self._set(name, {records.HOST_KEY: host_key})
 
     def set_forwards(self, name: str, forwards: Collection[OwnForward]) -> None:
-        self._set(name, {FORWARDS: json.dumps([asdict(own) for own in forwards])})
+        self._set(name, {records.FORWARDS: json.dumps([asdict(own) for own in forwards])})
 
     def mark_prepared(self, name: str) -> None:
         """From here on it is somebody's: never deleted to begin again."""
-        self._set(name, {PREPARED: "true"})
+        self._set(name, {records.PREPARED: "true"})
 
     def set_kept(self, name: str, kept: str) -> None:
         """Remember which container was put aside for this one; empty for none."""
-        self._set(name, {KEPT: kept})
+        self._set(name, {records.KEPT: kept})
 
     def set_hold(self, name: str, hold: Hold | None) -> None:
         """Remember that a container is not to be stopped for being idle; None takes that back."""
-        self._set(name, {HOLD: json.dumps(asdict(hold)) if hold else ""})
+        self._set(name, {records.HOLD: json.dumps(asdict(hold)) if hold else ""})
 
     def set_archived(self, name: str, text: str) -> None:
         """Keep a text with the container, to go into its archive."""
-        self._set(name, {ARCHIVED: text})
+        self._set(name, {records.ARCHIVED: text})
 
     def archived(self, name: str) -> str:
-        return str(self.settings(name)["config"].get(ARCHIVED, ""))
+        return str(self.settings(name)["config"].get(records.ARCHIVED, ""))
 
     def give_to(self, name: str, user: str, uid: int, address: str) -> None:
         """Make a container somebody's: marks of theirs, an address of its own, and everything safe again."""
-        marks = {**SAFE_CONFIG, OWNER: user, UID: str(uid), PREPARED: "true", KEPT: "", ARCHIVED: "", RESTORING: ""}
+        gone = dict.fromkeys((records.KEPT, records.ARCHIVED, records.RESTORING), "")
+        marks = {**records.SAFE_CONFIG, **records.owned_by(user, uid), records.PREPARED: "true", **gone}
         del marks["security.nesting"]  # as it was
 
         def change(config: dict[str, str], devices: dict[str, dict[str, str]], _: object) -> None:
@@ -380,8 +348,8 @@ class Containers:
         self._engine.rewrite(name, change)
 
     def _connect(self, config: dict[str, str], devices: dict[str, dict[str, str]], address: str | None) -> None:
-        hardware_address = config.get(HARDWARE_ADDRESS) or policy.hardware_address(secrets.token_bytes(3))
-        config.update({HARDWARE_ADDRESS: hardware_address, ADDRESS: ""})
+        hardware_address = config.get(records.HARDWARE_ADDRESS) or policy.hardware_address(secrets.token_bytes(3))
+        config.update({records.HARDWARE_ADDRESS: hardware_address, records.ADDRESS: ""})
         _drop_forwards(devices)
         devices["eth0"] = self.network.nic(address, hardware_address)
 
@@ -394,9 +362,9 @@ class Containers:
         def change(config: dict[str, str], devices: dict[str, dict[str, str]], root: dict[str, str]) -> None:
             config |= engine_config(settings, nvidia_runtime=self._nvidia_runtime)
             if "expires" in settings:
-                config[EXPIRES] = settings["expires"].replace("none", "")
+                config[records.EXPIRES] = settings["expires"].replace("none", "")
             if "gpus" in settings:
-                config[GPUS_ASIDE] = ""
+                config[records.GPUS_ASIDE] = ""
             for device in [device for device in devices if device.startswith(replaced_devices(settings))]:
                 del devices[device]
             devices |= engine_devices(settings)
@@ -414,7 +382,7 @@ class Containers:
             for device in aside:
                 del devices[device]
             runtime = config.pop("nvidia.runtime", "")
-            config[GPUS_ASIDE] = json.dumps({"devices": aside, "runtime": runtime})
+            config[records.GPUS_ASIDE] = json.dumps({"devices": aside, "runtime": runtime})
 
         self._engine.rewrite(name, change)
 
@@ -422,7 +390,7 @@ class Containers:
         """Give a stopped container its GPUs again."""
 
         def change(config: dict[str, str], devices: dict[str, dict[str, str]], _: object) -> None:
-            aside = json.loads(config.pop(GPUS_ASIDE))
+            aside = json.loads(config.pop(records.GPUS_ASIDE))
             devices |= aside["devices"]
             config["nvidia.runtime"] = aside["runtime"]
 
@@ -432,7 +400,7 @@ class Containers:
         """Give `target` what `source` has today: limits, GPUs, mounts, own forwards; not its network."""
         with asking(target, "be changed"):
             old = self._engine.instance(source).get().json()["metadata"]
-            config = {key: value for key, value in old["config"].items() if key.startswith(TAKEN_OVER)}
+            config = {key: value for key, value in old["config"].items() if key.startswith(records.TAKEN_OVER)}
             devices = {name: device for name, device in old["devices"].items() if name not in ("eth0", "root")}
             _drop_forwards(devices)
             size = old["expanded_devices"]["root"].get("size")
@@ -540,7 +508,7 @@ class Containers:
     def snapshots(self, name: str) -> list[Snapshot]:
         with asking(name, "be read"):
             items = self._engine.instance(name).snapshots.get(params={"recursion": 1}).json()["metadata"] or []
-        found = [Snapshot(item["name"], item["created_at"], _positive(item.get("size"))) for item in items]
+        found = [records.snapshot_of(item) for item in items]
         return sorted(found, key=lambda snapshot: snapshot.created)
 
     def take_snapshot(self, name: str, label: str) -> None:
@@ -577,10 +545,10 @@ class Containers:
 
     def mark_restoring(self, name: str, token: str) -> None:
         """Set a mark that a restore takes away, with all other settings: so it tells whether one has happened."""
-        self._set(name, {RESTORING: token})
+        self._set(name, {records.RESTORING: token})
 
     def is_marked_restoring(self, name: str, token: str) -> bool:
-        return bool(self.settings(name)["config"].get(RESTORING) == token)
+        return bool(self.settings(name)["config"].get(records.RESTORING) == token)
 
     def delete_snapshot(self, name: str, label: str) -> None:
         with asking(name, "lose a snapshot"), contextlib.suppress(NotFound):
@@ -633,89 +601,10 @@ def _owned(container: Container | None, user: str, uid: int) -> Container:
     return container
 
 
-def _usage(state: Mapping[str, Any]) -> Usage:
-    disk = (state.get("disk") or {}).get("root", {}).get("usage")
-    interfaces = state.get("network") or {}
-    seconds = (state.get("cpu") or {}).get("usage", 0) / 1e9
-    return Usage(
-        memory=(state.get("memory") or {}).get("usage") or None,
-        disk=disk or None,
-        processes=state["processes"] if state.get("processes", -1) >= 0 else None,
-        cpu_seconds=seconds or None,
-        network_bytes=sum(_traffic(interface) for name, interface in interfaces.items() if name != "lo"),
-    )
-
-
-def _traffic(interface: Mapping[str, Any]) -> int:
-    counters = interface.get("counters") or {}
-    return int(counters.get("bytes_received", 0)) + int(counters.get("bytes_sent", 0))
-
-
-def _container(item: Mapping[str, Any]) -> Container:
-    config = item.get("config") or {}
-    devices = item.get("expanded_devices") or {}
-    nic = devices.get("eth0", {})
-    uid = config.get(UID, "")
-    return Container(
-        name=item["name"],
-        state=item["status"],
-        owner=config.get(OWNER) or None,
-        uid=int(uid) if uid.isdigit() else None,
-        address=nic.get("ipv4.address") or config.get(ADDRESS) or network.current_address(item.get("state") or {}),
-        is_pinned="ipv4.address" in nic,
-        is_template=config.get(TEMPLATE) == "true",
-        is_service=config.get(SERVICE) == "true" and not config.get(OWNER),
-        is_prepared=config.get(PREPARED) == "true",
-        gpus=gpus_in(devices.values()),
-        writable_mounts=tuple(
-            device["source"]
-            for device in devices.values()
-            if device.get("type") == "disk"
-            and device.get("source", "").startswith("/")
-            and not device.get("readonly")
-        ),
-        gpus_aside=bool(config.get(GPUS_ASIDE)),
-        expires=date_of(config.get(EXPIRES, "")),
-        hold=_hold(config.get(HOLD, "")),
-        host_key=config.get(HOST_KEY, ""),
-        kept=config.get(KEPT, ""),
-        started=item.get("last_used_at", ""),
-        forwards=_forwards(config.get(FORWARDS, "")),
-        config={**(item.get("expanded_config") or config), "disk": _root_size(item)},
-    )
-
-
 def _drop_forwards(devices: dict[str, dict[str, str]]) -> None:
     """Without our own proxy devices, which hold the address that changes; they are made again when it is known."""
     for name in [name for name in devices if name.startswith(OWN_PROXY)]:
         del devices[name]
-
-
-def _forwards(text: str) -> tuple[OwnForward, ...]:
-    """The user's own forwards; what is not in our form is none, and said so in the journal."""
-    try:
-        return tuple(OwnForward(**item) for item in json.loads(text or "[]"))
-    except (ValueError, TypeError):
-        log.warning("unreadable forwards", extra={"text": text[:200]})
-        return ()
-
-
-def _hold(text: str) -> Hold | None:
-    try:
-        return Hold(**json.loads(text)) if text else None
-    except (ValueError, TypeError):
-        log.warning("unreadable hold", extra={"text": text[:200]})
-        return None
-
-
-def _positive(number: int | None) -> int | None:
-    """The engine says -1 or 0 where it does not know."""
-    return number if number and number > 0 else None
-
-
-def _root_size(item: Mapping[str, Any]) -> str:
-    size = (item.get("expanded_devices") or {}).get("root", {}).get("size", "")
-    return str(size)
 
 
 def _save(answer: requests.Response, target: Path) -> None:

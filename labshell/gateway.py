@@ -17,7 +17,7 @@ from labshell.accounts import Accounts
 from labshell.activity import Activity
 from labshell.closed import Closed
 from labshell.config import Config
-from labshell.containers import Containers, Usage, ssh_answers
+from labshell.containers import Containers, ssh_answers
 from labshell.engine import GpuMissing
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.firewall import Firewall
@@ -27,6 +27,7 @@ from labshell.locks import StartQueue, UserLocks
 from labshell.policy import Container, OwnForward
 from labshell.ports import PortRegistry
 from labshell.programs import RunningProgram, connect, run_inside
+from labshell.records import Usage
 from labshell.unfinished import Unfinished
 
 log = logging.getLogger(__name__)

@@ -139,6 +139,14 @@ class HostDoctor:
                     "Make room, or enlarge it: containers do not start on a full pool.",
                     name,
                 )
+        for folder in machine.uncounted_file_systems():
+            yield Finding(
+                "disk-limits-off",
+                WARNING,
+                f"No disk limit is in force in {folder}: the kernel has lost count of who holds what.",
+                f"btrfs quota rescan {folder}",
+                folder,
+            )
 
     def _template(self) -> Iterator[Finding]:
         name = self._config.template

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from labshell import gpus, idleness, machine, policy
-from labshell.containers import Usage
 from labshell.errors import LabshellError
 from labshell.gateway import Gateway, Progress, Steps
 from labshell.idleness import Sample
 from labshell.language import mark
 from labshell.policy import Container, Hold
+from labshell.records import Usage
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 300

@@ -9,6 +9,7 @@ import pwd
 import re
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from labshell.errors import LabshellError
 
 SSH_KEYS = Path("/etc/ssh")
 PROC = Path("/proc")
+BTRFS = Path("/sys/fs/btrfs")
 OFTEN_WRITTEN = (Path("/var/log"), Path("/var/lib/labshell"), Path("/run/labshell"))
 CLOCK_SLACK_SECONDS = 60
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "lustre"})
@@ -78,14 +80,32 @@ def ways_out() -> list[str]:
     return [interface for metric, interface in defaults if metric == best]
 
 
+def _mounts() -> Iterator[tuple[str, str, str, str]]:
+    """Source, folder, kind and options of every mount of the host."""
+    for line in (PROC / "self/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
+        source, folder, kind, options = line.split()[:4]
+        yield source, folder, kind, options
+
+
 def file_servers() -> list[str]:
     """The IPv4 addresses of the servers whose files this host has mounted, as the mounts themselves have them."""
     found = set()
-    for line in (PROC / "self/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
-        source, _, kind, options = line.split()[:4]
+    for source, _, kind, options in _mounts():
         if kind in NETWORK_FILE_SYSTEMS:
             found |= set(re.findall(r"[0-9]+(?:\.[0-9]+){3}", f"{source} {OWN_ADDRESS.sub('', options)}"))
     return sorted(address for address in found if _is_ipv4(address))
+
+
+def uncounted_file_systems() -> list[str]:
+    """Where btrfs file systems are mounted whose limits are not in force: the kernel has stopped to count."""
+    uncounted = {
+        device.name
+        for mark in BTRFS.glob("*/qgroups/inconsistent")
+        if mark.read_text(encoding="ascii").strip() == "1"
+        for device in (mark.parents[1] / "devices").iterdir()
+    }
+    folders = {source: folder for source, folder, kind, _ in _mounts() if kind == "btrfs"}
+    return sorted(folder for source, folder in folders.items() if Path(source).resolve().name in uncounted)
 
 
 def _is_ipv4(text: str) -> bool:

@@ -7,9 +7,7 @@ gives the address, so what is pinned there is the hardware address.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pylxd.exceptions import NotFound
 
@@ -93,11 +91,3 @@ class Network:
             return {"type": "nic", "name": "eth0", **parts, **ANY_BRIDGE}
         pin = {"ipv4.address": address} if address else {}
         return {"type": "nic", "name": "eth0", "network": self.name, **pin, **OWN_BRIDGE}
-
-
-def current_address(state: Mapping[str, Any]) -> str | None:
-    """The IPv4 address that a running container has now, in what the engine says of its state."""
-    for item in (state.get("network") or {}).get("eth0", {}).get("addresses") or []:
-        if item.get("family") == "inet" and item.get("scope") == "global":
-            return str(item["address"])
-    return None

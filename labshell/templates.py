@@ -14,10 +14,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from labshell.containers import TEMPLATE, Containers
+from labshell.containers import Containers
 from labshell.engine import COPY_SECONDS, Engine, asking
 from labshell.errors import LabshellError, UsageError
 from labshell.recipes import DHCP_CLIENT, EXTRAS, INTERFACES, PACKAGES, USUAL, Recipe
+from labshell.records import TEMPLATE
 
 BUILD_SECONDS = 1800
 START_SECONDS = 60

@@ -19,11 +19,12 @@ from typing import Any
 from labshell import files, forwards, identity, keys, machine, policy
 from labshell.accounts import end_processes
 from labshell.archives import Archives
-from labshell.containers import Usage, ssh_answers
+from labshell.containers import ssh_answers
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.gateway import Gateway, Progress, Steps
 from labshell.keys import PublicKey
 from labshell.policy import Container
+from labshell.records import Usage
 from labshell.settings import DESKTOP, DESKTOP_PORT, date_of, mounts_of
 from labshell.undo import NamedStep, Undo, do
 

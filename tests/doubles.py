@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from labshell.containers import Usage
 from labshell.engine import DiskFull
 from labshell.errors import NoContainer, UsageError
 from labshell.gateway import Steps
 from labshell.network import Bridge
 from labshell.policy import Container, Snapshot
+from labshell.records import Usage
 
 
 def answer_of(steps: Steps[Any]) -> Any:

@@ -9,8 +9,9 @@ import pwd
 from typing import Any
 
 from labshell import daemon
-from labshell.containers import Containers, Usage
+from labshell.containers import Containers
 from labshell.policy import Container
+from labshell.records import Usage
 
 PREFIX = "crowd-"
 all_there_are, all_with_usage = Containers.all, Containers.all_with_usage

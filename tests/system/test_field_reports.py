@@ -27,7 +27,7 @@ from test_idle_stop import let_pass, looked
 from test_services import fetch, page  # noqa: F401 - page is a fixture
 from test_templates_of_containers import PUBLISHED, published  # noqa: F401 - a fixture
 from test_transfers import address, client, settings
-from test_ways_in import CONFIG, labs_own_network
+from test_ways_in import labs_own_network
 from testhost import ENVIRONMENT, TREE, Client, Completed, Host, wait_until
 
 pytestmark = pytest.mark.root
@@ -133,19 +133,6 @@ def addresses_and_ports(host: Host) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def configured(host: Host, lines: str) -> Iterator[None]:
-    """With more lines in labshell.toml while the block runs."""
-    before = host.read(CONFIG)
-    host.run(["tee", CONFIG], input=f"{before}\n{lines}\n")
-    try:
-        host.restart_daemon()
-        yield
-    finally:
-        host.run(["tee", CONFIG], input=before)
-        host.restart_daemon()
-
-
-@contextlib.contextmanager
 def elsewhere(host: Host, port: int) -> Iterator[None]:
     """A server outside that answers "elsewhere" at this port."""
     serve = f"$s=IO::Socket::INET->new(Listen=>5,LocalPort=>{port},ReuseAddr=>1);while($c=$s->accept){{print $c qq(elsewhere\\n);close $c}}"
@@ -167,7 +154,7 @@ table ip asked {
 
 def key_at(host: Host, port: int) -> str:
     """The SSH host key that a client is shown at a port of the gateway."""
-    scan = ["ssh-keyscan", "-T", "30", "-t", "ed25519", "-p", str(port), host.client.gateway]
+    scan = ["ssh-keyscan", "-v", "-T", "30", "-t", "ed25519", "-p", str(port), host.client.gateway]
     return host.client.run(scan).stdout.split()[-1]
 
 
@@ -410,13 +397,9 @@ def test_report_2_before_a_driver_upgrade_it_is_known_whom_it_touches(host: Host
 
 
 def test_report_3_a_container_on_the_labs_own_network_needs_no_port(host: Host) -> None:
-    before = host.read(CONFIG)
     with contextlib.ExitStack() as cleanup:
         lab = labs_own_network(host, cleanup)
-        cleanup.callback(host.restart_daemon)
-        cleanup.callback(host.run, ["tee", CONFIG], input=before)
-        host.run(["tee", CONFIG], input=f'{before}\nforwarding = "none"\nnetwork = "br0"\n')
-        host.restart_daemon()
+        cleanup.enter_context(host.configured('forwarding = "none"\nnetwork = "br0"'))
         key = lab.make_key("flora").with_suffix(".pub")
         host.admin("add-user", "flora", "--key", str(key))
         cleanup.callback(host.remove_user, "flora")
@@ -508,17 +491,13 @@ def test_report_3_a_password_is_each_ones_own_and_changed_at_the_first_login(hos
 
 
 def test_report_3_the_hosts_own_sshd_may_be_on_another_port(host: Host, fay: str) -> None:
-    before = host.read(CONFIG)
-    host.run(["tee", CONFIG], input=f"{before}\nssh_port = 33\n")
     host.run(["/usr/sbin/sshd", "-p", "33", "-o", "PidFile=/run/sshd-33.pid"])
     try:
-        host.restart_daemon()
-        assert "    Port 33\n" in host.client.ssh(fay, "ssh-config", port=33, check=True).stdout
-        assert "[gateway]:33 ssh-ed25519" in host.client.ssh(fay, "known-hosts", port=33, check=True).stdout
+        with host.configured("ssh_port = 33"):
+            assert "    Port 33\n" in host.client.ssh(fay, "ssh-config", port=33, check=True).stdout
+            assert "[gateway]:33 ssh-ed25519" in host.client.ssh(fay, "known-hosts", port=33, check=True).stdout
     finally:
         host.run(["sh", "-c", "kill $(cat /run/sshd-33.pid)"])
-        host.run(["tee", CONFIG], input=before)
-        host.restart_daemon()
 
 
 def test_report_3_a_person_moves_with_everything_as_one_file(host: Host) -> None:
@@ -547,11 +526,7 @@ test_report_2_the_old_schemes_files_and_rules_are_taken_over = (
 
 
 def test_report_4_ports_may_be_proxy_devices_on_one_address_of_the_host(host: Host, fay: str) -> None:
-    before = host.read(CONFIG)
-    listen = f'forwarding = "lxd-proxy"\nlisten_address = "{host.client.gateway}"\n'
-    host.run(["tee", CONFIG], input=f"{before}\n{listen}")
-    try:
-        host.restart_daemon()
+    with host.configured(f'forwarding = "lxd-proxy"\nlisten_address = "{host.client.gateway}"'):
         host.client.ssh(fay, "ports add 3389", check=True)
         devices = [name for name, about in instance(host, fay)["devices"].items() if about["type"] == "proxy"]
         port = host.ssh_port(fay)
@@ -559,9 +534,6 @@ def test_report_4_ports_may_be_proxy_devices_on_one_address_of_the_host(host: Ho
         assert inside(host, fay, "hostname") == "fay\n"
         assert banner_from(host.other, host.other.gateway, port) == "ConnectionRefusedError"
         host.client.ssh(fay, "ports remove 3389", check=True)
-    finally:
-        host.run(["tee", CONFIG], input=before)
-        host.restart_daemon()
     wait_until(lambda: "proxy" not in json.dumps(instance(host, fay)["devices"]), 10)
     wait_until(lambda: banner_from(host.client, host.client.gateway, host.ssh_port(fay)).startswith("SSH-2.0-"))
     assert inside(host, fay, "hostname") == "fay\n"
@@ -613,22 +585,18 @@ def test_report_5_each_gets_a_host_port_of_their_choice(host: Host) -> None:
 
 def test_report_5_the_hosts_driver_is_used_and_none_is_installed_inside(host: Host, fay: str) -> None:
     """Wish 3, too: a stand-in for libnvidia-container fails as the real one does after a reboot; no GPU here."""
-    before = host.read(CONFIG)
-    host.run(["tee", CONFIG], input=f"{before}\nnvidia_runtime = true\n")
     stand_in = "#!/bin/sh\necho nvidia-container-cli: initialization error >&2\nexit 1\n"
     host.run(["tee", "/usr/local/bin/nvidia-container-cli"], input=stand_in)
     host.run(["chmod", "755", "/usr/local/bin/nvidia-container-cli"])
     try:
-        host.restart_daemon()
-        host.client.ssh(fay, "stop", check=True)
-        host.admin("set", fay, "--gpus", "all")
-        assert instance(host, fay)["config"]["nvidia.runtime"] == "true"
-        done = host.client.ssh(fay, "start", check=True)
-        assert "runs without its GPU" in done.stdout + done.stderr
-        assert json.loads(host.client.ssh(fay, "status --json", check=True).stdout)["state"] == "running"
+        with host.configured("nvidia_runtime = true"):
+            host.client.ssh(fay, "stop", check=True)
+            host.admin("set", fay, "--gpus", "all")
+            assert instance(host, fay)["config"]["nvidia.runtime"] == "true"
+            done = host.client.ssh(fay, "start", check=True)
+            assert "runs without its GPU" in done.stdout + done.stderr
+            assert json.loads(host.client.ssh(fay, "status --json", check=True).stdout)["state"] == "running"
     finally:
-        host.run(["tee", CONFIG], input=before)
-        host.restart_daemon()
         host.admin("set", fay, "--gpus", "none")
         host.run(["rm", "/usr/local/bin/nvidia-container-cli"])
 
@@ -671,7 +639,7 @@ def test_report_5_a_pool_of_plain_folders_and_an_image_as_template_will_do(host:
     host.run(["lxc", "storage", "create", "plain", "dir"])
     host.run(["lxc", "publish", "template", "--alias", "dl-template", "--compression", "none"], timeout=120)
     try:
-        with configured(host, 'pool = "plain"'):
+        with host.configured('pool = "plain"'):
             host.add_user("flora", "--template", "dl-template")
             assert instance(host, "flora")["devices"]["root"]["pool"] == "plain"
             assert inside(host, "flora", "hostname") == "flora\n"
@@ -846,7 +814,7 @@ def test_wish_10_a_user_cannot_give_themselves_a_gpu(host: Host, fred: str, fay:
 
 def test_wish_10_an_idle_container_with_a_job_without_a_terminal_is_not_stopped(host: Host, fay: str) -> None:
     """Eight days pass by changing what the daemon remembers; the job begins then."""
-    with configured(host, "idle_stop_days = 7"):
+    with host.configured("idle_stop_days = 7"):
         let_pass(host, fay, 8)
         inside(host, fay, "nohup timeout 30 sh -c 'while :; do :; done' >/dev/null 2>&1 &")
         looked(host)

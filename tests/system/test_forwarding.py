@@ -275,8 +275,6 @@ def test_a_container_cannot_reach_the_hosts_loopback_through_the_bridge(host: Ho
 
 # Closed networks --------------------------------------------------------------------------------------
 
-CONFIG = "/etc/labshell/labshell.toml"
-
 
 def is_reached(host: Host, port: int) -> bool:
     """Whether alice's container reaches the greeter, which is on the network of the campus's other server."""
@@ -287,18 +285,12 @@ def is_reached(host: Host, port: int) -> bool:
 def test_a_network_that_is_closed_by_name_is_reached_by_no_container_and_reaches_their_ports(
     host: Host, alice_port: int
 ) -> None:
-    before = host.read(CONFIG)
     assert is_reached(host, alice_port)
-    host.run(["tee", CONFIG], input=f'{before}\nguard_closed_networks = ["198.18.1.0/24"]\n')
-    try:
-        host.restart_daemon()
+    with host.configured('guard_closed_networks = ["198.18.1.0/24"]'):
         host.admin("reconcile")
         assert not is_reached(host, alice_port)
         assert banner_from(host.other, host.other.gateway, alice_port).startswith("SSH-2.0-")
         assert banner_from(host, host.other.address, alice_port) == "greeter"
-    finally:
-        host.run(["tee", CONFIG], input=before)
-        host.restart_daemon()
     host.admin("reconcile")
     assert is_reached(host, alice_port)
 
@@ -308,7 +300,6 @@ def test_a_network_beside_the_way_out_is_closed_by_itself_unless_it_is_named_as_
     host: Host, alice_port: int
 ) -> None:
     """So is what somebody's own rule leads there: Docker publishes the ports of its containers like that."""
-    before = host.read(CONFIG)
     published = ["PREROUTING", "-p", "tcp", "--dport", "8099", "-j", "DNAT", "--to-destination"]
     host.run(["iptables", "-t", "nat", "-A", *published, f"{host.other.address}:{alice_port}"])
     host.run(["ip", "route", "add", "default", "via", host.client.address])
@@ -318,15 +309,13 @@ def test_a_network_beside_the_way_out_is_closed_by_itself_unless_it_is_named_as_
         assert banner_from_container(host, "alice", host.client.gateway, 8099) == ""
         assert banner_from(host.client, host.client.gateway, 8099) == "greeter"
         assert banner_from(host.other, host.other.gateway, alice_port).startswith("SSH-2.0-")
-        host.run(["tee", CONFIG], input=f'{before}\nguard_open_networks = ["198.18.1.0/24"]\n')
-        host.restart_daemon()
-        host.admin("reconcile")
-        assert is_reached(host, alice_port)
-        assert banner_from_container(host, "alice", host.client.gateway, 8099) == "greeter"
+        with host.configured('guard_open_networks = ["198.18.1.0/24"]'):
+            host.admin("reconcile")
+            assert is_reached(host, alice_port)
+            assert banner_from_container(host, "alice", host.client.gateway, 8099) == "greeter"
     finally:
-        host.run(["tee", CONFIG], input=before)
         host.run(["ip", "route", "del", "default"])
         host.run(["iptables", "-t", "nat", "-D", *published, f"{host.other.address}:{alice_port}"])
-        host.restart_daemon()
+        host.restart_daemon()  # which remembers the way out that there was
     host.admin("reconcile")
     assert is_reached(host, alice_port)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from testhost import Host
+from testhost import POOL, Host
 
 pytestmark = pytest.mark.root
 
@@ -32,10 +32,13 @@ def broken(host: Host, change: str, back: str) -> Iterator[None]:
 
 def test_a_sound_host_has_nothing_to_find(host: Host, alice: str) -> None:
     host.admin("reconcile")
+    host.recount_disks()
     assert findings(host) == {}
     assert host.admin("doctor").stdout == "Everything is as it has to be.\n"
 
 
+RECOUNT = f"btrfs quota rescan -w {POOL}"
+THRESHOLD = f"/sys/fs/btrfs/$(findmnt --noheadings --output UUID {POOL})/qgroups/drop_subtree_threshold"
 NFT = "iptables-nft -w"
 SHADOW = "lxc file pull template/etc/shadow /tmp/shadow; cp /tmp/shadow /tmp/shadow.before"
 
@@ -59,6 +62,12 @@ SHADOW = "lxc file pull template/etc/shadow /tmp/shadow; cp /tmp/shadow /tmp/sha
         ("port-file-damaged", "cp /public/ports/bob /tmp/port; echo x > /public/ports/bob", "cp /tmp/port /public/ports/bob"),
         ("port-outside", "cp /public/ports/bob /tmp/port; echo 50000 > /public/ports/bob", "cp /tmp/port /public/ports/bob"),
         ("ports-overlap", "cp /public/ports/bob /tmp/port; cp /public/ports/alice /public/ports/bob", "cp /tmp/port /public/ports/bob"),
+        (
+            "disk-limits-off",  # the kernel does not count while it drops more than it is told to
+            f"lxc copy template counted; lxc config device override counted root size=1GiB; {RECOUNT}; echo 0 > {THRESHOLD}; "
+            f"lxc delete counted; btrfs subvolume sync {POOL}; echo 3 > {THRESHOLD}",
+            RECOUNT,
+        ),
         (
             "mount-setuid",
             "mkdir -p /srv/lent; lxc config device add bob lent disk source=/srv/lent path=/lent",
@@ -117,6 +126,7 @@ def test_rules_that_differ_are_found_while_the_daemon_is_down(host: Host, alice:
         )
         host.start_daemon()
     host.admin("reconcile")
+    host.recount_disks()
     assert findings(host) == {}
 
 

@@ -173,9 +173,14 @@ def test_a_container_that_forks_to_its_limit_harms_nobody_and_can_be_restarted(
     works(host, guest, host.ssh_port(guest))
 
 
+def limit_disk(host: Host, user: str) -> None:
+    host.admin("set", user, "--disk", "1GiB")
+    host.recount_disks()  # so that the limit is in force
+
+
 def test_a_container_that_fills_its_disk_harms_nobody(host: Host, guest: str, bob: str, bob_port: int) -> None:
     """What the engine writes into it at a start does not fit any more; a file can be removed from outside."""
-    host.admin("set", guest, "--disk", "1GiB")
+    limit_disk(host, guest)
     assert "quota" in host.client.ssh(guest, "run head -c 4G /dev/zero > big", timeout=120).stderr
     assert "big" in host.client.ssh(guest, "run ls").stdout
     for verb in ("status", "keys", "snapshot create full", "stop"):
@@ -191,13 +196,18 @@ def test_a_container_that_fills_its_disk_harms_nobody(host: Host, guest: str, bo
     restart_engine(host)  # LXD 5.0 may count the disk as in use from now on, whoever has that name
 
 
-def test_a_snapshot_is_the_way_out_of_a_full_disk_as_often_as_it_is_needed(host: Host, guest: str) -> None:
+@pytest.mark.parametrize("verbs", [[], ["stop"]], ids=["running", "stopped"])
+def test_a_snapshot_is_the_way_out_of_a_full_disk_as_often_as_it_is_needed(
+    host: Host, guest: str, verbs: list[str]
+) -> None:
     """Or else the sentence that the administrator has to restart the engine first, and then it is."""
-    host.admin("set", guest, "--disk", "1GiB")
+    limit_disk(host, guest)
     host.client.ssh(guest, "run echo precious > thesis", check=True)
     host.client.ssh(guest, "snapshot create before", check=True)
     for _ in range(2):
-        host.client.ssh(guest, "run head -c 4G /dev/zero > big", timeout=120)
+        assert "quota" in host.client.ssh(guest, "run head -c 4G /dev/zero > big", timeout=120).stderr
+        for verb in verbs:
+            host.client.ssh(guest, verb, check=True, timeout=120)
         refused = served_or_told(host.client.ssh(guest, "snapshot restore before --yes", timeout=120))
         if refused:
             assert "until the administrator restarts the engine" in refused

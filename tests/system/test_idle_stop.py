@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from test_ways_in import CONFIG
 from testhost import Host, wait_until
 
 pytestmark = pytest.mark.root
@@ -18,12 +17,8 @@ ACTIVITY = "/var/lib/labshell/activity.json"
 
 @pytest.fixture(scope="module", autouse=True)
 def stopping(host: Host) -> Iterator[None]:
-    before = host.read(CONFIG)
-    host.run(["tee", CONFIG], input=f"{before}\nidle_stop_days = 7\n")
-    host.restart_daemon()
-    yield
-    host.run(["tee", CONFIG], input=before)
-    host.restart_daemon()
+    with host.configured("idle_stop_days = 7"):
+        yield
 
 
 def looked(host: Host, *options: str) -> dict[str, Any]:

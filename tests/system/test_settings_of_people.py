@@ -65,18 +65,12 @@ def test_everything_is_given_at_once_and_shown(host: Host, alice: str, dora: str
 
 
 def test_a_profile_is_a_set_of_them_and_an_option_comes_before_it(host: Host, dora: str) -> None:
-    profile = '[profile.guest]\ncpu = 1\nmemory = "512MiB"\nmounts = "/srv/data:/data:noshift"\n'
-    before = host.read("/etc/labshell/labshell.toml")
-    host.run(["tee", "/etc/labshell/labshell.toml"], input=before + profile)
-    try:
-        host.restart_daemon()
+    profile = '[profile.guest]\ncpu = 1\nmemory = "512MiB"\nmounts = "/srv/data:/data:noshift"'
+    with host.configured(profile):
         done = add(host, "--profile", "phd", check=False)
         assert done.returncode == 2
         assert "no profile phd in labshell.toml; there is: guest" in done.stderr
         add(host, "--profile", "guest", "--memory", "1GiB")
-    finally:
-        host.run(["tee", "/etc/labshell/labshell.toml"], input=before)
-        host.restart_daemon()
     found = config(host)
     assert (found["limits.cpu"], found["limits.memory"], found["labshell-mount0.path"]) == ("1", "1GiB", "/data")
 

@@ -17,7 +17,6 @@ from test_forwarding import banner_from, banner_from_container
 from testhost import Client, Completed, Host, join_client, wait_until
 
 pytestmark = pytest.mark.root
-CONFIG = "/etc/labshell/labshell.toml"
 NAME = "wendy"
 
 
@@ -49,15 +48,12 @@ class Way:
 @pytest.fixture(scope="module", params=["iptables", "lxd-proxy", "none"])
 def way(host: Host, request: pytest.FixtureRequest) -> Iterator[Way]:
     """The host with another `forwarding`, and wendy on it; as it was afterwards."""
-    kind, before = request.param, host.read(CONFIG)
+    kind = request.param
     with contextlib.ExitStack() as cleanup:
-        client, more = host.client, f'listen_address = "{host.client.gateway}"\n'
+        client, more = host.client, f'listen_address = "{host.client.gateway}"'
         if kind == "none":
-            client, more = labs_own_network(host, cleanup), 'network = "br0"\n'
-        cleanup.callback(host.restart_daemon)
-        cleanup.callback(host.run, ["tee", CONFIG], input=before)
-        host.run(["tee", CONFIG], input=f'{before}\nforwarding = "{kind}"\n{more if kind != "iptables" else ""}')
-        host.restart_daemon()
+            client, more = labs_own_network(host, cleanup), 'network = "br0"'
+        cleanup.enter_context(host.configured(f'forwarding = "{kind}"\n{more if kind != "iptables" else ""}'))
         key = client.make_key(NAME).with_suffix(".pub")
         host.admin("add-user", NAME, "--key", str(key))
         cleanup.callback(host.remove_user, NAME)

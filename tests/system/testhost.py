@@ -24,6 +24,8 @@ from typing import IO, Any
 
 TREE = Path(__file__).resolve().parents[2]
 DAEMON = "/opt/labshell/venv/bin/labshelld"
+CONFIG = "/etc/labshell/labshell.toml"
+POOL = "/var/lib/lxd/storage-pools/default"
 CACHE = Path("/var/cache/labshell-test")
 LIMITS_BEFORE = CACHE / "kernel-limits-before"
 MOUNT_POINTS = ("/public", "/var/lib/lxd", "/var/lib/lxcfs", "/var/lib/labshell", "/var/cache/lxd")
@@ -256,6 +258,22 @@ class Host:
     def restart_daemon(self, command: str = DAEMON) -> None:
         self.stop_daemon()
         self.start_daemon(command)
+
+    @contextlib.contextmanager
+    def configured(self, lines: str, command: str = DAEMON) -> Iterator[None]:
+        """With more lines in labshell.toml while the block runs."""
+        before = self.read(CONFIG)
+        self.run(["tee", CONFIG], input=f"{before}\n{lines}\n")
+        try:
+            self.restart_daemon(command)
+            yield
+        finally:
+            self.run(["tee", CONFIG], input=before)
+            self.restart_daemon()
+
+    def recount_disks(self) -> None:
+        """Put the disk limits in force again if the kernel has stopped to count; nothing if none was ever set."""
+        self.run(["btrfs", "quota", "rescan", "-w", POOL], check=False)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,151 @@
+"""What the engine keeps of an instance, and what it means: our marks in its config, addresses, limits, use."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from labshell.policy import Container, Hold, OwnForward, Snapshot
+from labshell.settings import date_of, gpus_in
+
+log = logging.getLogger(__name__)
+
+OWNER = "user.labshell.owner"
+UID = "user.labshell.uid"
+TEMPLATE = "user.labshell.template"
+PREPARED = "user.labshell.prepared"
+HOST_KEY = "user.labshell.host-key"
+FORWARDS = "user.labshell.forwards"
+KEPT = "user.labshell.kept"
+EXPIRES = "user.labshell.expires"
+GPUS_ASIDE = "user.labshell.gpus-aside"
+SERVICE = "user.labshell.service"
+ADDRESS = "user.labshell.address"  # of one that was adopted while it ran, until it is pinned
+ARCHIVED = "user.labshell.archived"
+RESTORING = "user.labshell.restoring"
+HOLD = "user.labshell.hold"
+HARDWARE_ADDRESS = "user.labshell.hwaddr"  # what the lab's DHCP server knows it by
+
+SAFE_CONFIG = {
+    "security.privileged": "false",
+    "security.nesting": "false",
+    "security.idmap.isolated": "true",
+    "security.devlxd": "false",
+}
+# What a container takes over from the one in whose place it comes.
+TAKEN_OVER = ("limits.", "nvidia.", "security.nesting", FORWARDS, KEPT, EXPIRES, GPUS_ASIDE, HARDWARE_ADDRESS, HOLD)
+NEVER_INHERITED = (TEMPLATE, PREPARED, HOST_KEY, KEPT, EXPIRES, HOLD, GPUS_ASIDE, ARCHIVED, SERVICE, "boot.autostart")
+# What a clone never inherits from its template, if it is there.
+LEFT_OUT = ("raw.", "security.", "user.", "boot.", "cloud-init.", "linux.kernel_modules")
+
+
+def owned_by(user: str, uid: int | None) -> dict[str, str]:
+    """The owner mark, as config; one without a uid is nobody's yet."""
+    return {OWNER: user, UID: str(uid or "")}
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a container uses just now, in bytes and numbers; None where the engine does not say."""
+
+    memory: int | None
+    disk: int | None
+    processes: int | None
+    cpu_seconds: float | None
+    network_bytes: int | None = None  # in and out, since its start
+
+
+def container_of(item: Mapping[str, Any]) -> Container:
+    """What the engine's record of an instance, with or without its state, says of a container."""
+    config = item.get("config") or {}
+    devices = item.get("expanded_devices") or {}
+    nic = devices.get("eth0", {})
+    uid = config.get(UID, "")
+    return Container(
+        name=item["name"],
+        state=item["status"],
+        owner=config.get(OWNER) or None,
+        uid=int(uid) if uid.isdigit() else None,
+        address=nic.get("ipv4.address") or config.get(ADDRESS) or current_address(item.get("state") or {}),
+        is_pinned="ipv4.address" in nic,
+        is_template=config.get(TEMPLATE) == "true",
+        is_service=config.get(SERVICE) == "true" and not config.get(OWNER),
+        is_prepared=config.get(PREPARED) == "true",
+        gpus=gpus_in(devices.values()),
+        writable_mounts=tuple(
+            device["source"]
+            for device in devices.values()
+            if device.get("type") == "disk"
+            and device.get("source", "").startswith("/")
+            and not device.get("readonly")
+        ),
+        gpus_aside=bool(config.get(GPUS_ASIDE)),
+        expires=date_of(config.get(EXPIRES, "")),
+        hold=_hold(config.get(HOLD, "")),
+        host_key=config.get(HOST_KEY, ""),
+        kept=config.get(KEPT, ""),
+        started=item.get("last_used_at", ""),
+        forwards=_forwards(config.get(FORWARDS, "")),
+        config={**(item.get("expanded_config") or config), "disk": _root_size(item)},
+    )
+
+
+def usage_of(state: Mapping[str, Any]) -> Usage:
+    """What the engine says of an instance's state, in our words."""
+    disk = (state.get("disk") or {}).get("root", {}).get("usage")
+    interfaces = state.get("network") or {}
+    seconds = (state.get("cpu") or {}).get("usage", 0) / 1e9
+    return Usage(
+        memory=(state.get("memory") or {}).get("usage") or None,
+        disk=disk or None,
+        processes=state["processes"] if state.get("processes", -1) >= 0 else None,
+        cpu_seconds=seconds or None,
+        network_bytes=sum(_traffic(interface) for name, interface in interfaces.items() if name != "lo"),
+    )
+
+
+def _traffic(interface: Mapping[str, Any]) -> int:
+    counters = interface.get("counters") or {}
+    return int(counters.get("bytes_received", 0)) + int(counters.get("bytes_sent", 0))
+
+
+def snapshot_of(item: Mapping[str, Any]) -> Snapshot:
+    return Snapshot(item["name"], item["created_at"], _positive(item.get("size")))
+
+
+def current_address(state: Mapping[str, Any]) -> str | None:
+    """The IPv4 address that a running container has now, in what the engine says of its state."""
+    for item in (state.get("network") or {}).get("eth0", {}).get("addresses") or []:
+        if item.get("family") == "inet" and item.get("scope") == "global":
+            return str(item["address"])
+    return None
+
+
+def _forwards(text: str) -> tuple[OwnForward, ...]:
+    """The user's own forwards; what is not in our form is none, and said so in the journal."""
+    try:
+        return tuple(OwnForward(**item) for item in json.loads(text or "[]"))
+    except (ValueError, TypeError):
+        log.warning("unreadable forwards", extra={"text": text[:200]})
+        return ()
+
+
+def _hold(text: str) -> Hold | None:
+    try:
+        return Hold(**json.loads(text)) if text else None
+    except (ValueError, TypeError):
+        log.warning("unreadable hold", extra={"text": text[:200]})
+        return None
+
+
+def _positive(number: int | None) -> int | None:
+    """The engine says -1 or 0 where it does not know."""
+    return number if number and number > 0 else None
+
+
+def _root_size(item: Mapping[str, Any]) -> str:
+    size = (item.get("expanded_devices") or {}).get("root", {}).get("size", "")
+    return str(size)
