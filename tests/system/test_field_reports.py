@@ -455,6 +455,7 @@ def test_report_3_a_row_says_name_desktop_or_not_docker_or_not(host: Host) -> No
 
 def test_report_3_a_container_cannot_use_more_disk_than_it_has(host: Host, fred: str) -> None:
     """Wish 9. btrfs here; zfs has no module in this kernel."""
+    host.recount_disks()  # so that the limit is in force
     script = "dd if=/dev/urandom of=big bs=1M count=2200 2>&1; stat -c %s big; rm -f big"
     done = host.client.ssh(fred, script, port=host.ssh_port(fred), timeout=120)
     assert "Disk quota exceeded" in done.stdout

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from testhost import POOL, Host
+from testhost import CONFIG, POOL, Host
 
 pytestmark = pytest.mark.root
 
@@ -131,12 +131,12 @@ def test_rules_that_differ_are_found_while_the_daemon_is_down(host: Host, alice:
 
 
 def test_an_engine_that_is_away_is_a_finding_and_not_a_traceback(host: Host, alice: str) -> None:
-    before = host.read("/etc/labshell/labshell.toml")
-    host.run(["tee", "/etc/labshell/labshell.toml"], input='engine_socket = "/nowhere"\n')
+    before = host.read(CONFIG)
+    host.run(["tee", CONFIG], input='engine_socket = "/nowhere"\n')
     try:
         done = host.admin("doctor", check=False)
     finally:
-        host.run(["tee", "/etc/labshell/labshell.toml"], input=before)
+        host.run(["tee", CONFIG], input=before)
     assert done.returncode == 1
     assert "engine-unknown" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr

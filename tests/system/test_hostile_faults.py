@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from hostile import FULL, engine_pid, one_sentence, restart_engine, served_or_told, share, works
-from testhost import DAEMON, Host, wait_until
+from testhost import DAEMON, POOL, Host, wait_until
 
 pytestmark = pytest.mark.root
 
@@ -120,7 +120,7 @@ def test_a_pool_that_cannot_be_written_is_said_and_nobody_is_half_added(
 ) -> None:
     port, key = host.ssh_port(guest), str(host.client.make_key("unlucky").with_suffix(".pub"))
     host.client.ssh(guest, "stop", check=True)
-    with read_only(host, "/var/lib/lxd/storage-pools/default"):
+    with read_only(host, POOL):
         served_or_told(host.client.ssh(alice, "start", timeout=60))
         for verb in ("snapshot create one", "rebuild --yes", "start"):
             served_or_told(host.client.ssh(guest, verb, timeout=120))
