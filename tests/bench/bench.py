@@ -18,8 +18,8 @@ from lab import Lab, running_lab
 from rich.console import Console
 from rich.table import Table
 
-PAIRS, QUICK_PAIRS = 20, 6
-LONG = {"starts-50"}  # measured only if it is named
+PAIRS = 20
+LONG = {"starts-50"}  # measured only if it is named, or with --thorough
 QUICK = {"warm-login", "old-shell", "cold-login", "port-1", "port-proxy-1", "connections", "proxy"}
 Pair = tuple[float, float]
 
@@ -33,12 +33,17 @@ class Row:
     against: str
     goal: str  # "<= 1.15" or ">= 0.95"
     measure: Callable[[Lab, int], Iterator[Pair]]
-    share: float = 1.0  # of the pairs, where one takes long
+    pairs: int = PAIRS  # fewer where one takes so long that a whole run would take over ten minutes
 
-    def is_wanted(self, names: list[str], *, quick: bool) -> bool:
+    def is_wanted(self, names: list[str], *, quick: bool, thorough: bool) -> bool:
         if names:
             return self.name in names
-        return self.name in QUICK if quick else self.name not in LONG
+        return self.name in QUICK if quick else thorough or self.name not in LONG
+
+    def number_of_pairs(self, *, quick: bool, thorough: bool) -> int:
+        if quick:
+            return max(3, self.pairs // 3)
+        return max(PAIRS, self.pairs) if thorough else self.pairs
 
 
 @dataclass(frozen=True)
@@ -188,8 +193,8 @@ def reconcile_seconds(lab: Lab, pairs: int) -> Iterator[Pair]:
         yield seconds(lambda: large.host.admin("reconcile")), 1.0
 
 
-def memory(lab: Lab, _pairs: int) -> Iterator[Pair]:
-    for _ in range(3):
+def memory(lab: Lab, pairs: int) -> Iterator[Pair]:
+    for _ in range(pairs):
         yield lab.crowded().daemon_memory(), 1.0
 
 
@@ -210,7 +215,7 @@ def proxy_device(lab: Lab) -> tuple[str, int]:
 
 
 ROWS = (
-    Row("warm-login", "ssh HOST status", "/bin/true as login shell", "<= 1.15", warm_login, 1.25),
+    Row("warm-login", "ssh HOST status", "/bin/true as login shell", "<= 1.15", warm_login, 25),
     Row("old-shell", "ssh HOST status", "a login shell in bash, with sudo lxc and iptables", "<= 0.85", old_shell),
     Row("cold-login", "stopped to banner by a login, without ssh's own time", "the engine's start, and the banner", "<= 1.10", cold_login),
     Row("add-user", "add-user", "the engine's copy, start and banner", "<= 1.5", add_user),
@@ -220,24 +225,24 @@ ROWS = (
     Row("port-proxy-8", "the same, eight streams", "of a proxy device without nat", ">= 1.5", throughput(8, proxy_device)),
     Row("connections", "new connections a second", "directly", ">= 0.9", connections),
     Row("proxy", "throughput of proxy", "of the port, both by ssh", ">= 0.5", proxy),
-    Row("logins", "100 logins at once", "with /bin/true", "<= 1.3", many_logins, 0.15),
+    Row("logins", "100 logins at once", "with /bin/true", "<= 1.3", many_logins, 3),
     Row("crowd-login", "ssh HOST status, 10,000 people", "10 people", "<= 1.2", crowded(lambda lab: lab.ssh("alice", "status"))),
     Row("crowd-start", "ssh HOST start (looks at the rules)", "10 people", "<= 1.2", crowded(lambda lab: lab.ssh("alice", "start"))),
     Row("crowd-allocation", "giving a port, 10,000 people", "10 people", "<= 1.2", allocation),
-    Row("crowd-forward", "ports add and remove, 10,000 people", "10 people", "<= 1000", crowded(add_and_remove_forward), 0.25),
-    Row("crowd-list", "list, 10,000 people", "10 people", "<= 1000", crowded(lambda lab: lab.host.admin("list")), 0.25),
-    Row("crowd-reconcile", "reconcile, 10,000 people", "10 people", "<= 1000", crowded(lambda lab: lab.host.admin("reconcile")), 0.25),
-    Row("crowd-reconcile-s", "reconcile, 10,000 people", "a second", "<= 2", reconcile_seconds, 0.25),
+    Row("crowd-forward", "ports add and remove, 10,000 people", "10 people", "<= 1000", crowded(add_and_remove_forward), 5),
+    Row("crowd-list", "list, 10,000 people", "10 people", "<= 1000", crowded(lambda lab: lab.host.admin("list")), 5),
+    Row("crowd-reconcile", "reconcile, 10,000 people", "10 people", "<= 1000", crowded(lambda lab: lab.host.admin("reconcile")), 5),
+    Row("crowd-reconcile-s", "reconcile, 10,000 people", "a second", "<= 2", reconcile_seconds, 5),
     Row("crowd-packet", "new connection, 10,000 rules", "10 rules", "<= 1.5", first_packet),
-    Row("crowd-memory", "daemon's memory, 10,000 people", "a megabyte", "<= 100", memory, 0.1),
-    Row("crowd-idle", "daemon's idle share, 10,000 people", "a percent", "<= 0.1", idle, 0.1),
-    Row("starts", "16 containers started by logins", "by the engine, as many at once", "<= 1.2", many_starts(16), 0.15),
-    Row("starts-50", "50 containers started by logins", "by the engine, as many at once", "<= 1.2", many_starts(50), 0.15),
+    Row("crowd-memory", "daemon's memory, 10,000 people", "a megabyte", "<= 100", memory, 3),
+    Row("crowd-idle", "daemon's idle share, 10,000 people", "a percent", "<= 0.1", idle, 3),
+    Row("starts", "16 containers started by logins", "by the engine, as many at once", "<= 1.2", many_starts(16), 3),
+    Row("starts-50", "50 containers started by logins", "by the engine, as many at once", "<= 1.2", many_starts(50), 3),
 )  # fmt: skip
 
 
 def measured(row: Row, lab: Lab, pairs: int) -> Figure:
-    found = tuple(row.measure(lab, max(3, int(pairs * row.share))))
+    found = tuple(row.measure(lab, pairs))
     ratios = [ours / other for ours, other in found]
     first, _, third = statistics.quantiles(ratios, n=4)
     return Figure(row.name, row.what, row.against, row.goal, statistics.median(ratios), (first, third), found)
@@ -259,17 +264,18 @@ def show(figures: list[Figure]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(row.name for row in ROWS)}")
-    parser.add_argument(
-        "--quick", action="store_true", help=f"{QUICK_PAIRS} pairs instead of {PAIRS}, and {len(QUICK)} rows"
-    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--quick", action="store_true", help=f"a third of the pairs, and {len(QUICK)} rows")
+    how.add_argument("--thorough", action="store_true", help=f"every row, with {PAIRS} pairs also where one takes long")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     options = parser.parse_args()
-    pairs = QUICK_PAIRS if options.quick else PAIRS
+    depth = {"quick": options.quick, "thorough": options.thorough}
     figures: list[Figure] = []
     with running_lab() as lab:
         for row in ROWS:
-            if row.is_wanted(options.names, quick=options.quick):
+            if row.is_wanted(options.names, **depth):
                 began = time.monotonic()
+                pairs = row.number_of_pairs(**depth)
                 figures.append(measured(row, lab, pairs))
                 print(f"{row.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     show(figures)
