@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from labshell import __version__, commands, recipes, roster, shown
 from labshell.errors import LabshellError, NotAllowed
-from labshell.settings import SETTINGS
+from labshell.settings import DESKTOP_PORT, SETTINGS
 
 Options = argparse.Namespace
+TEMPLATE_HELP = "clone this template instead of the configured one"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,14 +25,14 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, run: Callable[[Options], None], text: str) -> argparse.ArgumentParser:
         added = known.add_parser(name, help=text, description=text)
         added.set_defaults(run=run, json=False)
-        if name != "template":
+        if name not in ("template", "enter"):
             added.add_argument("--json", action="store_true", help="answer with JSON")
         return added
 
     add = command("add-user", commands.add_user, "Give a person an account, a container, ports and rules.")
     add.add_argument("name")
     add.add_argument("--key", action="append", required=True, metavar="FILE", help="public key file, - for stdin")
-    add.add_argument("--template", help="clone this stopped container instead of the configured one")
+    add.add_argument("--template", help=TEMPLATE_HELP)
     add.add_argument("--port", type=int, help="SSH port, instead of the next free block")
     add.add_argument(
         "--password", action="store_true", help="also a random password, shown once, to be changed at once"
@@ -77,8 +78,8 @@ def parser() -> argparse.ArgumentParser:
         help="a port of the host that leads to one of its; repeatable",
     )
     service.add_argument("--autostart", action="store_true", help="start it when the host starts")
-    service.add_argument("--template", help="clone this stopped container instead of the configured one")
-    _add_settings(service)
+    service.add_argument("--template", help=TEMPLATE_HELP)
+    _add_settings(service, without=OF_PEOPLE)
     _add_dry_run(service, "check everything and show the steps")
     gone = command(
         "remove-service", commands.remove_service, "Delete a service's container and its rules; no archive."
@@ -151,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_dry_run(build)
     build.set_defaults(run=_here("template_build"))
-    publish = verbs.add_parser("publish", help="make a template of a container, without what is personal in it")
+    publish = verbs.add_parser("publish", help="make a template of a container, without keys, histories and marks")
     publish.add_argument("container")
     publish.add_argument("name", help="of the new template")
     _add_dry_run(publish)
@@ -182,12 +183,17 @@ def _here(name: str) -> Callable[[commands.Options], None]:
     return run
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+OF_PEOPLE = (DESKTOP_PORT, "expires")  # what a service has no use for
+
+
+def _add_settings(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
     """An option for each setting, and for a profile of them."""
     parser.add_argument(
         "--profile", metavar="NAME", help="a set of settings from labshell.toml; options come before it"
     )
     for name, setting in SETTINGS.items():
+        if name in without:
+            continue
         if name == "mounts":
             parser.add_argument(
                 "--mount", action="append", metavar="SRC:DST[:ro]", help=f"{setting.about}; repeatable"

@@ -42,23 +42,25 @@ class AdminInterface:
         _more: bool = False,
         _request: Call | None = None,
     ) -> Iterator[dict[str, Any]]:
-        config = self._gateway.config
-        defaults = {
-            "cpu": config.cpu,
-            "memory": config.memory,
-            "disk": config.disk,
-            "processes": str(config.processes),
-        }
         new = NewUser(
             name=policy.checked_name(name),
             keys=tuple(keys.parse(text) for text in keys_),
-            template=policy.checked_template(template or config.template),
+            template=self._template(template),
             port=port,
-            settings=settings.merged(config.profile, defaults, settings_),
+            settings=self._settings_of_new(settings_),
             has_password=password,
         )
         steps = self._users.add(new, dry_run=dry_run)
         return self._change(_request, steps, "add-user", name, settings_, dry_run=dry_run, more=_more)
+
+    def _template(self, asked: str | None) -> str:
+        return policy.checked_template(asked or self._gateway.config.template)
+
+    def _settings_of_new(self, asked: dict[str, str]) -> dict[str, str]:
+        """The settings of a new container: what was asked for, over its profile, over what everybody gets."""
+        config = self._gateway.config
+        limits = {"cpu": config.cpu, "memory": config.memory, "disk": config.disk, "processes": str(config.processes)}
+        return settings.merged(config.profile, limits, asked)
 
     def SetUser(
         self,
@@ -106,12 +108,11 @@ class AdminInterface:
         _more: bool = False,
         _request: Call | None = None,
     ) -> Iterator[dict[str, Any]]:
-        config = self._gateway.config
         new = NewService(
             name=policy.checked_name(name),
             forwards=checked_forwards(forwards),
-            template=policy.checked_template(template or config.template),
-            settings=settings.merged(config.profile, {"processes": str(config.processes)}, settings_),
+            template=self._template(template),
+            settings=self._settings_of_new(settings_),
             autostart=autostart,
         )
         steps = self._services.add(new, dry_run=dry_run)

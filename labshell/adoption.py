@@ -1,21 +1,24 @@
 """Taking over what a lab has made by hand: containers, their proxy devices, port files and DNAT rules.
 
 What is inside a container is not changed. A port that leads to its SSH server keeps its number; the proxy device
-behind it is replaced by our rule. Everything else that is somebody's stays as it is.
+behind it is replaced by our rule. Everything else that is somebody's stays as it is. A container of labshell's whose
+person has no account any more, as after a new installation of the host, is taken over in the same way.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from labshell import keys, policy
 from labshell.errors import LabshellError, UsageError
-from labshell.gateway import Gateway, Progress, Steps
+from labshell.gateway import Gateway, Steps
 from labshell.keys import PublicKey
 from labshell.policy import Container, OwnForward
 from labshell.proxies import Proxy
-from labshell.undo import Undo
+from labshell.undo import NamedStep, Undo, do
 
 KEY_FILES = "cat /home/{name}/.ssh/authorized_keys /root/.ssh/authorized_keys 2>/dev/null | head -c 65536"
 HOST_KEY = "head -c 4096 /etc/ssh/ssh_host_ed25519_key.pub"
@@ -56,34 +59,52 @@ class Adoption:
 
     def plan(self) -> list[dict[str, Any]]:
         """Every container that is not labshell's, and what would become of it."""
-        return [self._candidate(item).row for item in self._containers.all() if _is_foreign(item)]
+        return [candidate.row for candidate in self._candidates()]
 
     def adopt(self, name: str, given: list[PublicKey], *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Make one container its person's: account, keys, marks, pinned address, port, rules."""
         container = self._containers.get(policy.checked_name(name))
         if container is None:
             raise UsageError("There is no container {name}.", name=name)
-        if not _is_foreign(container):
+        candidate = next((one for one in self._candidates() if one.container.name == name), None)
+        if candidate is None:
             raise UsageError("The container {name} is labshell's already.", name=name)
-        candidate = self._candidate(container)
         if candidate.problem:
             raise UsageError("{name} cannot be taken over: {problem}.", name=name, problem=candidate.problem)
         found = given or self._keys_inside(container)
         if not found:
             raise UsageError("No key of {name}'s was found inside; give one with --key FILE.", name=name)
-        undo = Undo()
-        with self._gateway.locks.held(name), undo:
-            yield Progress("Making the account")
-            if not dry_run:
-                self._make_account(candidate, found, undo)
-            yield Progress("Marking the container and pinning its address")
-            if not dry_run:
-                self._mark(candidate)
-            yield Progress("Taking over its ports")
-            if not dry_run:
-                self._take_over_ports(candidate)
-            undo.forget()
+        undo = Undo("labshell-admin list says what is left.")
+        with self._gateway.locks.held(name):
+            undo.later(self._firewall.forward_user, name)
+            yield from do(name, "taken over", self._steps(candidate, found, undo), undo, dry_run=dry_run)
         return {**candidate.row, "keys": [key.fingerprint for key in found]}
+
+    def _steps(self, candidate: Candidate, found: list[PublicKey], undo: Undo) -> Iterator[NamedStep]:
+        yield "Making the account", lambda: self._make_account(candidate, found, undo)
+        yield "Marking the container and pinning its address", lambda: self._mark(candidate, undo)
+        yield "Taking over its ports", lambda: self._take_over_ports(candidate, undo)
+
+    def _candidates(self) -> list[Candidate]:
+        """Every container that could be taken over. Of two whose blocks would overlap, the lower port is kept."""
+        uids = self._accounts.all()
+        found = [self._candidate(item) for item in self._containers.all() if _is_foreign(item, uids)]
+        before: dict[int, str] = {}
+        checked = []
+        for candidate in sorted(found, key=lambda one: one.port or 0):
+            name, port, problem = candidate.container.name, candidate.port, candidate.problem
+            if port is not None and not problem:
+                problem = self._problem_of_port(name, port, before)
+                before |= {} if problem else {port: name}
+            checked.append(replace(candidate, problem=problem))
+        return sorted(checked, key=lambda one: one.container.name)
+
+    def _problem_of_port(self, name: str, port: int, others: dict[int, str]) -> str | None:
+        try:
+            self._ports.check_adopt(name, port, others)
+        except LabshellError as error:
+            return _as_problem(error)
+        return None
 
     def _candidate(self, container: Container) -> Candidate:
         name = container.name
@@ -95,7 +116,7 @@ class Adoption:
             self._accounts.uid_of(name)
             port = self._ports.port_of(name) or _ssh_port(proxies) or self._firewall.old_port(address or "")
         except LabshellError as error:
-            problem = str(error).rstrip(".")
+            problem = _as_problem(error)
         if not problem and container.config.get("security.privileged") == "true":
             problem = "it is privileged: set security.privileged=false, restart it and look whether it still works"
         if not problem and address is None:
@@ -125,15 +146,19 @@ class Adoption:
         self._accounts.ensure(name, marked)
         self._accounts.set_keys(name, found)
 
-    def _mark(self, candidate: Candidate) -> None:
+    def _mark(self, candidate: Candidate, undo: Undo) -> None:
         name, uid = candidate.container.name, self._accounts.uid_of(candidate.container.name)
-        host_key = ""
+        undo.later(partial(self._put_back, self._containers.settings(name)), name)
+        host_key = candidate.container.host_key
         if candidate.container.state == "Running":
             status, text = self._containers.inside.run(name, ["sh", "-c", HOST_KEY], timeout_seconds=15)
-            host_key = " ".join(text.split()[:2]) if status == 0 else ""
+            host_key = " ".join(text.split()[:2]) if status == 0 else host_key
         self._containers.adopt(name, uid or 0, candidate.address or "", host_key)
 
-    def _take_over_ports(self, candidate: Candidate) -> None:
+    def _put_back(self, before: dict[str, Any], name: str) -> None:
+        self._containers.put_back(name, before)
+
+    def _take_over_ports(self, candidate: Candidate, undo: Undo) -> None:
         """The SSH port keeps its number. Proxies that our rules replace go; those outside the block stay."""
         name, size = candidate.container.name, self._gateway.config.ports_per_user
         ours = [
@@ -141,18 +166,27 @@ class Adoption:
             for proxy in candidate.proxies
             if candidate.port and candidate.port <= proxy.port < candidate.port + size
         ]
-        self._containers.proxies.remove(name, [proxy.device for proxy in ours])
+        if self._ports.port_of(name) is None:
+            undo.later(self._ports.give_up, name)
         if candidate.port is None:
             self._ports.ensure(name)
         else:
             self._ports.adopt(name, candidate.port)
-        forwards = [OwnForward(proxy.port, proxy.target) for proxy in ours if proxy.port != candidate.port]
-        self._containers.set_forwards(name, forwards)
+        added = [OwnForward(proxy.port, proxy.target) for proxy in ours if proxy.port != candidate.port]
+        self._containers.set_forwards(name, [*candidate.container.forwards, *added])
+        self._containers.proxies.remove(name, [proxy.device for proxy in ours])
         self._firewall.forward_user(name)
 
 
-def _is_foreign(container: Container) -> bool:
-    return not (container.owner or container.is_template or container.is_service or "--" in container.name)
+def _is_foreign(container: Container, uids: Mapping[str, int]) -> bool:
+    """Whether it is nobody's; `uids` are those of the accounts there are."""
+    if container.owner:
+        return container.is_of_earlier(container.name, uids.get(container.name))
+    return not (container.is_template or container.is_service or "--" in container.name)
+
+
+def _as_problem(error: LabshellError) -> str:
+    return str(error).rstrip(".")
 
 
 def _ssh_port(proxies: tuple[Proxy, ...]) -> int | None:

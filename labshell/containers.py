@@ -167,13 +167,12 @@ class Containers:
 
         The address is remembered and pinned at the next start: a running one would lose its network.
         """
-        marks = {records.HOST_KEY: host_key, records.FORWARDS: "[]", records.ADDRESS: address}
+        marks = {records.HOST_KEY: host_key, records.ADDRESS: address}
         config = {**records.SAFE_CONFIG, **records.owned_by(name, uid), records.PREPARED: "true", **marks}
         # These need a restart, or re-own every file: as they were, and doctor says what is not as it should be.
         for key in ("security.nesting", "security.idmap.isolated", "security.privileged"):
             del config[key]
-        with asking(name, "be changed"):
-            self._patch(name, {"config": config})
+        self._set(name, config)
 
     def pool_is_full(self, name: str, reserve_bytes: int) -> bool:
         """Whether the pool of this container has less than `reserve_bytes` left."""

@@ -2,7 +2,8 @@
 
 Two sockets: one for researchers, whom the kernel identifies and who can name nobody; one for root. Every peer is
 treated as hostile: its messages are bounded in size and time, its connections in number, and it speaks to
-nothing but the checked interface of `service`. One thread per connection, one for reconciling.
+nothing but the checked interface of `service`. One thread per connection, and one for each thing that is looked at
+from time to time.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from labshell.calls import Call
 from labshell.config import CONFIG_FILE, GROUP, Config, load
 from labshell.containers import containers_of
 from labshell.engine import Engine
-from labshell.errors import LabshellError
+from labshell.errors import Crowded, LabshellError
 from labshell.gateway import Gateway
 from labshell.idle_stop import LOOK_SECONDS, IdleStop
 from labshell.interfaces import GatewayInterface
@@ -145,7 +146,7 @@ class Server:
                     refusal = {"sentence": sentence, "values": {}}
                     connection.settimeout(SEND_SECONDS)
                     connection.sendall(
-                        protocol.encode({"error": f"{protocol.GATEWAY}.TryAgain", "parameters": refusal})
+                        protocol.encode({"error": f"{protocol.GATEWAY}.{Crowded.name}", "parameters": refusal})
                     )
                     return
                 for message in requests(connection):

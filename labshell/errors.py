@@ -42,6 +42,12 @@ class TryAgain(LabshellError):
     name = "TryAgain"
 
 
+class Crowded(TryAgain):
+    """Nothing was begun: too many are at it just now. Whoever asks again in a moment may get through."""
+
+    name = "Crowded"
+
+
 class NotAllowed(LabshellError):
     """The person may not do this. Exit status 77 (EX_NOPERM)."""
 
@@ -50,5 +56,5 @@ class NotAllowed(LabshellError):
 
 
 KINDS: dict[str, type[LabshellError]] = {
-    kind.name: kind for kind in (LabshellError, UsageError, NoContainer, TryAgain, NotAllowed)
+    kind.name: kind for kind in (LabshellError, UsageError, NoContainer, TryAgain, Crowded, NotAllowed)
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from labshell import files, forwards, identity, idleness, keys, machine, policy
@@ -28,6 +28,7 @@ from labshell.policy import Container, OwnForward
 from labshell.ports import PortRegistry
 from labshell.programs import RunningProgram, connect, run_inside
 from labshell.records import Usage
+from labshell.settings import mounts_of
 from labshell.unfinished import Unfinished
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Gateway:
 
     def status(self, user: str, uid: int) -> dict[str, Any]:
         """Everything the card shows; starts nothing."""
-        return self.report(user, uid)
+        return self._report(*self.containers.owned_with_usage(user, uid))
 
     def settle(self, user: str) -> Steps[None]:
         """Bring to an end what a crash cut off. Whoever is at work for this user just now does it themselves.
@@ -310,7 +311,7 @@ class Gateway:
     def ready(self, user: str, uid: int) -> dict[str, Any]:
         """The report on a container that runs, with the user's port leading to it."""
         self._make_reachable(user)
-        return self.report(user, uid)
+        return self.status(user, uid)
 
     def _make_reachable(self, user: str) -> None:
         if self.config.has_ports:
@@ -326,8 +327,11 @@ class Gateway:
         if not self.config.has_ports:
             raise UsageError("This container has an address of its own: every port of it is reached there.")
 
-    def report(self, user: str, uid: int) -> dict[str, Any]:
-        return self._report(*self.containers.owned_with_usage(user, uid))
+    def refuse_missing_folders(self, settings: Mapping[str, str]) -> None:
+        """A folder that is to be mounted is there now; at a start it may be missing, and nothing is mounted then."""
+        for mount in mounts_of(settings):
+            if not machine.is_folder(mount.source):
+                raise UsageError("There is no folder {path} on the host.", path=mount.source)
 
     def _report(self, container: Container, usage: Usage | None = None) -> dict[str, Any]:
         """The answer of every verb that reports; its shape is in the .varlink file."""

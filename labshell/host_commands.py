@@ -47,9 +47,9 @@ def template_build(options: Options) -> None:
 
 
 def template_publish(options: Options) -> None:
-    _, engine, containers = _containers()
+    _, _, containers = _containers()
     name = policy.checked_template(options.name)
-    _follow(templates.publish(engine, containers, options.container, name), name, options)
+    _follow(templates.publish(containers, options.container, name), name, options)
 
 
 def template_update(options: Options) -> None:

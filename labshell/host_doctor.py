@@ -308,11 +308,13 @@ class HostDoctor:
                 name,
             )
         if item.owner and item.owner not in uids:
+            is_main = item.name == item.owner
+            remedy = f"labshell-admin adopt {name} if the same person comes back, remove-user {name} if not"
             yield Finding(
                 "owner-gone",
                 WARNING,
                 f"The container {name} is marked as {item.owner}'s, who has no account.",
-                f"labshell-admin remove-user {item.owner}, or add-user to go on",
+                remedy if is_main else f"lxc delete --force {name}, when nobody needs what is in it",
                 name,
             )
         for source in item.writable_mounts:

@@ -65,10 +65,10 @@ class IdleStop:
         with self._gateway.locks.held(user):
             self._containers.owned(user, uid)
             self._containers.set_hold(user, hold)
-        return self._gateway.report(user, uid)
+        return self._gateway.status(user, uid)
 
     def report(self) -> list[dict[str, Any]]:
-        """Everybody whose container runs, as the daemon saw them last; the longest idle first."""
+        """Everybody whose container runs, seen once more; the longest idle first."""
         return [seen.row for seen in self.look()]
 
     def look(self) -> list[Seen]:

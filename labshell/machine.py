@@ -36,11 +36,6 @@ class Load:
     memory_used: int
     memory_total: int
 
-    @property
-    def share(self) -> float:
-        """The last minute's load as a share of all processors: 1.0 is fully busy."""
-        return self.averages[0] / max(1, self.processors)
-
 
 def ssh_host_keys() -> list[str]:
     """The public keys of the host's own sshd: "ssh-ed25519 AAAA..."."""

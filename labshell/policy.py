@@ -129,12 +129,19 @@ def conflict_with_block(pool: PortPool, port: int, blocks: Mapping[int, str], bu
     """Why the block at `port`, asked for by name, cannot be given; None if it can."""
     if not pool.fits(port):
         return f"its {pool.size} ports do not lie within {pool.first} to {pool.last}"
-    wanted = pool.block(port)
-    for first, holder in sorted(blocks.items()):
-        if set(wanted) & set(pool.block(first)):
-            return f"it overlaps the block of {holder}, {first} to {first + pool.size - 1}"
-    for used in sorted(set(wanted) & set(busy)):
+    overlap = overlap_of_block(pool, port, blocks)
+    if overlap:
+        return overlap
+    for used in sorted(set(pool.block(port)) & set(busy)):
         return f"something on this machine listens on port {used}"
+    return None
+
+
+def overlap_of_block(pool: PortPool, port: int, blocks: Mapping[int, str]) -> str | None:
+    """Whose block the one at `port` would overlap, as the end of a sentence; None if nobody's."""
+    for first, holder in sorted(blocks.items()):
+        if abs(first - port) < pool.size:
+            return f"it overlaps the block of {holder}, {first} to {first + pool.size - 1}"
     return None
 
 
@@ -232,6 +239,10 @@ class Container:
 
     def belongs_to(self, user: str, uid: int) -> bool:
         return self.name == user and self.owner == user and self.uid == uid
+
+    def is_of_earlier(self, user: str, uid: int | None) -> bool:
+        """Whether it was finished for somebody called `user` whose account is gone; `uid` is today's, if any."""
+        return self.is_prepared and self.name == user and self.owner == user and (uid is None or self.uid != uid)
 
     def may_be_used(self, today: datetime.date) -> bool:
         """Whether its owner's time is not over; `expires` is the last day."""

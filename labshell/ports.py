@@ -10,7 +10,7 @@ import datetime
 import json
 import os
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import psutil
 
@@ -179,16 +179,24 @@ class PortRegistry:
                 self._let_rest(old)
             files.write(self._paths.ports / user, f"{port}\n".encode())
 
+    def check_adopt(self, user: str, port: int, others: Mapping[int, str] | None = None) -> None:
+        """Refuse a port from before labshell that cannot stay `user`'s: somebody else has a port of its block.
+
+        `others` are blocks that are about to be taken over, too: first port -> whose.
+        """
+        blocks = {first: holder for holder, first in self.all_ports().items()} | dict(others or {})
+        theirs = {first: holder for first, holder in blocks.items() if holder != user}
+        reason = policy.overlap_of_block(self._pool, port, theirs)
+        if reason:
+            raise UsageError("Port {port} cannot be kept: {reason}.", port=port, reason=reason)
+
     def adopt(self, user: str, port: int) -> None:
         """Keep a port that somebody had before labshell came, wherever it lies, if it is nobody else's."""
         policy.checked_name(user)
         with files.locked(self._lock):
-            current = self.port_of(user)
-            if current == port:
+            if self.port_of(user) == port:
                 return
-            for holder, first in self.all_ports().items():
-                if holder != user and set(self._pool.block(port)) & set(self._pool.block(first)):
-                    raise UsageError("Port {port} is one of {holder}'s.", port=port, holder=holder)
+            self.check_adopt(user, port)
             files.ensure_folder(self._paths.public)
             files.ensure_folder(self._paths.ports)
             files.write(self._paths.ports / user, f"{port}\n".encode())

@@ -6,9 +6,10 @@ Standard library only and nothing that is slow to import: the login shell's star
 from __future__ import annotations
 
 import sys
+import time
 
 from labshell import lean
-from labshell.errors import KINDS, LabshellError, NotAllowed, TryAgain
+from labshell.errors import KINDS, Crowded, LabshellError, NotAllowed, TryAgain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ LONGEST_REQUEST = 64 * 1024
 LONGEST_REPLY = 16 * 1024 * 1024
 DEEPEST_NESTING = 4
 MOST_DESCRIPTORS = 3
+CROWDED_ATTEMPTS = 50
+CROWDED_STEP_SECONDS = 0.2
 INT_BYTES = 4  # a C int, as the kernel passes descriptors
 
 
@@ -77,16 +80,32 @@ def _refuse(constant: str) -> None:
 def call(path: str, method: str, parameters: dict[str, Any], timeout_seconds: float) -> Iterator[dict[str, Any]]:
     """The replies' parameters, progress first; the daemon's errors are raised as ours.
 
+    Where too many of one person's are at it, this waits its turn for ten seconds.
     `timeout_seconds` bounds the silence between two replies. What a reply says is "attached" to it is there as
     "descriptors", for the caller to close.
     """
-    request = {"method": method, "parameters": parameters, "more": True}
+    request = encode({"method": method, "parameters": parameters, "more": True})
+    for attempt in range(CROWDED_ATTEMPTS):
+        try:
+            yield from _call_once(path, request, timeout_seconds)
+        except Crowded:
+            if attempt == CROWDED_ATTEMPTS - 1:
+                raise
+            time.sleep(CROWDED_STEP_SECONDS)
+        else:
+            return
+
+
+def _call_once(path: str, request: bytes, timeout_seconds: float) -> Iterator[dict[str, Any]]:
     try:
         connection = lean.socket.socket(lean.socket.AF_UNIX, lean.socket.SOCK_STREAM)
         try:
             connection.settimeout(timeout_seconds)
             connection.connect(path)
-            connection.sendall(encode(request))
+            try:  # noqa: SIM105 - contextlib is slow to import
+                connection.sendall(request)
+            except BrokenPipeError:
+                pass  # whoever is refused is refused at once: the reason is there to be read
             for reply in _replies(connection):
                 if "error" in reply:
                     raise _error(reply)
@@ -99,6 +118,8 @@ def call(path: str, method: str, parameters: dict[str, Any], timeout_seconds: fl
         raise NotAllowed("This account may not use labshell here.") from None
     except (FileNotFoundError, ConnectionRefusedError):
         raise TryAgain("labshell's daemon is not running on this host; please tell the administrator.") from None
+    except BlockingIOError:  # as many as may wait for the daemon wait already
+        raise Crowded("labshell's daemon does not answer; try again in a moment.") from None
     except TimeoutError:
         raise TryAgain("labshell's daemon does not answer; try again in a moment.") from None
     except (OSError, ValueError, IndexError):

@@ -86,7 +86,7 @@ class Rebuild:
             yield Progress("Deleting the container kept from before the rebuild")
             self._containers.delete(kept)
             self._containers.set_kept(user, "")
-        return self._gateway.report(user, uid)
+        return self._gateway.status(user, uid)
 
     def _make(self, old: Container, uid: int, template: str, fresh: str) -> Steps[None]:
         """The new container beside the old one, with another address for now, tried and stopped."""

@@ -87,6 +87,8 @@ def _add_all(rows: list[Row], options: argparse.Namespace) -> list[Outcome]:
     """As many at once as containers may start at once; the outcomes in the file's order."""
     console = Console(stderr=True, highlight=False)
     outcomes = []
+    users = commands.ask("List", {}, _say_nothing).get("users", [])
+    whole = {user["user"] for user in users if not user["problem"]}
     with Progress(console=console, disable=options.json or not console.is_terminal) as progress:
         task = progress.add_task("Adding people", total=len(rows))
         with ThreadPoolExecutor(load().parallel_starts) as pool:
@@ -95,9 +97,11 @@ def _add_all(rows: list[Row], options: argparse.Namespace) -> list[Outcome]:
             for place, row in enumerate(rows):
                 if row.name in names[:place]:
                     outcomes.append(Outcome(row, f"{row.name} is in the file twice.", has_failed=True))
-                    progress.advance(task)
+                elif row.name in whole:  # with keys and settings of today, whatever the file says
+                    outcomes.append(Outcome(row, "there already"))
                 else:
                     waiting.append(pool.submit(_add, row, options))
+            progress.advance(task, len(outcomes))
             for done in as_completed(waiting):
                 outcomes.append(done.result())
                 progress.advance(task)

@@ -51,11 +51,11 @@ class Services:
 
     def add(self, new: NewService, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """A container without a user, with its forwards live."""
-        undo = Undo()
+        undo = Undo("Run remove-service, or lxc delete --force, to clean up.")
         with self._gateway.locks.held(new.name):
             self._check(new)
             undo.later(self._firewall.forward_user, new.name)
-            yield from do(new.name, self._steps_to_add(new, undo), undo, dry_run=dry_run)
+            yield from do(new.name, "added", self._steps_to_add(new, undo), undo, dry_run=dry_run)
         return {} if dry_run else self.show(new.name)
 
     def remove(self, name: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
@@ -86,6 +86,7 @@ class Services:
         if self._containers.get(new.name) is not None or self._gateway.accounts.uid_of(new.name) is not None:
             raise UsageError("There is a container or a user {name} already.", name=new.name)
         self._containers.check_template(new.template)
+        self._gateway.refuse_missing_folders(new.settings)
         if new.forwards:
             self._gateway.refuse_without_ports()
         for own in new.forwards:
@@ -94,7 +95,7 @@ class Services:
     def _steps_to_add(self, new: NewService, undo: Undo) -> Any:
         name, keys_file = new.name, self._gateway.config.paths.host_keys / new.name
 
-        def container() -> Steps[None]:
+        def container() -> None:
             undo.later(self._containers.delete, name)
             with self._gateway.choosing_address() as address:
                 self._containers.clone(new.template, name, "", None, address)
@@ -103,7 +104,6 @@ class Services:
             self._containers.configure(name, new.settings)
             self._containers.mark_service(name, autostart=new.autostart)
             self._containers.set_forwards(name, new.forwards)
-            yield from ()
 
         def start() -> Steps[None]:
             made = self._existing(name)

@@ -61,7 +61,7 @@ def build(
         _import(engine, name, metadata, rootfs)
 
 
-def publish(engine: Engine, containers: Containers, source: str, name: str) -> Iterator[str]:
+def publish(containers: Containers, source: str, name: str) -> Iterator[str]:
     """Make the template `name` of a container, running or stopped, which stays as it is.
 
     What is personal is taken out of the copy: host keys, machine id, everybody's SSH keys, leases, histories,

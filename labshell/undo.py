@@ -11,13 +11,15 @@ from labshell.errors import LabshellError
 from labshell.gateway import Progress, Steps
 
 log = logging.getLogger(__name__)
-NamedStep = tuple[str, Callable[[], Steps[None]]]
+NamedStep = tuple[str, Callable[[], Steps[None] | None]]
 
 
 class Undo:
     """What to do, in reverse order, if the steps do not all succeed; failures on the way are collected."""
 
-    def __init__(self) -> None:
+    def __init__(self, remedy: str) -> None:
+        """`remedy` is the sentence that says how to clean up what could not be undone."""
+        self._remedy = remedy
         self._stack = contextlib.ExitStack()
         self._problems: list[str] = []
 
@@ -43,24 +45,28 @@ class Undo:
     @property
     def sentence(self) -> str:
         if self._problems:
-            return "Not everything could be undone: " + " ".join(self._problems) + " Run remove-user to clean up."
+            return " ".join(["Not everything could be undone:", *self._problems, self._remedy])
         return "What the steps before it did has been undone."
 
 
-def do(name: str, steps: Iterator[NamedStep], undo: Undo, *, dry_run: bool) -> Steps[None]:
-    """Do the steps; if one fails, what those before it did is undone, and the error names it."""
+def do(name: str, done: str, steps: Iterator[NamedStep], undo: Undo, *, dry_run: bool) -> Steps[None]:
+    """Do the steps; if one fails, what those before it did is undone, and the error names it.
+
+    `done` is what the steps together are for: "added", "restored".
+    """
     step = ""
     try:
         with undo:
             for step, act in steps:
                 yield Progress(step)
                 if not dry_run:
-                    yield from act()
+                    yield from act() or ()
             undo.forget()
     except LabshellError as error:
         raise type(error)(
-            '{name} was not added: it failed at the step "{step}". {reason} {undone}',
+            '{name} was not {done}: it failed at the step "{step}". {reason} {undone}',
             name=name,
+            done=done,
             step=step,
             reason=error,
             undone=undo.sentence,

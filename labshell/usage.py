@@ -37,7 +37,7 @@ class UsageReports:
             for name in sorted(after, key=lambda name: (-busy.get(name, 0), name))
             if name != user
         ]
-        return {"report": self._gateway.report(user, uid), "cpu": busy.get(user), "others": others}
+        return {"report": self._gateway.status(user, uid), "cpu": busy.get(user), "others": others}
 
     def gpus(self, user: str, uid: int) -> Steps[dict[str, Any]]:
         """Every GPU, and per user the memory their processes hold on it."""

@@ -25,13 +25,14 @@ from labshell.gateway import Gateway, Progress, Steps
 from labshell.keys import PublicKey
 from labshell.policy import Container
 from labshell.records import Usage
-from labshell.settings import DESKTOP, DESKTOP_PORT, date_of, mounts_of
+from labshell.settings import DESKTOP, DESKTOP_PORT, date_of
 from labshell.undo import NamedStep, Undo, do
 
 PASSWORD_BYTES = 12
 log = logging.getLogger(__name__)
 FORWARDED_BANNER_SECONDS = 5.0
 BANNER_STEP_SECONDS = 0.05
+CLEAN_UP = "Run remove-user to clean up."
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,13 @@ class Users:
 
     def add(self, new: NewUser, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Account, keys, container, port, identity, rules, start, and a banner through the forwarded port."""
-        undo = Undo()
+        undo = Undo(CLEAN_UP)
         password = secrets.token_urlsafe(PASSWORD_BYTES) if new.has_password else ""
         with self._gateway.locks.held(new.name):
             self._check(new)
             was_there = self._find(new.name).problem is None
             undo.later(self._firewall.forward_user, new.name)
-            yield from do(new.name, self._steps_to_add(new, password, undo), undo, dry_run=dry_run)
+            yield from do(new.name, "added", self._steps_to_add(new, password, undo), undo, dry_run=dry_run)
         about = {"was_there": was_there, **({"password": password} if password and not was_there else {})}
         return {} if dry_run else {**self.show(new.name), **about}
 
@@ -93,7 +94,7 @@ class Users:
         policy.checked_name(new.name)
         if not new.keys:
             raise UsageError("{name} needs at least one public key: --key FILE.", name=new.name)
-        self._accounts.uid_of(new.name)
+        uid = self._accounts.uid_of(new.name)
         container = self._containers.get(new.name)
         if container is None or not container.is_prepared:
             self._containers.check_template(new.template)
@@ -102,6 +103,13 @@ class Users:
                 "There is a container {name} already that is not labshell's; rename it or choose another name.",
                 name=new.name,
             )
+        if container is not None and container.is_of_earlier(new.name, uid):
+            raise UsageError(
+                "The container {name} is of a {name} whose account is gone. The same person gets it back with "
+                "labshell-admin adopt {name} --key FILE; remove-user makes an archive of it and frees the name.",
+                name=new.name,
+            )
+        self._gateway.refuse_missing_folders(new.settings)
         if new.port is not None or new.settings.get(DESKTOP_PORT):
             self._gateway.refuse_without_ports()
         current = self._ports.port_of(new.name)
@@ -116,40 +124,33 @@ class Users:
         """The steps by the names the administrator reads, each registering how it is undone."""
         name = new.name
 
-        def account() -> Steps[None]:
+        def account() -> None:
             if self._accounts.uid_of(name) is None:
                 undo.later(self._accounts.remove, name)
             marked = {container.uid for container in self._containers.all() if container.uid is not None}
             self._accounts.ensure(name, marked)
             self._accounts.set_keys(name, list(new.keys))
-            yield from ()
 
-        def container() -> Steps[None]:
-            uid = self._uid(name)
+        def container() -> None:
             existing = self._containers.get(name)
-            if existing is not None and existing.is_prepared and existing.belongs_to(name, uid):
-                return
             if existing is not None and existing.is_prepared:
-                raise UsageError("The container {name} is of an earlier {name}; remove or rename it.", name=name)
+                return
             undo.later(self._containers.delete, name)
             self._containers.delete(name)  # an earlier add-user was cut off while it made this
             with self._gateway.choosing_address() as address:
-                self._containers.clone(new.template, name, name, uid, address)
-            yield from ()
+                self._containers.clone(new.template, name, name, self._uid(name), address)
 
-        def settings() -> Steps[None]:
+        def settings() -> None:
             existing = self._containers.get(name)
             if existing is not None and not existing.is_prepared:
                 self._apply(name, new.settings)
-            yield from ()
 
-        def port() -> Steps[None]:
+        def port() -> None:
             if self._ports.port_of(name) is None:
                 undo.later(self._ports.give_up, name)
             self._ports.ensure(name, new.port)
-            yield from ()
 
-        def write_identity() -> Steps[None]:
+        def write_identity() -> None:
             existing = self._containers.get(name)
             if existing is None or existing.is_prepared:
                 return
@@ -158,7 +159,6 @@ class Users:
                 self._containers, name, hostname=name, keys_file=self._config.paths.host_keys / name
             )
             self._containers.set_host_key(name, host_key)
-            yield from ()
 
         def start() -> Steps[None]:
             existing = self._containers.owned(name, self._uid(name))
@@ -169,9 +169,8 @@ class Users:
                     identity.set_password(self._containers, name, name, password)
                 self._containers.mark_prepared(name)
 
-        def rules() -> Steps[None]:
+        def rules() -> None:
             self._firewall.forward_user(name)
-            yield from ()
 
         yield "Making the account", account
         yield "Cloning the template", container
@@ -199,6 +198,7 @@ class Users:
         name, about = wanted.name, {}
         with self._gateway.locks.held(name):
             before = self.show(name)
+            self._gateway.refuse_missing_folders(wanted.settings)
             if wanted.port is not None:
                 self._gateway.refuse_without_ports()
                 self._ports.check_move(name, wanted.port)
@@ -215,11 +215,14 @@ class Users:
 
     def _move_port(self, name: str, port: int) -> None:
         """Another block, with the person's own forwards at the same places in it."""
-        container = self._containers.owned(name, self._uid(name))
-        distance = port - (self._ports.port_of(name) or port)
-        moved = [replace(own, port=own.port + distance) for own in container.forwards]
+        old = self._ports.port_of(name) or port
         self._ports.move(name, port)
-        self._containers.set_forwards(name, moved)
+        self._move_forwards(name, port - old)
+
+    def _move_forwards(self, name: str, distance: int) -> None:
+        """The person's own forwards at other ports, at the same places in another block."""
+        own = self._containers.owned(name, self._uid(name)).forwards
+        self._containers.set_forwards(name, [replace(one, port=one.port + distance) for one in own])
 
     def _change_inside(self, wanted: Change) -> Steps[dict[str, Any]]:
         """Keys and password, which are in the container, too: it is started for them."""
@@ -242,9 +245,6 @@ class Users:
 
     def _apply(self, name: str, settings: Mapping[str, str]) -> None:
         """Settings to the container, the account and the forwards, in the order in which they can be refused."""
-        for mount in mounts_of(settings):
-            if not machine.is_folder(mount.source):
-                raise UsageError("There is no folder {path} on the host.", path=mount.source)
         port = self._ports.port_of(name)
         if DESKTOP_PORT in settings and settings[DESKTOP_PORT] not in ("", "none"):
             self._gateway.refuse_without_ports()
@@ -276,22 +276,18 @@ class Users:
         container = self._containers.get(name)
         if container is not None and container.owner != name:
             raise UsageError("The container {name} is not labshell's; nothing was removed.", name=name)
-        undo = Undo()
-        with self._gateway.locks.held(name), undo:
+        undo = Undo("labshell-admin remove-user is to be run again.")
+        with self._gateway.locks.held(name):
             undo.later(self._unlock, name)
             archives = self._archives_of(name) if archive else {}
-            for step, act in self._steps_to_keep(name, archives):
-                yield Progress(step)
-                if not dry_run:
-                    act()
-            undo.forget()
+            yield from do(name, "removed", self._steps_to_keep(name, archives), undo, dry_run=dry_run)
             for step, act in self._steps_to_free(name):
                 yield Progress(step)
                 if not dry_run:
                     act()
         return {"archives": [str(path) for path in archives.values()]}
 
-    def _steps_to_keep(self, name: str, archives: Mapping[str, Path]) -> Iterator[tuple[str, Callable[[], object]]]:
+    def _steps_to_keep(self, name: str, archives: Mapping[str, Path]) -> Iterator[NamedStep]:
         """Up to here nothing is lost: if one of these fails, the account is unlocked again."""
         if self._accounts.uid_of(name) is not None:
             yield "Locking the account", lambda: self._accounts.lock(name)
@@ -338,27 +334,26 @@ class Users:
 
     def restore(self, archive: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Bring somebody back from an archive: data, keys, own forwards and, if it is free, the same port."""
-        path, undo = Path(archive), Undo()
+        path, undo = Path(archive), Undo(CLEAN_UP)
         name = policy.checked_name(self._archives.user_in(path))
         with self._gateway.locks.held(name):
             if self._is_known(name) or self._containers.get(name) is not None:
                 raise UsageError("There is a user or a container {name} already.", name=name)
             undo.later(self._firewall.forward_user, name)
-            yield from do(name, self._steps_to_restore(name, path, undo), undo, dry_run=dry_run)
+            yield from do(name, "restored", self._steps_to_restore(name, path, undo), undo, dry_run=dry_run)
         return {} if dry_run else self.show(name)
 
     def _steps_to_restore(self, name: str, path: Path, undo: Undo) -> Iterator[NamedStep]:
         about: dict[str, Any] = {}
 
-        def container() -> Steps[None]:
+        def container() -> None:
             undo.later(self._containers.delete, name)
             self._containers.import_archive(name, path)
             about.update(self._archives.about(name))
             if not about.get("keys"):
                 raise UsageError("{path} was not made by labshell: it has no keys in it.", path=path)
-            yield from ()
 
-        def account() -> Steps[None]:
+        def account() -> None:
             undo.later(self._accounts.remove, name)
             marked = {item.uid for item in self._containers.all() if item.uid is not None}
             uid = self._accounts.ensure(name, marked)
@@ -366,15 +361,14 @@ class Users:
             with self._gateway.choosing_address() as address:
                 self._containers.give_to(name, name, uid, address)
             self._unlock(name)
-            yield from ()
 
-        def port() -> Steps[None]:
+        def port() -> None:
             undo.later(self._ports.give_up, name)
+            old = about["port"]
             try:
-                self._ports.ensure(name, about["port"], even_resting=True)
+                self._ports.ensure(name, old, even_resting=True)
             except UsageError:
-                self._ports.ensure(name)
-            yield from ()
+                self._move_forwards(name, self._ports.ensure(name) - old)
 
         def start() -> Steps[None]:
             yield from self._gateway.ensure_running(self._containers.owned(name, self._uid(name)))
@@ -422,9 +416,10 @@ class Users:
         parts = self._find(name)
         if parts.uid is None or parts.container is None or parts.problem:
             raise NoContainer(
-                "{name} is incomplete: {problem}. Run add-user again to complete it, or remove-user.",
+                "{name} is incomplete: {problem}. Run {remedy} to complete it, or remove-user.",
                 name=name,
                 problem=parts.problem,
+                remedy=parts.remedy,
             )
         return {
             **self._gateway.status(name, parts.uid),
@@ -466,6 +461,12 @@ class _Parts:
         if self.port is None and self.has_ports:
             return "no port, or a damaged port file"
         return None
+
+    @property
+    def remedy(self) -> str:
+        """The command that makes it whole."""
+        is_of_earlier = self.container is not None and self.container.is_of_earlier(self.name, self.uid)
+        return "adopt" if is_of_earlier else "add-user again"
 
     @property
     def row(self) -> dict[str, Any]:

@@ -266,7 +266,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these: {', '.join(row.name for row in ROWS)}")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--quick", action="store_true", help=f"a third of the pairs, and {len(QUICK)} rows")
-    how.add_argument("--thorough", action="store_true", help=f"every row, with {PAIRS} pairs also where one takes long")
+    how.add_argument(
+        "--thorough", action="store_true", help=f"every row, with {PAIRS} pairs also where one takes long"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     options = parser.parse_args()
     depth = {"quick": options.quick, "thorough": options.thorough}

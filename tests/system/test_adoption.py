@@ -87,6 +87,69 @@ def test_port_files_and_rules_of_the_old_scheme_keep_their_number(host: Host, ha
     assert by_hand(host, 2011).stdout == "hank\n"
 
 
+def test_a_port_that_is_too_near_to_somebodys_is_said_in_the_plan_and_nothing_is_changed(
+    host: Host, hank: str, alice: str
+) -> None:
+    """Report 5 numbers people one by one; here each has a block of ports."""
+    near = host.ssh_port(alice) + 1
+    proxy(host, "ssh", near, 22)
+    before = host.run(["lxc", "config", "show", hank]).stdout
+    sentence = f"Port {near} cannot be kept: it overlaps the block of alice"
+    assert planned(host)["problem"].startswith(sentence)
+    done = host.admin("adopt", hank, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert sentence in done.stderr
+    assert host.run(["lxc", "config", "show", hank]).stdout == before
+    assert host.run(["id", hank], check=False).returncode == 1
+
+    host.run(["lxc", "copy", hank, "hanna"])
+    try:
+        for name, port in ((hank, 60622), ("hanna", 60621)):
+            host.run(["lxc", "config", "device", "set", name, "ssh", f"listen=tcp:{host.client.gateway}:{port}"])
+        host.run(["lxc", "start", "hanna"])
+        wait_until(lambda: "10." in host.run(["lxc", "list", "hanna", "-f", "csv", "-c", "4"]).stdout, 20)
+        assert planned(host)["problem"] == "Port 60622 cannot be kept: it overlaps the block of hanna, 60621 to 60630"
+    finally:
+        host.run(["lxc", "delete", "--force", "hanna"])
+    assert planned(host)["problem"] is None
+
+
+def test_what_is_done_is_undone_when_a_later_step_fails(host: Host, hank: str) -> None:
+    for name, listen, connect in (("ssh", 60601, 22), ("web", 60605, 8080)):
+        proxy(host, name, listen, connect)
+    before = host.run(["lxc", "config", "show", hank]).stdout
+    host.run(["mount", "--bind", "-o", "ro", "/public", "/public"])
+    host.run(["mount", "-o", "remount,bind,ro", "/public"])
+    try:
+        done = host.admin("adopt", hank, check=False)
+    finally:
+        host.run(["umount", "/public"])
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert 'hank was not taken over: it failed at the step "Taking over its ports".' in done.stderr
+    assert "What the steps before it did has been undone." in done.stderr
+    assert host.run(["lxc", "config", "show", hank]).stdout == before
+    assert host.run(["id", hank], check=False).returncode == 1
+    assert planned(host)["problem"] is None
+    wait_until(lambda: by_hand(host, 60601, check=False).stdout == "hank\n", 15)
+
+
+def test_a_person_whose_account_is_gone_gets_the_container_back_and_nobody_else_does(host: Host, hank: str) -> None:
+    key = str(host.client.folder / "hank.pub")
+    host.admin("adopt", hank)
+    host.client.ssh(hank, "ports add 8888", check=True)
+    port, uid = host.ssh_port(hank), json.loads(host.admin("show", hank, "--json").stdout)["uid"]
+    host.run(["userdel", hank])
+    done = host.admin("add-user", hank, "--key", key, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "labshell-admin adopt hank" in done.stderr
+    assert "Run adopt to complete it" in host.admin("show", hank, check=False).stderr
+    host.admin("adopt", hank)
+    about = json.loads(host.admin("show", hank, "--json").stdout)
+    assert (about["port"], about["forwards"]) == (port, [f"{port + 1} -> 8888"])
+    assert about["uid"] > uid
+    assert by_hand(host, port).stdout == "hank\n"
+
+
 def test_what_cannot_be_taken_over_is_said_and_nothing_is_changed(host: Host, hank: str, alice: str) -> None:
     before = host.run(["lxc", "config", "show", hank]).stdout
     for name, sentence in (

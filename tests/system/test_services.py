@@ -74,6 +74,7 @@ def test_nobody_can_log_in_as_a_service_or_take_its_name_or_port(host: Host, pag
         (["alice", "--forward", "81:80"], "There is a container or a user alice already"),
         (["web-page", "--forward", "81:80", "--template", "none-such"], "There is no template"),
         (["web-page", "--forward", "81:80", "--cpu", "lots"], "not possible for cpu"),
+        (["web-page", "--forward", "81:80", "--mount", "/none-such:/data"], "no folder /none-such"),
     ],
 )
 def test_a_wrong_request_is_one_sentence_and_changes_nothing(

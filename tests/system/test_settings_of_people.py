@@ -243,6 +243,16 @@ def test_a_removed_person_comes_back_with_data_keys_forwards_and_the_same_port(h
         assert show(host)["memory_limit"] == "1GiB"
         done = host.admin("restore-user", archive, check=False)
         assert "There is a user or a container dora already." in done.stderr
+
+        host.admin("remove-user", dora, "--yes", "--no-archive")
+        listener = ["perl", "-MIO::Socket", "-e",
+                    f"my $s = IO::Socket::INET->new(Listen => 1, LocalPort => {port}) or die; sleep 120"]  # fmt: skip
+        with host.background(listener):
+            wait_until(lambda: "LISTEN" in host.run(["ss", "-Hltn", f"sport = {port}"]).stdout, 5)
+            host.admin("restore-user", archive)
+        now = host.ssh_port(dora)
+        assert now != port
+        assert [own["port"] for own in json.loads(host.client.ssh(dora, "ports --json").stdout)] == [now + 1]
     finally:
         host.run(["rm", archive])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -111,6 +112,7 @@ def test_uninstall_deletes_nothing_unasked(fresh: Host) -> None:
 
 def test_uninstall_can_leave_the_containers_and_whose_ports_were_whose(fresh: Host) -> None:
     port = fresh.ssh_port("demo")
+    fresh.run(["lxc", "exec", "demo", "--", "sh", "-c", "echo work > /home/demo/paper"])
     fresh.script("uninstall", "--yes", "--keep-containers")
     assert not fresh.exists("/opt/labshell")
     assert fresh.run(["lxc", "list", "--format", "csv", "--columns", "ns"]).stdout.splitlines() == [
@@ -120,9 +122,22 @@ def test_uninstall_can_leave_the_containers_and_whose_ports_were_whose(fresh: Ho
     assert fresh.ssh_port("demo") == port
 
 
+def test_after_a_new_installation_everybody_gets_their_container_back(fresh: Host) -> None:
+    port = fresh.ssh_port("demo")
+    fresh.set_up()
+    assert "no account" in fresh.admin("list").stdout
+    fresh.admin("import-host")
+    assert fresh.ssh_port("demo") == port
+    fresh.admin("stop", "demo")
+    fresh.admin("start", "demo")
+    assert fresh.admin("enter", "demo", "cat", "/home/demo/paper").stdout == "work\n"
+    assert json.loads(fresh.admin("list", "--json").stdout)[0]["problem"] is None
+
+
 def test_uninstall_takes_everything_away_and_nothing_else(fresh: Host) -> None:
-    fresh.run(["lxc", "delete", "--force", "demo"])  # of an earlier demo
+    fresh.admin("remove-user", "demo", "--yes", "--no-archive")
     fresh.script("quickstart", "--wheels", "/var/cache/labshell-test/wheels")
+    fresh.admin("add-service", "page", "--forward", "8099:80")
     fresh.run(["lxc", "copy", "template", "foreign"])
     fresh.run(["lxc", "config", "set", "foreign", "user.labshell.template="])
     for _ in range(2):  # harmless twice

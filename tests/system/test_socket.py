@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 
 import pytest
 from hostile import as_researcher
@@ -96,7 +98,7 @@ refused = 0
 for connection in held:
     connection.settimeout(1)
     try:
-        refused += b"TryAgain" in connection.recv(4096)
+        refused += b"Crowded" in connection.recv(4096)
     except TimeoutError:
         pass
 print(refused, flush=True)
@@ -105,6 +107,29 @@ print(refused, flush=True)
     assert int(host.run(argv, timeout=90).stdout) >= 32
     assert host.client.ssh("bob", "status").returncode == 0
     assert host.client.ssh("alice", "status").returncode == 0
+
+
+def test_a_login_among_too_many_waits_its_turn(host: Host, alice_port: int) -> None:
+    assert alice_port
+    hold = """
+import socket, time
+held = [socket.socket(socket.AF_UNIX) for _ in range(8)]
+for connection in held:
+    connection.connect("/run/labshell/labshell.sock")
+print("held", flush=True)
+time.sleep(4)
+"""
+    argv = as_researcher("alice", ["/usr/bin/python3", "-Ic", hold])
+    with host.background(argv, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        began = time.monotonic()
+        host.client.ssh("alice", "status", check=True)
+        assert time.monotonic() - began > 1
+    many = [host.client.ssh_argv("alice", "status")] * 40
+    running = [host.client.popen(one, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for one in many]
+    ended = [(process.communicate(timeout=60)[1], process.returncode) for process in running]
+    assert [errors for errors, status in ended if status] == []
 
 
 def test_the_interface_describes_itself_to_any_varlink_client(host: Host, alice_port: int) -> None:

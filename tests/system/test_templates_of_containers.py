@@ -22,7 +22,9 @@ def inside(host: Host, name: str, path: str) -> str:
     return host.run(["lxc", "file", "pull", f"{name}{path}", "-"], check=False).stdout
 
 
-def test_a_container_becomes_a_template_without_anything_personal(host: Host, guest: str, published: str) -> None:
+def test_a_container_becomes_a_template_without_its_keys_and_histories(
+    host: Host, guest: str, published: str
+) -> None:
     script = "echo secret > ~/.bash_history; echo work > ~/paper; ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519; sudo touch /opt/tool"
     host.client.ssh(guest, f"run {script}", check=True)
     proxy = ["listen=tcp:127.0.0.1:9", "connect=tcp:127.0.0.1:9"]

@@ -251,9 +251,23 @@ def test_a_dropped_connection_leaves_nothing_on_the_host_or_inside(host: Host, a
 
 def test_git_reaches_a_repository_in_the_container(host: Host, alice_port: int, tmp_path: Path) -> None:
     assert alice_port
-    if host.client.ssh("alice", "run command -v git").returncode != 0:
-        done = host.client.ssh("alice", "git-upload-pack 'x'")
-        assert done.returncode == 127
-        assert "not found" in done.stderr  # by the shell; on a busy host the engine's client says no more than that
-        return
-    client(host, ["git", "clone", f"{address(host)}:x", str(tmp_path / "x")])
+    done = host.client.ssh("alice", "git-upload-pack 'x'")
+    assert done.returncode == 127
+    assert "not found" in done.stderr  # by the shell; on a busy host the engine's client says no more than that
+    for name in ("git", "git-upload-pack", "git-receive-pack"):  # one program under several names
+        host.run(["lxc", "file", "push", "/usr/bin/git", f"alice/usr/local/bin/{name}"])
+    make = "git init -q project && cd project && git config receive.denyCurrentBranch updateInstead"
+    host.client.ssh("alice", f"run sh -c '{make}'", check=True)
+    git, project = ["git", "-c", f"core.sshCommand={shlex.join(['ssh', *settings(host)])}"], tmp_path / "project"
+    client(host, [*git, "clone", f"{address(host)}:project", str(project)])
+    (project / "paper").write_text("draft\n")
+    for arguments in (
+        ["add", "paper"],
+        ["-c", "user.name=A", "-c", "user.email=a@client", "commit", "-m", "x"],
+        ["push"],
+    ):
+        client(host, [*git, "-C", str(project), *arguments])
+    try:
+        assert host.client.ssh("alice", "run cat project/paper", check=True).stdout == "draft\n"
+    finally:
+        host.client.ssh("alice", "run sudo rm -rf project /usr/local/bin/git*")

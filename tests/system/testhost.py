@@ -88,20 +88,11 @@ def run(
     return done
 
 
-@dataclass
-class Client:
-    """Another machine: a network namespace with the real OpenSSH client, its keys and its known hosts."""
-
-    pid: int
-    address: str
-    gateway: str
-    folder: Path
+class Machine:
+    """What is reached by another command line in front."""
 
     def argv(self, command: Sequence[str]) -> list[str]:
-        return ["nsenter", "-t", str(self.pid), "-n", "--", *command]
-
-    def run(self, argv: Sequence[str], **options: object) -> Completed:
-        return run(self.argv(argv), **options)  # type: ignore[arg-type]
+        raise NotImplementedError
 
     def popen(self, argv: Sequence[str], **options: object) -> subprocess.Popen[str]:
         return subprocess.Popen(self.argv(argv), text=True, env=ENVIRONMENT, **options)  # type: ignore[call-overload, no-any-return]
@@ -114,6 +105,22 @@ class Client:
             yield process
         finally:
             _finish(process)
+
+
+@dataclass
+class Client(Machine):
+    """Another machine: a network namespace with the real OpenSSH client, its keys and its known hosts."""
+
+    pid: int
+    address: str
+    gateway: str
+    folder: Path
+
+    def argv(self, command: Sequence[str]) -> list[str]:
+        return ["nsenter", "-t", str(self.pid), "-n", "--", *command]
+
+    def run(self, argv: Sequence[str], **options: object) -> Completed:
+        return run(self.argv(argv), **options)  # type: ignore[arg-type]
 
     def make_key(self, name: str) -> Path:
         """The private key of this name; made if there is none."""
@@ -164,7 +171,7 @@ class Client:
 
 
 @dataclass
-class Host:
+class Host(Machine):
     """The gateway under test. `client` is somebody's laptop, `other` another server of the campus."""
 
     pid: int

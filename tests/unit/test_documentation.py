@@ -94,6 +94,11 @@ def test_every_researchers_command_is_one(name: str) -> None:
             verbs.parse(command.group(1))
 
 
+def test_the_guide_has_the_same_chapters_in_both_languages() -> None:
+    english, chinese = (text_of(f"docs/user-guide{language}.md") for language in ("", ".zh-CN"))
+    assert len(re.findall("^## ", english, re.MULTILINE)) == len(re.findall("^## ", chinese, re.MULTILINE))
+
+
 GUIDES = pytest.mark.parametrize(
     ("guide", "for_scripts"), [("docs/user-guide.md", "For scripts"), ("docs/user-guide.zh-CN.md", "写脚本")]
 )

@@ -26,7 +26,9 @@ ADMINISTRATORS = {
 # What carries a text for the person, and which of its arguments that is.
 CARRIERS = {
     **dict.fromkeys(["_", "mark", "Progress"], 0),
-    **dict.fromkeys(["LabshellError", "UsageError", "NoContainer", "TryAgain", "NotAllowed", "Busy", "NoGpus"], 0),
+    **dict.fromkeys(
+        ["LabshellError", "UsageError", "NoContainer", "TryAgain", "Crowded", "NotAllowed", "Busy", "NoGpus"], 0
+    ),
     **dict.fromkeys(["Verb", "asking", "settled"], 1),
 }
 # Words that are the same in every language: names of ours, of programs, units, what is typed.

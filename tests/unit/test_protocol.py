@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labshell import protocol
-from labshell.errors import LabshellError, NoContainer, TryAgain
+from labshell.errors import Crowded, LabshellError, NoContainer, TryAgain
 
 GOOD = b'{"parameters":{},"continues":true}\0{"parameters":{"status":{"a":1}}}\0'
 
@@ -124,6 +124,56 @@ def test_without_a_free_descriptor_it_is_try_again(tmp_path: Path) -> None:
             list(protocol.call(str(tmp_path / "none"), "a.B", {}, 1))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+CROWDED = protocol.encode({"error": "org.labshell.Gateway.Crowded", "parameters": {"sentence": "Too many."}})
+
+
+def serve_in_turn(path: Path, replies: list[bytes]) -> threading.Thread:
+    """A daemon for as many callers as there are replies: each is answered at once, before it has been heard."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def serve() -> None:
+        with listener:
+            for reply in replies:
+                with listener.accept()[0] as connection:
+                    connection.sendall(reply)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
+
+
+def test_a_caller_who_is_refused_for_the_crowd_waits_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "CROWDED_STEP_SECONDS", 0.01)
+    thread = serve_in_turn(tmp_path / "socket", [CROWDED, CROWDED, GOOD])
+    # More than a socket holds: it is refused while it still sends.
+    replies = list(protocol.call(str(tmp_path / "socket"), "a.B", {"text": "x" * 5_000_000}, 5))
+    assert replies == [{}, {"status": {"a": 1}}]
+    thread.join(5)
+
+
+def test_a_crowd_that_does_not_go_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "CROWDED_STEP_SECONDS", 0.01)
+    monkeypatch.setattr(protocol, "CROWDED_ATTEMPTS", 3)
+    thread = serve_in_turn(tmp_path / "socket", [CROWDED] * 3)
+    with pytest.raises(Crowded, match="Too many"):
+        call(str(tmp_path / "socket"))
+    thread.join(5)
+
+
+def test_a_full_queue_is_a_crowd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "CROWDED_STEP_SECONDS", 0.01)
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as waiting:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen(0)
+        waiting.enter_context(socket.socket(socket.AF_UNIX)).connect(str(tmp_path / "socket"))
+        with pytest.raises(Crowded, match="does not answer"):
+            call(str(tmp_path / "socket"))
 
 
 def test_the_daemons_error_is_raised_with_its_sentence_and_values(daemon: Callable[[Peer], str]) -> None:
