@@ -102,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_dry_run(adopt, "check everything and show the steps")
     host = command("import-host", commands.import_host, "Take over every container that was made by hand.")
+    host.add_argument("--returning", action="store_true", help="also those of people whose accounts are gone")
     host.add_argument("--plan", action="store_true", help="only show what there is and what would become of it")
     start = command("start", commands.start, "Start a person's container, or a service.")
     start.add_argument("name")

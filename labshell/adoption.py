@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from labshell import keys, policy
@@ -21,12 +20,14 @@ from labshell.proxies import Proxy
 from labshell.undo import NamedStep, Undo, do
 
 KEY_FILES = "cat /home/{name}/.ssh/authorized_keys /root/.ssh/authorized_keys 2>/dev/null | head -c 65536"
-HOST_KEY = "head -c 4096 /etc/ssh/ssh_host_ed25519_key.pub"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A container that could be somebody's, with what leads to it; `problem` is why it cannot be taken over."""
+    """A container that could be somebody's, with what leads to it; `problem` is why it cannot be taken over.
+
+    One that has an owner is a returning person's, whose account is gone.
+    """
 
     container: Container
     address: str | None
@@ -43,6 +44,7 @@ class Candidate:
             "address": self.address,
             "port": self.port,
             "other_ports": others,
+            "returning": self.container.owner is not None,
             "problem": self.problem,
         }
 
@@ -120,7 +122,7 @@ class Adoption:
         if not problem and container.config.get("security.privileged") == "true":
             problem = "it is privileged: set security.privileged=false, restart it and look whether it still works"
         if not problem and address is None:
-            problem = "it has no address on the bridge yet: start it once"
+            problem = "the engine's DHCP server has given it no address: start it once, with DHCP on eth0"
         return Candidate(container, address, port, proxies, problem)
 
     def _keys_inside(self, container: Container) -> list[PublicKey]:
@@ -142,30 +144,32 @@ class Adoption:
         name = candidate.container.name
         if self._accounts.uid_of(name) is None:
             undo.later(self._accounts.remove, name)
-        marked = {item.uid for item in self._containers.all() if item.uid is not None}
-        self._accounts.ensure(name, marked)
-        self._accounts.set_keys(name, found)
+        else:
+            before = self._accounts.keys_of(name)
+            undo.later(lambda user: self._accounts.set_keys(user, before), name)
+        self._gateway.make_account(name, found)
+        if candidate.container.expires:
+            self._accounts.set_expiry(name, candidate.container.expires)
 
     def _mark(self, candidate: Candidate, undo: Undo) -> None:
         name, uid = candidate.container.name, self._accounts.uid_of(candidate.container.name)
-        undo.later(partial(self._put_back, self._containers.settings(name)), name)
+        for item in self._containers.all_of(name):  # a returning person's: also what is kept from before a rebuild
+            self._put_back_later(item.name, undo)
+            self._containers.give_owner(item.name, name, uid or 0)
+        self._put_back_later(name, undo)
         host_key = candidate.container.host_key
         if candidate.container.state == "Running":
-            status, text = self._containers.inside.run(name, ["sh", "-c", HOST_KEY], timeout_seconds=15)
-            host_key = " ".join(text.split()[:2]) if status == 0 else host_key
+            host_key = self._containers.inside.host_key(name) or host_key
         self._containers.adopt(name, uid or 0, candidate.address or "", host_key)
 
-    def _put_back(self, before: dict[str, Any], name: str) -> None:
-        self._containers.put_back(name, before)
+    def _put_back_later(self, name: str, undo: Undo) -> None:
+        before = self._containers.settings(name)
+        undo.later(lambda container: self._containers.put_back(container, before), name)
 
     def _take_over_ports(self, candidate: Candidate, undo: Undo) -> None:
         """The SSH port keeps its number. Proxies that our rules replace go; those outside the block stay."""
-        name, size = candidate.container.name, self._gateway.config.ports_per_user
-        ours = [
-            proxy
-            for proxy in candidate.proxies
-            if candidate.port and candidate.port <= proxy.port < candidate.port + size
-        ]
+        name, block = candidate.container.name, self._ports.block(candidate.port) if candidate.port else ()
+        ours = [proxy for proxy in candidate.proxies if proxy.port in block]
         if self._ports.port_of(name) is None:
             undo.later(self._ports.give_up, name)
         if candidate.port is None:

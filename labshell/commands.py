@@ -253,6 +253,9 @@ def adopt(options: Options) -> None:
 def import_host(options: Options) -> None:
     """Everything that was made by hand: shown with --plan, else taken over one by one."""
     found = call("AdoptionPlan", {}, options).get("containers", [])
+    for row in found:
+        if row["returning"] and not options.returning:  # somebody may have deleted the account to keep them out
+            row["problem"] = "its person's account is gone; --returning brings them back"
     outcomes = []
     for row in found if not options.plan else ():
         if row["problem"]:

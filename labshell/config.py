@@ -7,6 +7,7 @@ and its line, never a guess.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 import sys
@@ -152,6 +153,11 @@ PATTERNS = {
     "disk": re.compile(f"({SIZE.pattern})?"),
 }
 
+OWN_FOLDERS = (
+    *("/etc/labshell/", "/opt/labshell/", "/run/labshell/"),
+    *("/var/lib/labshell/", "/var/log/labshell/", "/public/ports/"),
+)
+
 
 def load(path: Path = CONFIG_FILE) -> Config:
     """Read `path`; a missing file means every default."""
@@ -202,9 +208,17 @@ def _checked(key: str, value: Any) -> Any:
             raise ValueError(f"this must lie between {low} and {high}")
     if key in PATTERNS and not PATTERNS[key].fullmatch(value):
         raise ValueError(f"{value!r} is not possible here")
+    if key == "archive" and not _survives_uninstall(value):
+        raise ValueError("this lies in a folder that uninstall deletes")
     if key == "listen_address" and value:
         ipaddress.IPv4Address(value)
     return value
+
+
+def _survives_uninstall(folder: str) -> bool:
+    """Whether archives in there are still there when labshell is gone."""
+    path = os.path.normpath(folder) + "/"
+    return path.startswith(f"{Config.archive}/") or not path.startswith(OWN_FOLDERS)
 
 
 def _checked_tuple(key: str, value: Any) -> tuple[Any, ...]:

@@ -39,25 +39,28 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 30  # a forced stop takes one
 STATES_AT_ONCE = 4
 IDLE_STEP_SECONDS = 0.3
+CHANGE = mark("be changed")
 ACTIONS = {"start": mark("be started"), "stop": mark("be stopped"), "unfreeze": mark("be thawed")}
 
 
 def containers_of(config: Config, engine: Engine) -> Containers:
     """The containers of the host that a configuration describes."""
     network = Network(engine, config.network, is_labs_own=not config.has_ports)
-    return Containers(engine, network, config.pool, nvidia_runtime=config.nvidia_runtime)
+    return Containers(engine, network, config.pool, config.paths.state, nvidia_runtime=config.nvidia_runtime)
 
 
 class Containers:
     """The lab's containers."""
 
-    def __init__(self, engine: Engine, network: Network, pool: str, *, nvidia_runtime: bool = False) -> None:
+    def __init__(
+        self, engine: Engine, network: Network, pool: str, state: Path, *, nvidia_runtime: bool = False
+    ) -> None:
         self._engine = engine
         self.network = network
         self._pool = pool
         self.proxies = Proxies(engine)
         self._nvidia_runtime = nvidia_runtime
-        self.inside = Inside(engine)
+        self.inside = Inside(engine, state)
 
     # Reading -------------------------------------------------------------------------------------------
 
@@ -154,13 +157,17 @@ class Containers:
 
     def addresses_taken(self) -> set[str]:
         """Addresses on the bridge that are pinned or leased to any instance."""
-        return self.network.leased() | {container.address for container in self.all() if container.address}
+        pinned = {container.address for container in self.all() if container.address}
+        return set(self.network.leases().values()) | pinned
 
     def current_address(self, name: str) -> str | None:
-        """The IPv4 address that a running container has on the bridge."""
+        """The IPv4 address of a container: the engine's DHCP server's word, not its own but on the lab's network."""
         with asking(name, "be read"):
-            found = records.current_address(self._engine.instance(name).state.get().json()["metadata"])
-        return self.network.believed(found) if self.network.is_labs_own else found
+            instance = self._engine.instance(name)
+            if self.network.is_labs_own:
+                return self.network.believed(records.current_address(instance.state.get().json()["metadata"]))
+            hardware_address = records.hardware_address(instance.get().json()["metadata"])
+        return self.network.leases().get(hardware_address)
 
     def adopt(self, name: str, uid: int, address: str, host_key: str) -> None:
         """Make a container that was made by hand its person's; what is inside stays as it is.
@@ -173,6 +180,10 @@ class Containers:
         for key in ("security.nesting", "security.idmap.isolated", "security.privileged"):
             del config[key]
         self._set(name, config)
+
+    def give_owner(self, name: str, user: str, uid: int) -> None:
+        """Mark a container as somebody's, whatever else it is."""
+        self._set(name, records.owned_by(user, uid))
 
     def pool_is_full(self, name: str, reserve_bytes: int) -> bool:
         """Whether the pool of this container has less than `reserve_bytes` left."""
@@ -444,7 +455,7 @@ class Containers:
             return
         try:
             if action == "start" and container.config.get("disk"):
-                settled(lambda: self._try_disk(name))
+                settled(lambda: self.try_disk(name, ACTIONS["start"]))
             self._change_state(name, {"action": action}, timeout_seconds)
         except LabshellError:
             now = self.get(name)
@@ -456,13 +467,13 @@ class Containers:
                 raise GpuMissing("The container cannot be started: the host's NVIDIA container tools fail.") from None
             raise
 
-    def _try_disk(self, name: str) -> None:
+    def try_disk(self, name: str, action: str = CHANGE) -> None:
         """Have the engine write what it writes on the container's disk at every change; DiskFull if it cannot.
 
         A start that fails on a full disk makes LXD 5.0 count it as in use until the engine is restarted, and then it
         restores no snapshot there, which would make room.
         """
-        with asking(name, ACTIONS["start"]):
+        with asking(name, action):
             self._patch(name, {"config": {}})
 
     def stop(self, name: str, timeout_seconds: int, *, force: bool = False) -> None:

@@ -31,7 +31,6 @@ CALL_SECONDS = 15
 COPY_SECONDS = 900
 WAIT_STEP_SECONDS = 5
 SETTLE_SECONDS = 4  # how long the engine may be busy finishing a stop that has already happened
-RECORDED_BYTES = 1 << 16
 REWRITE_ATTEMPTS = 5
 PRECONDITION_FAILED = 412  # HTTP: what was to be changed is not what was read
 
@@ -132,7 +131,7 @@ class Engine:
     """One engine, reached by its Unix socket; the first of the known places if none is given."""
 
     def __init__(self, socket: str = "") -> None:
-        self._socket = socket
+        self.socket = socket
         self._lock = threading.Lock()
         self._connected: Any = None
 
@@ -144,7 +143,7 @@ class Engine:
             return self._connected.api
 
     def new_client(self, timeout_seconds: int) -> Any:
-        path = self._socket or next((path for path in SOCKETS if Path(path).exists()), SOCKETS[0])
+        path = self.socket or next((path for path in SOCKETS if Path(path).exists()), SOCKETS[0])
         client = pylxd.Client(endpoint="http+unix://" + quote(path, safe=""), timeout=timeout_seconds)
         client.api.session.trust_env = False  # no proxy and no .netrc, which it would look for each time
         return client
@@ -208,15 +207,6 @@ class Engine:
                         raise
                 else:
                     return
-
-    def recorded(self, url: str) -> str:
-        """What a command printed, from where the engine (LXD and Incus differ) says that it keeps it."""
-        log = self.api
-        for part in url.removeprefix("/1.0/").split("/"):
-            log = log[part]
-        content = log.get(is_api=False).content
-        log.delete()
-        return str(content[:RECORDED_BYTES], "utf-8", "replace")
 
 
 def settled(change: Callable[[], None]) -> None:

@@ -120,9 +120,10 @@ def seconds_of(text: str) -> int:
 
 
 def checked_source(text: str) -> str:
-    """An IPv4 network or address as the firewall writes it."""
+    """An IPv4 network or address as the firewall writes it; nothing for all of them, which is no limit."""
     try:
-        return str(ipaddress.IPv4Network(text))
+        network = ipaddress.IPv4Network(text)
+        return str(network) if network.prefixlen else ""
     except ValueError:
         raise UsageError("{text} is not an IPv4 network: write 192.0.2.0/24.", text=repr(text)[:40]) from None
 

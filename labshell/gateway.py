@@ -88,6 +88,12 @@ class Gateway:
                 except LabshellError as error:
                     log.warning("not settled", extra={"user": user, "verb": work["verb"], "why": str(error)})
 
+    def settle_first(self, user: str) -> Steps[None]:
+        """The same for whoever changes what settling would put back."""
+        yield from self.settle(user)
+        if self.unfinished.work_of(user) is not None:
+            raise TryAgain("What was interrupted before is not settled yet; try again in a moment.")
+
     def start(self, user: str, uid: int) -> Steps[dict[str, Any]]:
         """Start if stopped, with the user's port leading to it."""
         self.accounts.note_login(user)
@@ -162,7 +168,7 @@ class Gateway:
         with self.locks.held(user):
             container = self.containers.owned(user, uid)
             port = self.ports.ensure(user)
-            block = range(port, port + self.config.ports_per_user)
+            block = self.ports.block(port)
             self.containers.set_forwards(user, forwards.add_forward(container.forwards, block, wanted, now))
             self.firewall.forward_user(user)
 
@@ -306,7 +312,8 @@ class Gateway:
                 yield ""
             else:
                 bridge = network.bridge()
-                yield policy.choose_address(bridge.address, self.containers.addresses_taken(), bridge.strangers)
+                taken = self.containers.addresses_taken() | self.unfinished.addresses()
+                yield policy.choose_address(bridge.address, taken, bridge.strangers)
 
     def ready(self, user: str, uid: int) -> dict[str, Any]:
         """The report on a container that runs, with the user's port leading to it."""
@@ -321,6 +328,13 @@ class Gateway:
     def port_of(self, user: str) -> int | None:
         """The user's SSH port, where host ports lead to the containers."""
         return self.ports.port_of(user) if self.config.has_ports else None
+
+    def make_account(self, user: str, public_keys: list[PublicKey]) -> int:
+        """An account that these keys open, made if there is none; its uid, which no container is marked with."""
+        marked = {item.uid for item in self.containers.all() if item.uid is not None}
+        uid = self.accounts.ensure(user, marked)
+        self.accounts.set_keys(user, public_keys)
+        return uid
 
     def refuse_without_ports(self) -> None:
         """For what is about ports of the host: on the lab's own network every port of a container is reached."""
@@ -355,7 +369,7 @@ class Gateway:
             "address": container.address,
             "has_ports": self.config.has_ports,
             "port": port,
-            "last_port": port + self.config.ports_per_user - 1 if port else None,
+            "last_port": self.ports.block(port)[-1] if port else None,
             "host_key": container.host_key or None,
             "fingerprint": fingerprint,
             "uptime_seconds": _seconds_since(container.started_at) if running else None,

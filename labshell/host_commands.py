@@ -72,10 +72,10 @@ def template_list(options: Options) -> None:
 def _follow(steps: Iterator[str], name: str, options: Options) -> None:
     """Do the steps. Before the first one everything is checked and nothing changed, so a dry run ends there."""
     if options.dry_run:
-        print(f"{next(steps)} …\nNothing was changed.")
+        print(f"{shown.plain(next(steps))} …\nNothing was changed.")
         return
     for step in steps:
-        print(f"{step} …", flush=True)
+        print(f"{shown.plain(step)} …", flush=True)  # names from inside may be among it
     print(f"The template {name} is ready.")
 
 

@@ -6,17 +6,26 @@ Root in there may have planted links, FIFOs and devices wherever we look.
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 from pylxd.exceptions import NotFound
 
+from labshell import keys
 from labshell.engine import CALL_SECONDS, Engine, asking
+from labshell.errors import UsageError
+from labshell.programs import run_inside
+
+READ_HOST_KEY = ["head", "-c", "4096", "/etc/ssh/ssh_host_ed25519_key.pub"]
+READ_SECONDS = 15
 
 
 class Inside:
     """The files and programs of one engine's containers."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, state: Path) -> None:
+        """`state` is the folder of root's where the engine's client program has its settings."""
         self._engine = engine
+        self._state = state
 
     def put_file(self, name: str, path: str, content: bytes, mode: int = 0o644) -> None:
         """A file of the container's root. One that is there is deleted first: the engine would keep its mode."""
@@ -44,6 +53,18 @@ class Inside:
                     return None
                 return bytes(answer.raw.read(most))
 
+    def host_key(self, name: str) -> str:
+        """The public Ed25519 host key in a running container ("ssh-ed25519 AAAA..."); "" if there is none.
+
+        By a program inside and not by the engine, which would wait for ever at a FIFO that the owner has put there.
+        """
+        _, text = self.run(name, READ_HOST_KEY, timeout_seconds=READ_SECONDS)
+        try:
+            key = keys.parse(text)
+        except UsageError:
+            return ""
+        return f"{key.kind} {key.blob}"
+
     def list_folder(self, name: str, path: str) -> list[str]:
         """The names in a folder inside the container; empty if there is no such folder."""
         with asking(name, "be read"):
@@ -64,16 +85,9 @@ class Inside:
     def run(self, name: str, argv: list[str], timeout_seconds: int = 60) -> tuple[int, str]:
         """Run a program inside as root; its exit status and what it printed, both streams, 64 KiB at most.
 
-        With recorded output: the websockets of pylxd's execute() lose output when several run at once.
+        By the engine's client program. The engine's own recording goes into files on the host, as large as whoever is
+        root in the container likes; and the websockets of pylxd's execute() lose output when several run at once.
         """
-        body = {
-            "command": argv,
-            "wait-for-websocket": False,
-            "interactive": False,
-            "record-output": True,
-            "environment": {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-        }
         with asking(name, "run a command"):
-            metadata = self._engine.wait(self._engine.instance(name).exec.post(json=body), timeout_seconds)
-            output = [self._engine.recorded(url) for url in (metadata.get("output") or {}).values()]
-        return int(metadata.get("return", 1)), "".join(output)[: 1 << 16]
+            self._engine.instance(name).get()  # an engine that is away says so in its own words
+        return run_inside(self._engine.socket, self._state, name, argv, terminal=None).output(timeout_seconds)

@@ -47,6 +47,7 @@ class Maintenance:
 
     def start(self, name: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Start one container of the lab's, a person's or a service, with its forwards."""
+        yield from self._gateway.settle_first(name)
         with self._gateway.locks.held(name):
             container = self._existing(name)
             if not dry_run:

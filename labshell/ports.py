@@ -56,6 +56,10 @@ class PortRegistry:
         self._known: dict[str, int] = {}
         self._damaged: set[str] = set()
 
+    def block(self, port: int) -> range:
+        """The ports of whoever has `port` as their SSH port."""
+        return self._pool.block(port)
+
     def port_of(self, user: str) -> int | None:
         """The user's SSH port, the first of their block."""
         path = self._paths.ports / user
@@ -122,14 +126,20 @@ class PortRegistry:
                 path=self._resting_file,
             ) from error
 
-    def check(self, port: int, *, even_resting: bool = False) -> None:
-        """Refuse an SSH port asked for by number that could not be given."""
-        blocks = {first: holder for holder, first in self.all_ports().items()}
+    def check(self, user: str, port: int, *, even_resting: bool = False) -> None:
+        """Refuse an SSH port asked for by number that `user` could not be given, in the place of what they have."""
+        others = self._blocks_of_others(user)
         if not even_resting:
-            blocks |= dict.fromkeys(self.resting(), "a removed user")
-        reason = policy.conflict_with_block(self._pool, port, blocks, self._listening())
+            others |= dict.fromkeys(self.resting(), "a removed user")
+        own = self.port_of(user)
+        busy = set(self._listening()) - set(self._pool.block(own) if own else ())
+        reason = policy.conflict_with_block(self._pool, port, others, busy)
         if reason:
             raise UsageError("Port {port} cannot be given: {reason}.", port=port, reason=reason)
+
+    def _blocks_of_others(self, user: str) -> dict[int, str]:
+        """Everybody else's blocks: first port -> whose."""
+        return {first: holder for holder, first in self.all_ports().items() if holder != user}
 
     def check_single(self, port: int) -> None:
         """Refuse a port for a service that is somebody's, rests, or has something else behind it."""
@@ -156,24 +166,14 @@ class PortRegistry:
             if port is None:
                 port = self._choose()
             else:
-                self.check(port, even_resting=even_resting)
+                self.check(user, port, even_resting=even_resting)
             self._write(user, port)
             return port
-
-    def check_move(self, user: str, port: int) -> None:
-        """Refuse another SSH port that a user cannot be given."""
-        others = {first: holder for holder, first in self.all_ports().items() if holder != user}
-        others |= dict.fromkeys(self.resting(), "a removed user")
-        own = self.port_of(user)
-        busy = set(self._listening()) - set(self._pool.block(own) if own else ())
-        reason = policy.conflict_with_block(self._pool, port, others, busy)
-        if reason:
-            raise UsageError("Port {port} cannot be given: {reason}.", port=port, reason=reason)
 
     def move(self, user: str, port: int) -> None:
         """Give the user another block; the one they had rests like a removed person's."""
         with files.locked(self._lock):
-            self.check_move(user, port)
+            self.check(user, port)
             old = self.port_of(user)
             if old is not None and old != port:
                 self._let_rest(old)
@@ -184,9 +184,7 @@ class PortRegistry:
 
         `others` are blocks that are about to be taken over, too: first port -> whose.
         """
-        blocks = {first: holder for holder, first in self.all_ports().items()} | dict(others or {})
-        theirs = {first: holder for first, holder in blocks.items() if holder != user}
-        reason = policy.overlap_of_block(self._pool, port, theirs)
+        reason = policy.overlap_of_block(self._pool, port, self._blocks_of_others(user) | dict(others or {}))
         if reason:
             raise UsageError("Port {port} cannot be kept: {reason}.", port=port, reason=reason)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import select
 import signal
 import socket
 import struct
@@ -27,6 +28,8 @@ END_SECONDS = 5.0
 ERROR = 2  # the place of standard error
 LISTENS_SECONDS = 1.0  # the engine's client passes no signal on before it is connected
 LOOK_SECONDS = 0.5
+OUTPUT_BYTES = 1 << 16
+MOST_BYTES = 16 << 20  # more than an upgrade of every package prints
 CONNECT_SECONDS = 5.0
 
 
@@ -70,6 +73,39 @@ class RunningProgram:
             while self._kept:
                 os.close(self._kept.pop())
 
+    def output(self, timeout_seconds: float) -> tuple[int, str]:
+        """For a program without a caller: its exit status, and OUTPUT_BYTES of what it prints on both streams.
+
+        One that takes too long or prints without end is ended: TryAgain.
+        """
+        given, *printing = self.descriptors
+        self.descriptors = []
+        os.close(given)
+        printed = select.poll()
+        for descriptor in printing:
+            printed.register(descriptor, select.POLLIN)
+        deadline, found, count = time.monotonic() + timeout_seconds, bytearray(), 0
+        without_end = TryAgain("What runs inside the container comes to no end; restart the container.")
+        try:
+            while printing:
+                for descriptor, _ in printed.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                    data = os.read(descriptor, OUTPUT_BYTES)
+                    count += len(data)
+                    found += data[: OUTPUT_BYTES - len(found)]
+                    if not data:
+                        printed.unregister(descriptor)
+                        printing.remove(descriptor)
+                        os.close(descriptor)
+                if time.monotonic() > deadline or count > MOST_BYTES:
+                    raise without_end
+            if not self._has_ended_within(max(0.0, deadline - time.monotonic())):
+                raise without_end
+        finally:
+            self._end_process()
+            for descriptor in printing:
+                os.close(descriptor)
+        return _status(self._process.returncode), found.decode("utf-8", "replace")
+
     def _end_process(self) -> None:
         if self._has_ended_within(max(0.0, self._listens_at - time.monotonic())):
             return
@@ -101,7 +137,7 @@ def run_inside(
 ) -> RunningProgram:
     """Run `argv` inside the container `name` as root; `terminal` is its type, rows and columns, or None."""
     client = _client()
-    if not policy.NAME.fullmatch(name):
+    if not policy.INSTANCE.fullmatch(name):
         raise UsageError("{name} is not the name of a container.", name=repr(name)[:80])
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(state), "LXD_CONF": str(state / "lxc")}
     if engine_socket:

@@ -157,6 +157,7 @@ def _ours(devices: Mapping[str, Device]) -> dict[str, Device]:
 
 
 def _port(device: Device, side: str) -> int | None:
-    """The port of one side of a proxy device, "tcp:198.51.100.1:80"; None if it is another kind of device."""
-    port = device.get(side, "").rpartition(":")[2]
-    return int(port) if device.get("type") == "proxy" and port.isdigit() else None
+    """The TCP port of one side of a proxy device, "tcp:198.51.100.1:80"; None if it is another kind of device."""
+    protocol, _, rest = device.get(side, "").partition(":")
+    port = rest.rpartition(":")[2]
+    return int(port) if device.get("type") == "proxy" and protocol == "tcp" and port.isdigit() else None

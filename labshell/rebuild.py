@@ -7,11 +7,13 @@ the names alone tell on which side of the change we are.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from labshell import identity, policy
-from labshell.errors import LabshellError, NoContainer, UsageError
+from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.gateway import Gateway, Progress, Steps
 from labshell.language import mark
 from labshell.policy import Container
@@ -46,9 +48,11 @@ class Rebuild:
             self._gateway.refuse_full_pool(user)
             fresh, kept = policy.name_of_fresh(user), self._name_to_keep(user)
             about = {"incoming": fresh, "outgoing": kept, "address": old.address, "superseded": old.kept}
-            with self._unfinished.work(user, "rebuild", **about):
+            self._containers.try_disk(user)
+            with self._settling(user, "rebuild", **about):
                 try:
                     yield from self._make(old, uid, template, fresh)
+                    self._containers.try_disk(user)
                     yield Progress("Stopping your container")
                     self._containers.stop(user, self._config.stop_timeout_seconds, force=force)
                 except LabshellError:
@@ -70,10 +74,12 @@ class Rebuild:
             current = self._containers.owned(user, uid)
             back, kept = self._kept_of(current), self._name_to_keep(user)
             self._gateway.closed.refuse_if_closed()
+            self._containers.try_disk(user)
             yield Progress("Stopping your container")
             self._containers.stop(user, self._config.stop_timeout_seconds, force=force)
             yield Progress("Putting the old container in its place")
-            with self._unfinished.work(user, "rebuild undo", incoming=back, outgoing=kept, address=current.address):
+            about = {"incoming": back, "outgoing": kept, "address": current.address}
+            with self._settling(user, "rebuild undo", **about):
                 self._containers.take_over(user, back)
                 self._change_places(user, incoming=back, outgoing=kept, address=current.address)
                 yield from self._gateway.ensure_running(self._containers.owned(user, uid))
@@ -121,6 +127,24 @@ class Rebuild:
         self._containers.set_address(incoming, address)
         self._containers.set_kept(incoming, outgoing)
         self._containers.rename(incoming, user)
+
+    @contextlib.contextmanager
+    def _settling(self, user: str, verb: str, **about: Any) -> Iterator[None]:
+        """Note the work. If something in it fails, it is settled at once; if that fails, too, at the next request."""
+        with self._unfinished.work(user, verb, **about):
+            try:
+                yield
+            except TryAgain:
+                raise
+            except LabshellError as error:
+                work = self._unfinished.work_of(user)
+                try:
+                    if work is not None:
+                        self._settle(user, work)
+                except LabshellError as other:
+                    log.warning("not settled", extra={"user": user, "verb": verb, "why": str(other)})
+                    raise TryAgain(error.sentence, **error.values) from error
+                raise
 
     def _settle(self, user: str, work: dict[str, Any]) -> None:
         """If the old container had moved out, the new one moves in; else everything is as it was."""

@@ -116,6 +116,12 @@ def snapshot_of(item: Mapping[str, Any]) -> Snapshot:
     return Snapshot(item["name"], item["created_at"], _positive(item.get("size")))
 
 
+def hardware_address(item: Mapping[str, Any]) -> str:
+    """Of an instance's eth0, from the engine's record and not from inside."""
+    nic = (item.get("expanded_devices") or {}).get("eth0", {})
+    return str(nic.get("hwaddr") or (item.get("config") or {}).get("volatile.eth0.hwaddr", ""))
+
+
 def current_address(state: Mapping[str, Any]) -> str | None:
     """The IPv4 address that a running container has now, in what the engine says of its state."""
     for item in (state.get("network") or {}).get("eth0", {}).get("addresses") or []:

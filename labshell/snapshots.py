@@ -14,6 +14,8 @@ from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.gateway import Gateway, Progress, Steps
 from labshell.language import mark
 
+RESTORE = "snapshot restore"
+
 
 class Snapshots:
     """One host's snapshots."""
@@ -23,7 +25,7 @@ class Snapshots:
         self._containers = gateway.containers
         self._unfinished = gateway.unfinished
         gateway.settlers["snapshot create"] = self._settle_create
-        gateway.settlers["snapshot restore"] = self._settle_restore
+        gateway.settlers[RESTORE] = self._settle_restore
 
     def list(self, user: str, uid: int) -> list[dict[str, Any]]:
         """The user's snapshots, oldest first; the shape is in the .varlink file."""
@@ -55,9 +57,11 @@ class Snapshots:
             if was_running:
                 self._gateway.closed.refuse_if_closed()
             yield Progress("Going back to {name}", {"name": name})
-            settings, token = self._containers.settings(user), self._mark(user)
-            about = {"name": name, "settings": settings, "token": token, "running": was_running}
-            with self._unfinished.work(user, "snapshot restore", **about):
+            settings, over = self._containers.settings(user), self._unfinished.work_of(user)
+            if over is not None and over["verb"] == RESTORE:
+                settings = over["settings"]  # what the container has now may be the snapshot's
+            about = {"name": name, "settings": settings, "token": self._mark(user), "running": was_running}
+            with self._unfinished.work(user, RESTORE, over=over, **about):
                 self._containers.stop(user, STOP_SECONDS, force=True)
                 failure = self._go_back(user, name)
                 self._put_back(user, settings, failure)

@@ -39,16 +39,35 @@ class Unfinished:
             raise
         self.forget(user)
 
-    def begin(self, user: str, verb: str, **about: Any) -> None:
+    def begin(self, user: str, verb: str, *, over: dict[str, Any] | None = None, **about: Any) -> None:
+        """Note what is being done. Nothing else may be open but `over`, which comes up again when this ends.
+
+        The same verb once more takes its place.
+        """
+        if over is None and self.work_of(user) is not None:
+            raise TryAgain("What was interrupted before is not settled yet; try again in a moment.")
+        below = over.get("below") if over and over["verb"] == verb else over
         files.ensure_folder(self._folder, 0o700)
-        files.write(self._work_file(user), json.dumps({"verb": verb, **about}).encode(), 0o600)
+        files.write(self._work_file(user), json.dumps({"verb": verb, "below": below, **about}).encode(), 0o600)
 
     def forget(self, user: str) -> None:
-        files.remove(self._work_file(user))
+        below = (self.work_of(user) or {}).get("below")
+        if below is None:
+            files.remove(self._work_file(user))
+        else:
+            files.write(self._work_file(user), json.dumps(below).encode(), 0o600)
 
     def work_of(self, user: str) -> dict[str, Any] | None:
         """What was begun for `user` and has not ended: the verb and what begin() was told about it."""
         return self._read(self._work_file(user))
+
+    def addresses(self) -> set[str]:
+        """Addresses that a container is to have again when what was begun has ended."""
+        found = set()
+        for path in self._folder.glob("*.work"):
+            with contextlib.suppress(LabshellError):  # a damaged one is its owner's trouble
+                found.add((self.work_of(path.stem) or {}).get("address"))
+        return {address for address in found if address}
 
     def settled(self, user: str, sentence: str, **values: str) -> None:
         """The matter is at an end; `sentence` is for the user's next login."""

@@ -116,7 +116,7 @@ class Users:
         if self._find(new.name).problem is None and set(self._accounts.keys_of(new.name)) != set(new.keys):
             raise UsageError("{name} exists already, with other keys; nothing was changed.", name=new.name)
         if new.port is not None and current is None:
-            self._ports.check(new.port)
+            self._ports.check(new.name, new.port)
         elif new.port not in (None, current):
             raise UsageError("{name} already has port {port}.", name=new.name, port=current)
 
@@ -127,9 +127,10 @@ class Users:
         def account() -> None:
             if self._accounts.uid_of(name) is None:
                 undo.later(self._accounts.remove, name)
-            marked = {container.uid for container in self._containers.all() if container.uid is not None}
-            self._accounts.ensure(name, marked)
-            self._accounts.set_keys(name, list(new.keys))
+                self._forget_earlier(name)
+            else:
+                self._unlock(name)  # it may be what a removal has left
+            self._gateway.make_account(name, list(new.keys))
 
         def container() -> None:
             existing = self._containers.get(name)
@@ -196,12 +197,13 @@ class Users:
     def set(self, wanted: Change, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Change what one person has, while their container runs where the engine can."""
         name, about = wanted.name, {}
+        yield from self._gateway.settle_first(name)
         with self._gateway.locks.held(name):
             before = self.show(name)
             self._gateway.refuse_missing_folders(wanted.settings)
             if wanted.port is not None:
                 self._gateway.refuse_without_ports()
-                self._ports.check_move(name, wanted.port)
+                self._ports.check(name, wanted.port)
             yield Progress("Changing {settings}", {"settings": ", ".join(wanted.words)})
             if not dry_run:
                 if wanted.settings:
@@ -214,51 +216,67 @@ class Users:
         return {**self.show(name), **about, "waits_for_restart": waits}
 
     def _move_port(self, name: str, port: int) -> None:
-        """Another block, with the person's own forwards at the same places in it."""
-        old = self._ports.port_of(name) or port
-        self._ports.move(name, port)
-        self._move_forwards(name, port - old)
+        """Another block, with the person's own forwards at the same places in it. Harmless twice."""
+        old = self._ports.port_of(name)
+        if old is not None:
+            self._move_forwards(name, old, port)
+        try:
+            self._ports.move(name, port)
+        except LabshellError:
+            if old is not None:
+                self._move_forwards(name, port, old)
+            raise
 
-    def _move_forwards(self, name: str, distance: int) -> None:
-        """The person's own forwards at other ports, at the same places in another block."""
+    def _move_forwards(self, name: str, old: int, port: int) -> None:
+        """The person's own forwards in the block at `old` to the same places in the one at `port`."""
         own = self._containers.owned(name, self._uid(name)).forwards
-        self._containers.set_forwards(name, [replace(one, port=one.port + distance) for one in own])
+        block = self._ports.block(old)
+        moved = [replace(one, port=one.port - old + port) if one.port in block else one for one in own]
+        self._containers.set_forwards(name, moved)
 
     def _change_inside(self, wanted: Change) -> Steps[dict[str, Any]]:
-        """Keys and password, which are in the container, too: it is started for them."""
+        """Keys and password, which are in the container, too: it is started for them. The host's door comes first."""
         if not wanted.keys and not wanted.has_password:
             return {}
-        name = wanted.name
-        yield from self._gateway.ensure_running(self._containers.owned(name, self._uid(name)))
-        old = self._accounts.keys_of(name) if wanted.keys else []
-        for key in [key for key in old if key not in wanted.keys]:
-            identity.change_key(self._containers, name, "remove", key)
-        for key in wanted.keys:
-            identity.change_key(self._containers, name, "add", key)
+        name, container = wanted.name, self._containers.owned(wanted.name, self._uid(wanted.name))
         if wanted.keys:
+            old = self._accounts.keys_of(name)
             self._accounts.set_keys(name, list(wanted.keys))
+            try:
+                yield from self._gateway.ensure_running(container)
+                for key in [key for key in old if key not in wanted.keys]:
+                    identity.change_key(self._containers, name, "remove", key)
+                for key in wanted.keys:
+                    identity.change_key(self._containers, name, "add", key)
+            except LabshellError as error:
+                raise type(error)(
+                    "The keys of {name} are changed on the host, but not in the container. {reason}",
+                    name=name,
+                    reason=error,
+                ) from error
         if not wanted.has_password:
             return {}
+        yield from self._gateway.ensure_running(container)
         password = secrets.token_urlsafe(PASSWORD_BYTES)
         identity.set_password(self._containers, name, name, password)
         return {"password": password}
 
     def _apply(self, name: str, settings: Mapping[str, str]) -> None:
         """Settings to the container, the account and the forwards, in the order in which they can be refused."""
+        if "expires" in settings:  # before what a full disk can refuse
+            last_day = date_of(settings["expires"])
+            self._accounts.set_expiry(name, last_day)
+            if last_day is not None and last_day < machine.today():
+                end_processes(self._uid(name))
         port = self._ports.port_of(name)
         if DESKTOP_PORT in settings and settings[DESKTOP_PORT] not in ("", "none"):
             self._gateway.refuse_without_ports()
         if DESKTOP_PORT in settings and port is not None:
             container = self._containers.owned(name, self._uid(name))
-            block = range(port, port + self._config.ports_per_user)
-            wanted = forwards.with_desktop(container.forwards, block, settings[DESKTOP_PORT], DESKTOP, time.time())
+            block, wanted_port = self._ports.block(port), settings[DESKTOP_PORT]
+            wanted = forwards.with_desktop(container.forwards, block, wanted_port, DESKTOP, time.time())
             self._containers.set_forwards(name, wanted)
         self._containers.configure(name, settings)
-        if "expires" in settings:
-            last_day = date_of(settings["expires"])
-            self._accounts.set_expiry(name, last_day)
-            if last_day is not None and last_day < machine.today():
-                end_processes(self._uid(name))
 
     def _uid(self, name: str) -> int:
         uid = self._accounts.uid_of(name)
@@ -296,13 +314,18 @@ class Users:
             yield "Archiving the container", partial(self._archives.write, instance, path, self._about(name))
 
     def _steps_to_free(self, name: str) -> Iterator[tuple[str, Callable[[], object]]]:
+        """The account, by which it is known that there is something to remove, is locked and goes last."""
         for instance in self._containers.all_of(name):
             yield "Deleting the container", partial(self._containers.delete, instance.name)
-        yield "Removing the account and its keys", lambda: self._accounts.remove(name)
-        yield "Freeing the ports", lambda: self._ports.release(name)
         yield "Removing the rules", lambda: self._firewall.forward_user(name)
-        yield "Forgetting what was unfinished", lambda: self._gateway.unfinished.remove(name)
-        yield "Removing the host keys", lambda: files.remove(self._config.paths.host_keys / name)
+        yield "Forgetting what was unfinished", lambda: self._forget_earlier(name)
+        yield "Freeing the ports", lambda: self._ports.release(name)
+        yield "Removing the account and its keys", lambda: self._accounts.remove(name)
+
+    def _forget_earlier(self, name: str) -> None:
+        """Host keys and notes, which are nothing for the next person of that name."""
+        self._gateway.unfinished.remove(name)
+        files.remove(self._config.paths.host_keys / name)
 
     def _stop_for_removal(self, name: str, timeout_seconds: int) -> None:
         try:
@@ -355,9 +378,7 @@ class Users:
 
         def account() -> None:
             undo.later(self._accounts.remove, name)
-            marked = {item.uid for item in self._containers.all() if item.uid is not None}
-            uid = self._accounts.ensure(name, marked)
-            self._accounts.set_keys(name, keys.parse_authorized_keys("\n".join(about["keys"])))
+            uid = self._gateway.make_account(name, keys.parse_authorized_keys("\n".join(about["keys"])))
             with self._gateway.choosing_address() as address:
                 self._containers.give_to(name, name, uid, address)
             self._unlock(name)
@@ -368,7 +389,7 @@ class Users:
             try:
                 self._ports.ensure(name, old, even_resting=True)
             except UsageError:
-                self._move_forwards(name, self._ports.ensure(name) - old)
+                self._move_forwards(name, old, self._ports.ensure(name))
 
         def start() -> Steps[None]:
             yield from self._gateway.ensure_running(self._containers.owned(name, self._uid(name)))
@@ -400,7 +421,7 @@ class Users:
         parts = _Parts(name, uid, container, port, self._config.has_ports)
         return {
             **parts.row,
-            "last_port": port + self._config.ports_per_user - 1 if port else None,
+            "last_port": self._ports.block(port)[-1] if port else None,
             "memory": used.memory if used else None,
             "disk": used.disk if used else None,
             "gpus": container.gpus if container else None,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labshell.engine import DiskFull
-from labshell.errors import NoContainer, UsageError
+from labshell.errors import LabshellError, NoContainer, UsageError
 from labshell.gateway import Steps
 from labshell.network import Bridge
 from labshell.policy import Container, Snapshot
@@ -56,6 +56,7 @@ class FakeContainers:
         self.instances: dict[str, Instance] = {"template": Instance("", 0, None, is_template=True)}
         self.changes = 0
         self.crash_at: int | None = None
+        self.refuse_at: int | None = None  # the call that the engine refuses
         self.full: set[str] = set()  # whose disk takes nothing more: no mark
         self.inside = self.network = self  # the methods of Inside and Network are below, too
         self.is_labs_own = False
@@ -65,6 +66,9 @@ class FakeContainers:
             self.crash_at = None
             raise Crash
         self.changes += 1
+        if self.refuse_at is not None and self.changes > self.refuse_at:
+            self.refuse_at = None
+            raise LabshellError("The engine refused.")
 
     def _existing(self, name: str) -> Instance:
         if name not in self.instances:
@@ -104,6 +108,10 @@ class FakeContainers:
 
     def usage(self, name: str) -> Usage:
         return Usage(None, None, None, None)
+
+    def try_disk(self, name: str) -> None:
+        if name in self.full:
+            raise DiskFull("The disk is full.")
 
     def pool_is_full(self, name: str, reserve_bytes: int) -> bool:
         return False

@@ -87,6 +87,15 @@ def test_port_files_and_rules_of_the_old_scheme_keep_their_number(host: Host, ha
     assert by_hand(host, 2011).stdout == "hank\n"
 
 
+def test_an_address_is_the_engines_word_and_not_the_containers(host: Host, hank: str, alice: str) -> None:
+    """Root inside says that it has another's address, or the gateway's: a port that leads there would be a way around the guard."""
+    own = planned(host)["address"]
+    [others] = [row["address"] for row in json.loads(host.admin("list", "--json").stdout) if row["user"] == alice]
+    host.run(["lxc", "exec", hank, "--", "sh", "-c", f"ip addr flush dev eth0; ip addr add {others}/24 dev eth0"])
+    assert others in host.run(["lxc", "list", hank, "-f", "csv", "-c", "4"]).stdout
+    assert planned(host)["address"] == own
+
+
 def test_a_port_that_is_too_near_to_somebodys_is_said_in_the_plan_and_nothing_is_changed(
     host: Host, hank: str, alice: str
 ) -> None:
@@ -143,7 +152,9 @@ def test_a_person_whose_account_is_gone_gets_the_container_back_and_nobody_else_
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "labshell-admin adopt hank" in done.stderr
     assert "Run adopt to complete it" in host.admin("show", hank, check=False).stderr
-    host.admin("adopt", hank)
+    assert "--returning brings them back" in host.admin("import-host").stdout
+    assert host.run(["id", hank], check=False).returncode == 1
+    host.admin("import-host", "--returning")
     about = json.loads(host.admin("show", hank, "--json").stdout)
     assert (about["port"], about["forwards"]) == (port, [f"{port + 1} -> 8888"])
     assert about["uid"] > uid

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,13 +21,13 @@ NAME, OTHER, UID = "contract", "contract--new", 59998
 
 
 @pytest.fixture(params=["stand-in", "engine"])
-def containers(request: pytest.FixtureRequest) -> Iterator[Any]:
+def containers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     if request.param == "stand-in":
         yield FakeContainers()
         return
     host: Host = request.getfixturevalue("host")
     engine = Engine(f"/proc/{host.pid}/root/var/lib/lxd/unix.socket")
-    real = Containers(engine, Network(engine, "lxdbr0"), "")
+    real = Containers(engine, Network(engine, "lxdbr0"), "", tmp_path)
     yield real
     for name in (NAME, OTHER):
         with contextlib.suppress(LabshellError):

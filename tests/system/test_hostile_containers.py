@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from hostile import one_sentence, restart_engine, served_or_told, share, works
-from testhost import Host
+from testhost import Host, wait_until
 
 pytestmark = pytest.mark.root
 # Sends one DHCP message for each line of standard input: the frame's sender, the hardware address that it is about,
@@ -271,6 +271,33 @@ def test_what_was_laid_in_a_container_leads_no_verb_to_the_host(
         host.client.ssh(guest, "rebuild --yes", check=True, timeout=120)
     works(host, guest, port)
     works(host, bob, bob_port)
+
+
+FLOOD = "rm /bin/sh; printf '#!/usr/bin/perl\\n$SIG{TERM} = q(IGNORE); print q(x) x 65536 while 1;' > /bin/sh; chmod +x /bin/sh"
+
+
+def test_a_program_inside_that_prints_without_end_fills_nothing_of_the_host(host: Host, guest: str) -> None:
+    """Whatever labshell runs in a container is the container's own program. The host's disk keeps nothing of it."""
+    public = host.client.make_key("second").with_suffix(".pub").read_text()
+    port = host.ssh_port(guest)
+    inside(host, guest, FLOOD)
+    before = host.run(["du", "-sk", "/var/log/lxd"]).stdout.split()[0]
+    done = host.client.ssh(guest, "keys add", input=public, timeout=120)
+    assert done.returncode == 75
+    assert "comes to no end" in one_sentence(done)
+    assert int(host.run(["du", "-sk", "/var/log/lxd"]).stdout.split()[0]) < int(before) + 1024
+    assert host.run(["find", "/var/log/lxd", "-name", "exec_*"]).stdout == ""
+    ps = ["lxc", "exec", guest, "--", "pgrep", "-c", "perl"]
+    wait_until(lambda: host.run(ps, check=False).stdout == "0\n", 10)
+
+    # The host's own door is changed all the same.
+    other = host.client.make_key("guest-new")
+    done = host.admin("set", guest, "--key", str(other.with_suffix(".pub")), check=False)
+    assert done.returncode == 75
+    assert "changed on the host, but not in the container" in done.stderr
+    assert host.client.ssh(guest, "status").returncode == 255
+    host.client.ssh(guest, "rebuild --yes --force", key=other, check=True, timeout=120)
+    assert host.client.ssh(guest, "hostname", key=other, port=port, check=True).stdout == "guest\n"
 
 
 # Marks and names ----------------------------------------------------------------------------------------

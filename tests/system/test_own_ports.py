@@ -58,6 +58,12 @@ def test_a_forward_for_one_network_is_closed_to_the_others(host: Host, alice_por
     assert not answers(host, alice_port + 1, other=True)
 
 
+def test_a_forward_for_every_network_is_one_without_a_limit(host: Host, alice_port: int, web_page: int) -> None:
+    host.client.ssh("alice", f"ports add {web_page} --from 0.0.0.0/0", check=True)
+    assert answers(host, alice_port + 1, other=True)
+    assert host.admin("reconcile").stdout == "The live rules are as they should be.\n"
+
+
 def test_a_forward_ends_with_its_time(host: Host, alice_port: int, web_page: int) -> None:
     host.client.ssh("alice", f"ports add {web_page} --for 1m", check=True)
     assert answers(host, alice_port + 1)

@@ -126,7 +126,7 @@ def test_after_a_new_installation_everybody_gets_their_container_back(fresh: Hos
     port = fresh.ssh_port("demo")
     fresh.set_up()
     assert "no account" in fresh.admin("list").stdout
-    fresh.admin("import-host")
+    fresh.admin("import-host", "--returning")
     assert fresh.ssh_port("demo") == port
     fresh.admin("stop", "demo")
     fresh.admin("start", "demo")

@@ -70,6 +70,7 @@ def test_values_are_taken() -> None:
      ("guard = 1", "must be true or false"), ("ssh_port = 0", "between 1 and 65535"), ("port_range = [5, 4]", "less than"),
      ("port_range = [1, 2, 3]", "two numbers"), ("port_range = 20000", "two numbers"), ("uid_range = [0, 10]", "between 1000"),
      ('forwarding = "magic"', "not possible"), ('memory = "lots"', "not possible"), ('network = "a/b"', "not possible"),
+     ('archive = "/var/lib/labshell/archives"', "uninstall"), ('archive = "/srv/../opt/labshell/kept"', "uninstall"),
      ('guard_closed_networks = ["x"]', "x"), ("guard_closed_networks = 1", "list of networks"), ("[ssh_port]\na = 1", "must be a number")],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_key_and_line(line: str, reason: str) -> None:

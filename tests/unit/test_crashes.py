@@ -45,7 +45,9 @@ class Lab:
         accounts: Any = SimpleNamespace(
             keys_of=lambda user: [PublicKey("ssh-ed25519", "AAAA")], note_login=lambda user: None
         )
-        ports: Any = SimpleNamespace(ensure=lambda user: 20000, port_of=lambda user: 20000)
+        ports: Any = SimpleNamespace(
+            ensure=lambda user: 20000, port_of=lambda user: 20000, block=lambda port: range(port, port + 10)
+        )
         containers: Any = self.containers
         self.gateway = Gateway(self._config, accounts, containers, ports)
         firewall: Any = SimpleNamespace(forward_user=lambda user: None)
@@ -208,6 +210,64 @@ def test_rebuild_undo_killed_at_any_step_leaves_one_of_the_two(
         number += 1
         assert number < 50
     assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("act", [rebuild, lambda lab: answer_of(lab.rebuild.undo(USER, UID, force=False))])
+def test_an_engine_that_refuses_at_any_step_of_the_change_leaves_one_of_the_two_and_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Lab], None]
+) -> None:
+    monkeypatch.setattr(gateway_module, "ssh_answers", lambda *_, **__: True)
+    outcomes, is_done, number = set(), False, 0
+    while not is_done:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        lab = Lab(folder)
+        if act is not rebuild:
+            rebuild(lab)
+        lab.containers.changes, lab.containers.refuse_at = 0, number
+        try:
+            act(lab)
+        except LabshellError:
+            assert lab.containers.refuse_at is None
+        else:
+            is_done, lab.containers.refuse_at = True, None
+        assert lab.gateway.unfinished.work_of(USER) is None
+        assert lab.own.address == ADDRESS
+        assert any(item.files.get("/data") == b"old" for item in lab.containers.instances.values())
+        assert set(lab.containers.instances) <= {"template", USER, lab.own.kept}
+        outcomes.add(lab.own.files.get("/data"))
+        answer_of(lab.gateway.start(USER, UID))
+        number += 1
+        assert number < 50
+    assert outcomes == {b"old", None}
+
+
+def test_a_full_disk_is_found_before_anything_is_stopped(lab: Lab) -> None:
+    lab.containers.full.add(USER)
+    with pytest.raises(LabshellError, match="full"):
+        rebuild(lab)
+    assert (set(lab.containers.instances), lab.own.state) == ({"template", USER}, "Running")
+    assert lab.settle() == ""
+
+
+def test_an_address_that_a_container_is_to_have_again_is_given_to_nobody(lab: Lab) -> None:
+    lab.gateway.unfinished.begin(USER, "rebuild", incoming="a--new", outgoing="a--x", address="10.83.0.2")
+    lab.own.address = None
+    with lab.gateway.choosing_address() as address:
+        assert address == "10.83.0.3"
+
+
+def test_what_is_open_stays_open_under_what_is_done_about_it(lab: Lab) -> None:
+    notes = lab.gateway.unfinished
+    notes.begin(USER, "rebuild", incoming="a")
+    with pytest.raises(TryAgain, match="not settled yet"):
+        notes.begin(USER, "snapshot create")
+    notes.begin(USER, "snapshot restore", over=notes.work_of(USER), settings=1)
+    notes.begin(USER, "snapshot restore", over=notes.work_of(USER), settings=1)
+    notes.forget(USER)
+    assert (notes.work_of(USER) or {})["verb"] == "rebuild"
+    notes.forget(USER)
+    assert notes.work_of(USER) is None
 
 
 def test_a_rebuild_that_fails_leaves_the_old_container_running(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,6 +263,7 @@ def test_an_impossible_forward_is_refused(forward: OwnForward) -> None:
 def test_times_and_networks_are_as_people_type_them() -> None:
     assert [forwards.seconds_of(text) for text in ("30m", "8h", "3d")] == [1800, 28800, 259200]
     assert forwards.checked_source("192.0.2.7") == "192.0.2.7/32"
+    assert forwards.checked_source("0.0.0.0/0") == ""
     for text in ("", "0h", "8", "h", "-1h", "9999d", "8 h", "８h"):
         with pytest.raises(UsageError):
             forwards.seconds_of(text)

@@ -191,7 +191,7 @@ def test_damage_to_the_resting_file_is_named_and_nothing_changes(lab: Setting, c
     for change in (
         lambda: lab.registry.ensure("bob"),
         lambda: lab.registry.release("alice"),
-        lambda: lab.registry.check(20050),
+        lambda: lab.registry.check("bob", 20050),
     ):
         with pytest.raises(LabshellError, match=re.escape(str(path))):
             change()

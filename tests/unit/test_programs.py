@@ -7,7 +7,9 @@ import subprocess
 
 import pytest
 
-from labshell.programs import RunningProgram
+from labshell import programs
+from labshell.errors import TryAgain
+from labshell.programs import OUTPUT_BYTES, RunningProgram, _streams
 
 # As the engine's client: it passes a signal on only when it is connected.
 LISTENS_LATE = "sleep 0.4; trap 'exit 3' TERM; sleep 30 & wait"
@@ -42,3 +44,30 @@ def test_what_has_ended_is_sent_nothing() -> None:
     assert program.wait(lambda: False) == 0
     program.end()
     assert process.returncode == 0
+
+
+def started(command: str) -> RunningProgram:
+    """A program on three pipes, as run_inside() makes them."""
+    ours, theirs = _streams()
+    process = subprocess.Popen(["sh", "-c", command], stdin=theirs[0], stdout=theirs[1], stderr=theirs[2],
+                               start_new_session=True)  # fmt: skip
+    for descriptor in theirs:
+        os.close(descriptor)
+    return RunningProgram(process, ours)
+
+
+def test_what_a_program_prints_is_kept_up_to_a_limit_with_its_status() -> None:
+    status, text = started("cat; echo out; echo err >&2; head -c 300000 /dev/zero; exit 4").output(10)
+    assert (status, len(text)) == (4, OUTPUT_BYTES)
+    assert "out" in text
+    assert "err" in text
+
+
+@pytest.mark.parametrize("command", ["yes", "sleep 60", "exec >/dev/null 2>&1; sleep 60", "trap '' TERM; yes"])
+def test_a_program_without_end_is_ended(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "LISTENS_SECONDS", 0.1)
+    monkeypatch.setattr(programs, "END_SECONDS", 0.5)
+    program = started(command)
+    with pytest.raises(TryAgain, match="comes to no end"):
+        program.output(0.3)
+    assert program._process.poll() is not None
