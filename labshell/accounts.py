@@ -27,6 +27,7 @@ from labshell.keys import PublicKey
 
 log = logging.getLogger(__name__)
 END_SECONDS = 10
+LOCKED_SINCE = datetime.date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,10 @@ class Accounts:
         if uid is not None:
             _run(["usermod", "--lock", "--expiredate", "1", user])
             end_processes(uid)
+
+    def is_locked(self, user: str) -> bool:
+        """Whether the user's account is as lock() leaves it."""
+        return self.last_day(user) == LOCKED_SINCE
 
     def unlock(self, user: str, last_day: datetime.date | None = None) -> None:
         """Take a lock() back; `last_day` as set_expiry() takes it."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from labshell import keys, policy
+from labshell import forwards, keys, policy
 from labshell.errors import LabshellError, UsageError
 from labshell.gateway import Gateway, Steps
 from labshell.keys import PublicKey
@@ -110,12 +110,13 @@ class Adoption:
 
     def _candidate(self, container: Container) -> Candidate:
         name = container.name
-        address = container.address or self._containers.current_address(name)
-        proxies = tuple(self._containers.proxies.of(name))
-        port, problem = None, None
+        address, port, problem = container.address, None, None
+        proxies: tuple[Proxy, ...] = ()
         try:
             policy.checked_name(name)
             self._accounts.uid_of(name)
+            address = address or self._containers.current_address(name)
+            proxies = tuple(self._containers.proxies.of(name))
             port = self._ports.port_of(name) or _ssh_port(proxies) or self._firewall.old_port(address or "")
         except LabshellError as error:
             problem = _as_problem(error)
@@ -168,16 +169,16 @@ class Adoption:
 
     def _take_over_ports(self, candidate: Candidate, undo: Undo) -> None:
         """The SSH port keeps its number. Proxies that our rules replace go; those outside the block stay."""
-        name, block = candidate.container.name, self._ports.block(candidate.port) if candidate.port else ()
-        ours = [proxy for proxy in candidate.proxies if proxy.port in block]
+        name = candidate.container.name
         if self._ports.port_of(name) is None:
             undo.later(self._ports.give_up, name)
-        if candidate.port is None:
-            self._ports.ensure(name)
-        else:
+        if candidate.port is not None:
             self._ports.adopt(name, candidate.port)
-        added = [OwnForward(proxy.port, proxy.target) for proxy in ours if proxy.port != candidate.port]
-        self._containers.set_forwards(name, [*candidate.container.forwards, *added])
+        port = self._ports.ensure(name)
+        block = self._ports.block(port)
+        ours = [proxy for proxy in candidate.proxies if proxy.port in block]
+        added = [OwnForward(proxy.port, proxy.target) for proxy in ours if proxy.port != port]
+        self._containers.set_forwards(name, forwards.within([*added, *candidate.container.forwards], block))
         self._containers.proxies.remove(name, [proxy.device for proxy in ours])
         self._firewall.forward_user(name)
 

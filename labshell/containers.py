@@ -158,7 +158,8 @@ class Containers:
     def addresses_taken(self) -> set[str]:
         """Addresses on the bridge that are pinned or leased to any instance."""
         pinned = {container.address for container in self.all() if container.address}
-        return set(self.network.leases().values()) | pinned
+        pinned = {container.address for container in self.all() if container.address}
+        return pinned | {address for _, address in self.network.leases()}
 
     def current_address(self, name: str) -> str | None:
         """The IPv4 address of a container: the engine's DHCP server's word, not its own but on the lab's network."""
@@ -167,7 +168,8 @@ class Containers:
             if self.network.is_labs_own:
                 return self.network.believed(records.current_address(instance.state.get().json()["metadata"]))
             hardware_address = records.hardware_address(instance.get().json()["metadata"])
-        return self.network.leases().get(hardware_address)
+        found = [leased for hardware, leased in self.network.leases() if hardware and hardware == hardware_address]
+        return found[0] if found else None
 
     def adopt(self, name: str, uid: int, address: str, host_key: str) -> None:
         """Make a container that was made by hand its person's; what is inside stays as it is.

@@ -76,7 +76,7 @@ def add_forward(
     if wanted.name and not FORWARD_NAME.fullmatch(wanted.name):
         raise UsageError("A name has up to 20 letters, digits and hyphens.")
     live = [own for own in forwards if not own.is_over(now)]
-    same = [own.port for own in live if own.target == wanted.target]
+    same = [own.port for own in live if own.target == wanted.target and own.port in block]
     free = [port for port in block[1:] if port not in {own.port for own in live}]
     if not same and not free:
         raise UsageError("All your ports are in use, {first} to {last}; remove one first.",
@@ -100,6 +100,15 @@ def with_desktop(
         raise UsageError("{port} leads to another port of the container already.", port=port)
     wanted = OwnForward(int(port), target, "desktop")
     return tuple(sorted([*others, wanted], key=lambda own: own.port))
+
+
+def within(forwards: Collection[OwnForward], block: range) -> tuple[OwnForward, ...]:
+    """The forwards in the block after its first port; those from elsewhere on its free ports, while there are any."""
+    kept = [own for own in forwards if own.port in block[1:]]
+    free = (port for port in block[1:] if port not in {own.port for own in kept})
+    elsewhere = (own for own in forwards if own not in kept)
+    moved = [replace(own, port=port) for port, own in zip(free, elsewhere, strict=False)]
+    return tuple(sorted([*kept, *moved], key=lambda own: own.port))
 
 
 def remove_forward(forwards: Collection[OwnForward], port: int) -> tuple[OwnForward, ...]:

@@ -91,8 +91,7 @@ class Gateway:
     def settle_first(self, user: str) -> Steps[None]:
         """The same for whoever changes what settling would put back."""
         yield from self.settle(user)
-        if self.unfinished.work_of(user) is not None:
-            raise TryAgain("What was interrupted before is not settled yet; try again in a moment.")
+        self.unfinished.refuse_open(user)
 
     def start(self, user: str, uid: int) -> Steps[dict[str, Any]]:
         """Start if stopped, with the user's port leading to it."""

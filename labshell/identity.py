@@ -77,7 +77,7 @@ chmod 0600 "$home/.ssh/authorized_keys"
 """
 
 
-# Run inside as root: one key more or less in the user's own file, whatever else they keep in it.
+# Run inside as root: one key more or less in the user's own file, whatever else they keep in it; or only these.
 KEY_SCRIPT = r"""
 set -eu
 user=$1 action=$2 blob=$3 line=$4
@@ -87,8 +87,8 @@ install -d -m 0700 -o "$user" -g "$user" "$home/.ssh"
 [ -f "$file" ] || rm -f "$file"
 touch "$file"
 new=$(mktemp "$home/.ssh/.new.XXXXXX")
-grep -vF -- "$blob" "$file" > "$new" || true
-if [ "$action" = add ]; then printf '%s\n' "$line" >> "$new"; fi
+if [ "$action" != only ]; then grep -vF -- "$blob" "$file" > "$new" || true; fi
+if [ "$action" != remove ]; then printf '%s\n' "$line" >> "$new"; fi
 chown "$user:$user" "$new"
 chmod 0600 "$new"
 mv -f "$new" "$file"
@@ -179,6 +179,12 @@ def set_password(containers: Containers, name: str, user: str, password: str) ->
 def change_key(containers: Containers, name: str, action: str, key: PublicKey) -> None:
     """Add or remove one key of the user inside the running container; `action` is "add" or "remove"."""
     _run(containers, name, KEY_SCRIPT, [name, action, key.blob, line_inside(key, _gateway_address(containers))])
+
+
+def set_keys(containers: Containers, name: str, public_keys: list[PublicKey]) -> None:
+    """Make these the user's keys inside the running container, and no others."""
+    lines = "\n".join(line_inside(key, _gateway_address(containers)) for key in public_keys)
+    _run(containers, name, KEY_SCRIPT, [name, "only", "", lines])
 
 
 def _gateway_address(containers: Containers) -> str:

@@ -132,9 +132,11 @@ class IdleStop:
         host = self._gateway.config.shown_hostname
         text = f"Nobody uses this container: it is stopped at {idleness.written(due)}, unless: ssh {host} keep 3d"
         try:
-            self._containers.inside.run(name, ["wall", text], timeout_seconds=WALL_SECONDS)
+            status, why = self._containers.inside.run(name, ["wall", text], timeout_seconds=WALL_SECONDS)
         except LabshellError as error:
-            log.warning("nobody inside warned", extra={"container": name, "why": str(error)})
+            status, why = 1, str(error)
+        if status:
+            log.warning("nobody inside warned", extra={"container": name, "why": why[-200:]})
 
     def _occupied(self) -> set[str]:
         """Containers with somebody logged in, here or inside, or with something on a GPU."""

@@ -12,11 +12,13 @@ from pylxd.exceptions import NotFound
 
 from labshell import keys
 from labshell.engine import CALL_SECONDS, Engine, asking
-from labshell.errors import UsageError
+from labshell.errors import TryAgain, UsageError
 from labshell.programs import run_inside
 
 READ_HOST_KEY = ["head", "-c", "4096", "/etc/ssh/ssh_host_ed25519_key.pub"]
 READ_SECONDS = 15
+MOST_BYTES = 16 << 20
+CLIENT_SAYS = "Error: "  # or a program inside, which changes nothing
 
 
 class Inside:
@@ -58,9 +60,9 @@ class Inside:
 
         By a program inside and not by the engine, which would wait for ever at a FIFO that the owner has put there.
         """
-        _, text = self.run(name, READ_HOST_KEY, timeout_seconds=READ_SECONDS)
+        status, text = self.run(name, READ_HOST_KEY, timeout_seconds=READ_SECONDS)
         try:
-            key = keys.parse(text)
+            key = keys.parse(text if status == 0 else "")
         except UsageError:
             return ""
         return f"{key.kind} {key.blob}"
@@ -82,12 +84,29 @@ class Inside:
                 return []  # a file, where a folder was expected
         return [entry for entry in entries or [] if isinstance(entry, str) and "/" not in entry]
 
-    def run(self, name: str, argv: list[str], timeout_seconds: int = 60) -> tuple[int, str]:
-        """Run a program inside as root; its exit status and what it printed, both streams, 64 KiB at most.
+    def run(
+        self, name: str, argv: list[str], timeout_seconds: int = 60, most_bytes: int = MOST_BYTES
+    ) -> tuple[int, str]:
+        """Run a program inside as root; its exit status and the last 64 KiB of what it printed, both streams.
 
         By the engine's client program. The engine's own recording goes into files on the host, as large as whoever is
         root in the container likes; and the websockets of pylxd's execute() lose output when several run at once.
+        One that prints more than `most_bytes` is ended: TryAgain.
         """
+        self._check_runs(name)
+        program = run_inside(self._engine.socket, self._state, name, argv, terminal=None)
+        try:
+            status, output = program.output(timeout_seconds, most_bytes)
+        except TryAgain:
+            self._check_runs(name)
+            raise
+        if status and output.startswith(CLIENT_SAYS):
+            self._check_runs(name)
+        return status, output
+
+    def _check_runs(self, name: str) -> None:
+        """What is wrong with the engine or with the container's state, in the engine's own words and ours."""
         with asking(name, "run a command"):
-            self._engine.instance(name).get()  # an engine that is away says so in its own words
-        return run_inside(self._engine.socket, self._state, name, argv, terminal=None).output(timeout_seconds)
+            state = self._engine.instance(name).get().json()["metadata"]["status"]
+        if state != "Running":
+            raise TryAgain("The container is {state} just now; try again in a moment.", state=state.lower())

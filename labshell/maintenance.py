@@ -47,7 +47,8 @@ class Maintenance:
 
     def start(self, name: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Start one container of the lab's, a person's or a service, with its forwards."""
-        yield from self._gateway.settle_first(name)
+        if not dry_run:
+            yield from self._gateway.settle_first(policy.checked_name(name))
         with self._gateway.locks.held(name):
             container = self._existing(name)
             if not dry_run:

@@ -64,13 +64,13 @@ class Network:
             )
         return Bridge(self.name, address, settings.get("ipv4.dhcp.ranges", ""))
 
-    def leases(self) -> dict[str, str]:
-        """Hardware address -> the IPv4 address that the engine's own DHCP server has given to it."""
+    def leases(self) -> list[tuple[str, str]]:
+        """Hardware address and IPv4 address of each lease of the engine's own DHCP server; "" for the gateway's."""
         if self.is_labs_own:
-            return {}
+            return []
         with asking("", "be read"):
             leases = self._engine.api.networks[self.name].leases.get().json()["metadata"] or []
-        return {lease["hwaddr"]: lease["address"] for lease in leases if ":" not in lease["address"]}
+        return [(lease.get("hwaddr", ""), lease["address"]) for lease in leases if ":" not in lease["address"]]
 
     def believed(self, address: str | None) -> str | None:
         """An address that a container on the lab's own network says it has: root in there can say anything.

@@ -29,7 +29,6 @@ ERROR = 2  # the place of standard error
 LISTENS_SECONDS = 1.0  # the engine's client passes no signal on before it is connected
 LOOK_SECONDS = 0.5
 OUTPUT_BYTES = 1 << 16
-MOST_BYTES = 16 << 20  # more than an upgrade of every package prints
 CONNECT_SECONDS = 5.0
 
 
@@ -73,8 +72,8 @@ class RunningProgram:
             while self._kept:
                 os.close(self._kept.pop())
 
-    def output(self, timeout_seconds: float) -> tuple[int, str]:
-        """For a program without a caller: its exit status, and OUTPUT_BYTES of what it prints on both streams.
+    def output(self, timeout_seconds: float, most_bytes: int) -> tuple[int, str]:
+        """For a program without a caller: its exit status, and the last OUTPUT_BYTES it prints, on both streams.
 
         One that takes too long or prints without end is ended: TryAgain.
         """
@@ -91,12 +90,12 @@ class RunningProgram:
                 for descriptor, _ in printed.poll(max(0.0, deadline - time.monotonic()) * 1000):
                     data = os.read(descriptor, OUTPUT_BYTES)
                     count += len(data)
-                    found += data[: OUTPUT_BYTES - len(found)]
+                    found = (found + data)[-OUTPUT_BYTES:]
                     if not data:
                         printed.unregister(descriptor)
                         printing.remove(descriptor)
                         os.close(descriptor)
-                if time.monotonic() > deadline or count > MOST_BYTES:
+                if time.monotonic() > deadline or count > most_bytes:
                     raise without_end
             if not self._has_ended_within(max(0.0, deadline - time.monotonic())):
                 raise without_end

@@ -74,6 +74,7 @@ class Rebuild:
             current = self._containers.owned(user, uid)
             back, kept = self._kept_of(current), self._name_to_keep(user)
             self._gateway.closed.refuse_if_closed()
+            self._unfinished.refuse_open(user)
             self._containers.try_disk(user)
             yield Progress("Stopping your container")
             self._containers.stop(user, self._config.stop_timeout_seconds, force=force)

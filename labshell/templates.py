@@ -21,6 +21,7 @@ from labshell.recipes import DHCP_CLIENT, EXTRAS, INTERFACES, PACKAGES, USUAL, R
 from labshell.records import TEMPLATE
 
 BUILD_SECONDS = 1800
+BUILD_BYTES = 1 << 30
 START_SECONDS = 60
 _WHEN_ONLINE = "for _ in $(seq 100); do ip route | grep -q ^default && break; sleep 0.1; done; "
 SOURCES = Path("/etc/apt")
@@ -109,7 +110,9 @@ def update(containers: Containers, name: str, command: str) -> Iterator[str]:
     containers.start(name, START_SECONDS)
     try:
         yield f"Running: {command}"
-        status, output = containers.inside.run(name, ["/bin/sh", "-c", _WHEN_ONLINE + command], BUILD_SECONDS)
+        status, output = containers.inside.run(
+            name, ["/bin/sh", "-c", _WHEN_ONLINE + command], BUILD_SECONDS, BUILD_BYTES
+        )
     finally:
         containers.stop(name, START_SECONDS, force=True)
         _strip(containers, name)

@@ -44,11 +44,15 @@ class Unfinished:
 
         The same verb once more takes its place.
         """
-        if over is None and self.work_of(user) is not None:
-            raise TryAgain("What was interrupted before is not settled yet; try again in a moment.")
+        if over is None:
+            self.refuse_open(user)
         below = over.get("below") if over and over["verb"] == verb else over
         files.ensure_folder(self._folder, 0o700)
         files.write(self._work_file(user), json.dumps({"verb": verb, "below": below, **about}).encode(), 0o600)
+
+    def refuse_open(self, user: str) -> None:
+        if self.work_of(user) is not None:
+            raise TryAgain("What was interrupted before is not settled yet; try again in a moment.")
 
     def forget(self, user: str) -> None:
         below = (self.work_of(user) or {}).get("below")
@@ -65,8 +69,12 @@ class Unfinished:
         """Addresses that a container is to have again when what was begun has ended."""
         found = set()
         for path in self._folder.glob("*.work"):
+            work = None
             with contextlib.suppress(LabshellError):  # a damaged one is its owner's trouble
-                found.add((self.work_of(path.stem) or {}).get("address"))
+                work = self.work_of(path.stem)
+            while work:
+                found.add(work.get("address"))
+                work = work.get("below")
         return {address for address in found if address}
 
     def settled(self, user: str, sentence: str, **values: str) -> None:

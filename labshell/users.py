@@ -23,7 +23,7 @@ from labshell.containers import ssh_answers
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.gateway import Gateway, Progress, Steps
 from labshell.keys import PublicKey
-from labshell.policy import Container
+from labshell.policy import Container, OwnForward
 from labshell.records import Usage
 from labshell.settings import DESKTOP, DESKTOP_PORT, date_of
 from labshell.undo import NamedStep, Undo, do
@@ -56,6 +56,11 @@ class Change:
     keys: tuple[PublicKey, ...] = ()
     port: int | None = None
     has_password: bool = False
+
+    @property
+    def is_about_door(self) -> bool:
+        """Whether it changes who may log in on the host."""
+        return bool(self.keys) or "expires" in self.settings
 
     @property
     def words(self) -> list[str]:
@@ -125,12 +130,14 @@ class Users:
         name = new.name
 
         def account() -> None:
-            if self._accounts.uid_of(name) is None:
-                undo.later(self._accounts.remove, name)
+            is_left = self._accounts.is_locked(name)  # by a removal that did not come to its end
+            is_new = self._accounts.uid_of(name) is None
+            if is_new or is_left:
+                undo.later(self._accounts.remove if is_new else self._accounts.lock, name)
                 self._forget_earlier(name)
-            else:
-                self._unlock(name)  # it may be what a removal has left
             self._gateway.make_account(name, list(new.keys))
+            if is_left:
+                self._unlock(name)
 
         def container() -> None:
             existing = self._containers.get(name)
@@ -145,6 +152,7 @@ class Users:
             existing = self._containers.get(name)
             if existing is not None and not existing.is_prepared:
                 self._apply(name, new.settings)
+                self._set_expiry(name, new.settings)
 
         def port() -> None:
             if self._ports.port_of(name) is None:
@@ -195,25 +203,54 @@ class Users:
         yield from ()
 
     def set(self, wanted: Change, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
-        """Change what one person has, while their container runs where the engine can."""
-        name, about = wanted.name, {}
-        yield from self._gateway.settle_first(name)
+        """Change what one person has, while their container runs where the engine can.
+
+        The host's own door comes first: nothing that is wrong with the container keeps it open.
+        """
+        name = wanted.name
         with self._gateway.locks.held(name):
             before = self.show(name)
-            self._gateway.refuse_missing_folders(wanted.settings)
-            if wanted.port is not None:
-                self._gateway.refuse_without_ports()
-                self._ports.check(name, wanted.port)
+            self._check_change(wanted)
             yield Progress("Changing {settings}", {"settings": ", ".join(wanted.words)})
-            if not dry_run:
-                if wanted.settings:
-                    self._apply(name, wanted.settings)
-                if wanted.port is not None:
-                    self._move_port(name, wanted.port)
-                self._firewall.forward_user(name)
-                about = yield from self._change_inside(wanted)
-        waits = "nesting" in wanted.settings and before["state"] == "running" and not dry_run
+            if dry_run:
+                return {**before, "waits_for_restart": False}
+            self._change_door(wanted)
+        try:
+            yield from self._gateway.settle_first(name)
+            with self._gateway.locks.held(name):
+                about = yield from self._change_container(wanted)
+        except LabshellError as error:
+            if not wanted.is_about_door:
+                raise
+            kind = LabshellError if isinstance(error, UsageError) else type(error)
+            raise kind(
+                "The host lets {name} in as asked from now on, but not everything else was done. {reason}",
+                name=name,
+                reason=error,
+            ) from error
+        waits = "nesting" in wanted.settings and before["state"] == "running"
         return {**self.show(name), **about, "waits_for_restart": waits}
+
+    def _check_change(self, wanted: Change) -> None:
+        """Everything that can be known to be wrong before anything is changed."""
+        self._gateway.refuse_missing_folders(wanted.settings)
+        self._with_desktop(wanted.name, wanted.settings)
+        if wanted.port is not None:
+            self._gateway.refuse_without_ports()
+            self._ports.check(wanted.name, wanted.port)
+
+    def _change_door(self, wanted: Change) -> None:
+        if wanted.keys:
+            self._accounts.set_keys(wanted.name, list(wanted.keys))
+        self._set_expiry(wanted.name, wanted.settings)
+
+    def _change_container(self, wanted: Change) -> Steps[dict[str, Any]]:
+        if wanted.settings:
+            self._apply(wanted.name, wanted.settings)
+        if wanted.port is not None:
+            self._move_port(wanted.name, wanted.port)
+        self._firewall.forward_user(wanted.name)
+        return (yield from self._change_inside(wanted))
 
     def _move_port(self, name: str, port: int) -> None:
         """Another block, with the person's own forwards at the same places in it. Harmless twice."""
@@ -235,48 +272,44 @@ class Users:
         self._containers.set_forwards(name, moved)
 
     def _change_inside(self, wanted: Change) -> Steps[dict[str, Any]]:
-        """Keys and password, which are in the container, too: it is started for them. The host's door comes first."""
-        if not wanted.keys and not wanted.has_password:
-            return {}
-        name, container = wanted.name, self._containers.owned(wanted.name, self._uid(wanted.name))
+        """Keys and password, which are in the container, too: it is started for them."""
+        name = wanted.name
+        if wanted.keys or wanted.has_password:
+            yield from self._gateway.ensure_running(self._containers.owned(name, self._uid(name)))
         if wanted.keys:
-            old = self._accounts.keys_of(name)
-            self._accounts.set_keys(name, list(wanted.keys))
-            try:
-                yield from self._gateway.ensure_running(container)
-                for key in [key for key in old if key not in wanted.keys]:
-                    identity.change_key(self._containers, name, "remove", key)
-                for key in wanted.keys:
-                    identity.change_key(self._containers, name, "add", key)
-            except LabshellError as error:
-                raise type(error)(
-                    "The keys of {name} are changed on the host, but not in the container. {reason}",
-                    name=name,
-                    reason=error,
-                ) from error
+            identity.set_keys(self._containers, name, list(wanted.keys))
         if not wanted.has_password:
             return {}
-        yield from self._gateway.ensure_running(container)
         password = secrets.token_urlsafe(PASSWORD_BYTES)
         identity.set_password(self._containers, name, name, password)
         return {"password": password}
 
     def _apply(self, name: str, settings: Mapping[str, str]) -> None:
-        """Settings to the container, the account and the forwards, in the order in which they can be refused."""
-        if "expires" in settings:  # before what a full disk can refuse
-            last_day = date_of(settings["expires"])
-            self._accounts.set_expiry(name, last_day)
-            if last_day is not None and last_day < machine.today():
-                end_processes(self._uid(name))
-        port = self._ports.port_of(name)
-        if DESKTOP_PORT in settings and settings[DESKTOP_PORT] not in ("", "none"):
-            self._gateway.refuse_without_ports()
-        if DESKTOP_PORT in settings and port is not None:
-            container = self._containers.owned(name, self._uid(name))
-            block, wanted_port = self._ports.block(port), settings[DESKTOP_PORT]
-            wanted = forwards.with_desktop(container.forwards, block, wanted_port, DESKTOP, time.time())
+        """Settings to the container and the person's forwards."""
+        wanted = self._with_desktop(name, settings)
+        if wanted is not None:
             self._containers.set_forwards(name, wanted)
         self._containers.configure(name, settings)
+
+    def _with_desktop(self, name: str, settings: Mapping[str, str]) -> tuple[OwnForward, ...] | None:
+        """The person's forwards with what is said about a desktop; None if nothing is. Changes nothing."""
+        if DESKTOP_PORT not in settings:
+            return None
+        if settings[DESKTOP_PORT] not in ("", "none"):
+            self._gateway.refuse_without_ports()
+        port = self._ports.port_of(name)
+        if port is None:
+            return None
+        own, block = self._containers.owned(name, self._uid(name)).forwards, self._ports.block(port)
+        return forwards.with_desktop(own, block, settings[DESKTOP_PORT], DESKTOP, time.time())
+
+    def _set_expiry(self, name: str, settings: Mapping[str, str]) -> None:
+        if "expires" not in settings:
+            return
+        last_day = date_of(settings["expires"])
+        self._accounts.set_expiry(name, last_day)
+        if last_day is not None and last_day < machine.today():
+            end_processes(self._uid(name))
 
     def _uid(self, name: str) -> int:
         uid = self._accounts.uid_of(name)

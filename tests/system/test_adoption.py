@@ -159,6 +159,9 @@ def test_a_person_whose_account_is_gone_gets_the_container_back_and_nobody_else_
     assert (about["port"], about["forwards"]) == (port, [f"{port + 1} -> 8888"])
     assert about["uid"] > uid
     assert by_hand(host, port).stdout == "hank\n"
+    host.run(["sh", "-c", "userdel hank; echo 60700 > /public/ports/hank"])  # as if the old one were lost
+    host.admin("adopt", hank)
+    assert json.loads(host.admin("show", hank, "--json").stdout)["forwards"] == ["60701 -> 8888"]
 
 
 def test_what_cannot_be_taken_over_is_said_and_nothing_is_changed(host: Host, hank: str, alice: str) -> None:

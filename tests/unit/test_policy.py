@@ -395,3 +395,16 @@ def test_a_command_is_one_argument_for_the_shell_inside() -> None:
     assert policy.command_inside("alice", program) == ["runuser", "--login", "root"]
     with pytest.raises(UsageError):
         policy.checked_program("a\0b", as_root=False, terminal=None)
+
+
+def test_forwards_from_another_block_find_places_in_this_one() -> None:
+    own = [OwnForward(20013, 80), OwnForward(30001, 81), OwnForward(30002, 82)]
+    found = forwards.within(own, range(20010, 20013))
+    assert [(one.port, one.target) for one in found] == [(20011, 80), (20012, 81)]
+    found = forwards.within(own, range(20010, 20015))
+    assert [(one.port, one.target) for one in found] == [(20011, 81), (20012, 82), (20013, 80)]
+
+
+def test_a_forward_that_lies_elsewhere_keeps_no_port_from_being_added() -> None:
+    found = forwards.add_forward([OwnForward(30001, 80)], range(20010, 20015), OwnForward(0, 80), 0)
+    assert OwnForward(20011, 80) in found

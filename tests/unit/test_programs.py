@@ -57,7 +57,9 @@ def started(command: str) -> RunningProgram:
 
 
 def test_what_a_program_prints_is_kept_up_to_a_limit_with_its_status() -> None:
-    status, text = started("cat; echo out; echo err >&2; head -c 300000 /dev/zero; exit 4").output(10)
+    status, text = started("cat; head -c 300000 /dev/zero; echo out; sleep 0.1; echo err >&2; exit 4").output(
+        10, 1 << 20
+    )
     assert (status, len(text)) == (4, OUTPUT_BYTES)
     assert "out" in text
     assert "err" in text
@@ -69,5 +71,5 @@ def test_a_program_without_end_is_ended(command: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(programs, "END_SECONDS", 0.5)
     program = started(command)
     with pytest.raises(TryAgain, match="comes to no end"):
-        program.output(0.3)
+        program.output(0.3, 1 << 20)
     assert program._process.poll() is not None
