@@ -110,6 +110,9 @@ def test_a_bridge_that_is_gone_is_said_and_comes_back_with_the_engine(
     finally:
         restart_engine(host)
         host.run(["ip", "link", "set", "lxdbr0", "up"])
+        running = host.run(["lxc", "list", "status=running", "--format", "csv", "--columns", "n"]).stdout.split()
+        for name in running:  # also those of other tests' people: nothing is plugged in any more
+            host.run(["lxc", "restart", "--force", name])
     for user, at in ((guest, port), (alice, alice_port)):
         host.client.ssh(user, "restart --force --yes", check=True, timeout=120)
         works(host, user, at)
