@@ -27,7 +27,7 @@ from labshell.keys import PublicKey
 
 log = logging.getLogger(__name__)
 END_SECONDS = 10
-LOCKED_SINCE = datetime.date(1970, 1, 1)
+LOCKED_SINCE = datetime.date(1970, 1, 1)  # what last_day() says of the day 1 that lock() sets
 
 
 @dataclass(frozen=True)

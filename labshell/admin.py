@@ -13,6 +13,7 @@ from labshell.errors import LabshellError, NotAllowed
 from labshell.settings import DESKTOP_PORT, SETTINGS
 
 Options = argparse.Namespace
+OF_PEOPLE = (DESKTOP_PORT, "expires")  # settings that a service has no use for
 TEMPLATE_HELP = "clone this template instead of the configured one"
 
 
@@ -182,9 +183,6 @@ def _here(name: str) -> Callable[[commands.Options], None]:
         getattr(host_commands, name)(options)
 
     return run
-
-
-OF_PEOPLE = (DESKTOP_PORT, "expires")  # what a service has no use for
 
 
 def _add_settings(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:

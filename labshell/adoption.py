@@ -154,9 +154,10 @@ class Adoption:
 
     def _mark(self, candidate: Candidate, undo: Undo) -> None:
         name, uid = candidate.container.name, self._accounts.uid_of(candidate.container.name)
-        for item in self._containers.all_of(name):  # a returning person's: also what is kept from before a rebuild
-            self._put_back_later(item.name, undo)
-            self._containers.give_owner(item.name, name, uid or 0)
+        kept = [item.name for item in self._containers.all_of(name) if item.name != name]
+        for other in kept:  # a returning person's, from before a rebuild
+            self._put_back_later(other, undo)
+            self._containers.give_owner(other, name, uid or 0)
         self._put_back_later(name, undo)
         host_key = candidate.container.host_key
         if candidate.container.state == "Running":

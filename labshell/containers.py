@@ -168,8 +168,8 @@ class Containers:
             if self.network.is_labs_own:
                 return self.network.believed(records.current_address(instance.state.get().json()["metadata"]))
             hardware_address = records.hardware_address(instance.get().json()["metadata"])
-        found = [leased for hardware, leased in self.network.leases() if hardware and hardware == hardware_address]
-        return found[0] if found else None
+        leases = self.network.leases() if hardware_address else []
+        return next((address for owner, address in leases if owner == hardware_address), None)
 
     def adopt(self, name: str, uid: int, address: str, host_key: str) -> None:
         """Make a container that was made by hand its person's; what is inside stays as it is.

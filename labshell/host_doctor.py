@@ -308,13 +308,15 @@ class HostDoctor:
                 name,
             )
         if item.owner and item.owner not in uids:
-            is_main = item.name == item.owner
-            remedy = f"labshell-admin adopt {name} if the same person comes back, remove-user {name} if not"
+            if item.name == item.owner:
+                remedy = f"labshell-admin adopt {name} if the same person comes back, remove-user {name} if not"
+            else:
+                remedy = f"lxc delete --force {name}, when nobody needs what is in it"
             yield Finding(
                 "owner-gone",
                 WARNING,
                 f"The container {name} is marked as {item.owner}'s, who has no account.",
-                remedy if is_main else f"lxc delete --force {name}, when nobody needs what is in it",
+                remedy,
                 name,
             )
         for source in item.writable_mounts:

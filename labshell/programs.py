@@ -90,7 +90,8 @@ class RunningProgram:
                 for descriptor, _ in printed.poll(max(0.0, deadline - time.monotonic()) * 1000):
                     data = os.read(descriptor, OUTPUT_BYTES)
                     count += len(data)
-                    found = (found + data)[-OUTPUT_BYTES:]
+                    found += data
+                    del found[:-OUTPUT_BYTES]
                     if not data:
                         printed.unregister(descriptor)
                         printing.remove(descriptor)

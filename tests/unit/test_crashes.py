@@ -78,14 +78,24 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     return Lab(tmp_path)
 
 
-def changes_of(tmp_path: Path, verb: Callable[[Lab], object]) -> int:
-    """How many changes a verb makes in all, without a crash."""
-    folder = tmp_path / "whole"
+def nothing(_: Lab) -> None:
+    """Before the first rebuild."""
+
+
+def lab_in(folder: Path, before: Callable[[Lab], object] = nothing) -> Lab:
+    """A lab of its own in which `before` has happened; what changes is counted from there."""
     folder.mkdir()
-    whole = Lab(folder)
-    before = whole.containers.changes
+    lab = Lab(folder)
+    before(lab)
+    lab.containers.changes = 0
+    return lab
+
+
+def changes_of(tmp_path: Path, verb: Callable[[Lab], object], before: Callable[[Lab], object] = nothing) -> int:
+    """How many changes a verb makes in all, without a crash."""
+    whole = lab_in(tmp_path / "whole", before)
     verb(whole)
-    return whole.containers.changes - before
+    return whole.containers.changes
 
 
 def is_new(own: Instance) -> bool:
@@ -135,6 +145,10 @@ def rebuild(lab: Lab) -> None:
     answer_of(lab.rebuild.rebuild(USER, UID, "", force=False))
 
 
+def undo(lab: Lab) -> None:
+    answer_of(lab.rebuild.undo(USER, UID, force=False))
+
+
 def rebuild_twice(lab: Lab) -> None:
     rebuild(lab)
     lab.own.files["/data"] = b"old"
@@ -151,9 +165,7 @@ def test_rebuild_killed_at_any_step_leaves_the_old_container_or_the_new(
     assert steps > 15
     outcomes = set()
     for number in range(steps):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        lab = Lab(folder)
+        lab = lab_in(tmp_path / str(number))
         lab.containers.crash_at = number
         with pytest.raises(Crash):
             verb(lab)
@@ -180,23 +192,21 @@ def test_rebuild_undo_killed_at_any_step_leaves_one_of_the_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway_module, "ssh_answers", lambda *_, **__: True)
-
-    outcomes, is_done, number = set(), False, 0
-    while not is_done:
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        lab = Lab(folder)
-        rebuild(lab)
+    steps = changes_of(tmp_path, undo, rebuild)
+    assert 5 < steps < 50
+    outcomes = set()
+    for number in range(steps + 1):  # the last one is not killed
+        lab = lab_in(tmp_path / str(number), rebuild)
         lab.own.files["/work"] = b"since"
-        lab.containers.changes, lab.containers.crash_at = 0, number
+        lab.containers.crash_at = number
         try:
-            answer_of(lab.rebuild.undo(USER, UID, force=False))
+            undo(lab)
         except Crash:
             lab.begin_again()
             told = lab.settle()
         else:
-            told, is_done = "", True
-            lab.containers.crash_at = None
+            assert number == steps
+            told, lab.containers.crash_at = "", None
         data = [item.files for item in lab.containers.instances.values()]
         assert any("/work" in files for files in data)
         assert any(files.get("/data") == b"old" for files in data)
@@ -206,39 +216,34 @@ def test_rebuild_undo_killed_at_any_step_leaves_one_of_the_two(
             assert is_back == (lab.own.files.get("/data") == b"old")
             outcomes.add(is_back)
         answer_of(lab.gateway.start(USER, UID))
-        answer_of(lab.rebuild.undo(USER, UID, force=False))
-        number += 1
-        assert number < 50
+        undo(lab)
     assert outcomes == {True, False}
 
 
-@pytest.mark.parametrize("act", [rebuild, lambda lab: answer_of(lab.rebuild.undo(USER, UID, force=False))])
+@pytest.mark.parametrize(("act", "before"), [(rebuild, nothing), (undo, rebuild)])
 def test_an_engine_that_refuses_at_any_step_of_the_change_leaves_one_of_the_two_and_nothing_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Lab], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Lab], None], before: Callable[[Lab], None]
 ) -> None:
     monkeypatch.setattr(gateway_module, "ssh_answers", lambda *_, **__: True)
-    outcomes, is_done, number = set(), False, 0
-    while not is_done:
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        lab = Lab(folder)
-        if act is not rebuild:
-            rebuild(lab)
-        lab.containers.changes, lab.containers.refuse_at = 0, number
+    steps = changes_of(tmp_path, act, before)
+    assert 5 < steps < 50
+    outcomes = set()
+    for number in range(steps + 1):  # the last one is not refused
+        lab = lab_in(tmp_path / str(number), before)
+        lab.containers.refuse_at = number
         try:
             act(lab)
         except LabshellError:
             assert lab.containers.refuse_at is None
         else:
-            is_done, lab.containers.refuse_at = True, None
+            assert number == steps
+            lab.containers.refuse_at = None
         assert lab.gateway.unfinished.work_of(USER) is None
         assert lab.own.address == ADDRESS
         assert any(item.files.get("/data") == b"old" for item in lab.containers.instances.values())
         assert set(lab.containers.instances) <= {"template", USER, lab.own.kept}
         outcomes.add(lab.own.files.get("/data"))
         answer_of(lab.gateway.start(USER, UID))
-        number += 1
-        assert number < 50
     assert outcomes == {b"old", None}
 
 
