@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 30  # a forced stop takes one
 STATES_AT_ONCE = 4
+POOL_RESERVE_BYTES = 256 << 20
 IDLE_STEP_SECONDS = 0.3
 CHANGE = mark("be changed")
 ACTIONS = {"start": mark("be started"), "stop": mark("be stopped"), "unfreeze": mark("be thawed")}
@@ -187,10 +188,10 @@ class Containers:
         """Mark a container as somebody's, whatever else it is."""
         self._set(name, records.owned_by(user, uid))
 
-    def pool_is_full(self, name: str, reserve_bytes: int) -> bool:
-        """Whether the pool of this container has less than `reserve_bytes` left."""
+    def pool_is_full(self, name: str) -> bool:
+        """Whether the pool of this container has less than POOL_RESERVE_BYTES left."""
         space = self._pool_space(name)
-        return bool(space.get("total")) and space["total"] - space.get("used", 0) < reserve_bytes
+        return bool(space.get("total")) and space["total"] - space.get("used", 0) < POOL_RESERVE_BYTES
 
     def pools(self) -> list[tuple[str, int, int]]:
         """Every storage pool with the bytes used and in all; 0 where the pool does not say."""

@@ -51,6 +51,7 @@ class OperationFailed(Exception):
     """A background operation ended badly; the text is the engine's."""
 
 
+FULL_POOL = mark("The storage pool is full, so the container cannot {action}. The administrator has to make room.")
 FULL_DISK = mark(
     "The disk of the container is full or broken, so it cannot {action}. "
     "Go back to a snapshot, or tell the administrator which of its files may go."
@@ -60,16 +61,8 @@ FULL_DISK = mark(
 SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
     ("Instance not found", NoContainer, mark("There is no container {name}.")),
     ("No such object", NoContainer, mark("There is no container {name}.")),
-    (
-        "no space left on device",
-        LabshellError,
-        mark("The storage pool is full, so the container cannot {action}. The administrator has to make room."),
-    ),
-    (
-        "write failed",
-        LabshellError,
-        mark("The storage pool is full, so the container cannot {action}. The administrator has to make room."),
-    ),
+    ("no space left on device", LabshellError, FULL_POOL),
+    ("write failed", LabshellError, FULL_POOL),
     ("disk quota exceeded", DiskFull, FULL_DISK),
     ("saving config file for the container failed", DiskFull, FULL_DISK),  # liblxc could not write there
     ("is busy running", Busy, mark("The container is busy with something else; try again in a moment.")),

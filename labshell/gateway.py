@@ -18,7 +18,7 @@ from labshell.activity import Activity
 from labshell.closed import Closed
 from labshell.config import Config
 from labshell.containers import Containers, ssh_answers
-from labshell.engine import GpuMissing
+from labshell.engine import FULL_POOL, GpuMissing
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.firewall import Firewall
 from labshell.keys import PublicKey
@@ -33,7 +33,6 @@ from labshell.unfinished import Unfinished
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-POOL_RESERVE_BYTES = 256 << 20
 PROBE_SECONDS = 0.2
 LOOK_AGAIN_SECONDS = 2.0
 
@@ -294,10 +293,8 @@ class Gateway:
 
     def refuse_full_pool(self, name: str) -> None:
         """A full pool makes a start fail, and a restart stop what it cannot start again: look first."""
-        if self.containers.pool_is_full(name, POOL_RESERVE_BYTES):
-            raise LabshellError(
-                "The storage pool is full, so the container cannot be started. The administrator has to make room."
-            )
+        if self.containers.pool_is_full(name):
+            raise LabshellError(FULL_POOL, action=mark("be started"))
 
     @contextlib.contextmanager
     def choosing_address(self) -> Iterator[str]:

@@ -24,9 +24,12 @@ from cryptography.hazmat.primitives.serialization import (
 
 from labshell import files
 from labshell.containers import Containers
+from labshell.engine import FULL_POOL
 from labshell.errors import LabshellError
 from labshell.keys import PublicKey, authorized_keys, line_inside
+from labshell.language import mark
 
+NO_SPACE = "No space left on device"  # in the words of a program inside
 HostKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 
 SSHD_DROP_IN = """\
@@ -87,7 +90,8 @@ install -d -m 0700 -o "$user" -g "$user" "$home/.ssh"
 [ -f "$file" ] || rm -f "$file"
 touch "$file"
 new=$(mktemp "$home/.ssh/.new.XXXXXX")
-if [ "$action" != only ]; then grep -vF -- "$blob" "$file" > "$new" || true; fi
+trap 'rm -f "$new"' EXIT
+if [ "$action" != only ]; then grep -vF -- "$blob" "$file" > "$new" || [ $? = 1 ]; fi  # 1: no line is left
 if [ "$action" != remove ]; then printf '%s\n' "$line" >> "$new"; fi
 chown "$user:$user" "$new"
 chmod 0600 "$new"
@@ -193,6 +197,8 @@ def _gateway_address(containers: Containers) -> str:
 
 def _run(containers: Containers, name: str, script: str, arguments: list[str]) -> None:
     status, output = containers.inside.run(name, ["/bin/sh", "-c", script, "labshell", *arguments])
+    if status != 0 and NO_SPACE in output and containers.pool_is_full(name):
+        raise LabshellError(FULL_POOL, action=mark("be changed"))
     if status != 0:
         raise LabshellError(
             "Something inside the container refused the change: {reason}.",

@@ -113,7 +113,7 @@ class FakeContainers:
         if name in self.full:
             raise DiskFull("The disk is full.")
 
-    def pool_is_full(self, name: str, reserve_bytes: int) -> bool:
+    def pool_is_full(self, name: str) -> bool:
         return False
 
     def clone(self, template: str, name: str, user: str, uid: int, address: str) -> None:

@@ -15,8 +15,8 @@ POOL = "/var/lib/lxd/storage-pools/small"
 FILLER = f"{POOL}/.filler"
 # A daemon that finds out only from the engine: the pool may fill between its look and the engine's act.
 WITHOUT_LOOKING = """
-from labshell import gateway
-gateway.POOL_RESERVE_BYTES = 0
+from labshell.gateway import Gateway
+Gateway.refuse_full_pool = lambda self, name: None
 from labshell.daemon import main
 main()
 """
@@ -140,9 +140,15 @@ def test_whoever_runs_goes_on_and_a_start_a_rebuild_and_a_new_person_are_told_wh
 def test_a_pool_that_fills_under_a_running_container_stops_no_rebuild_half_way(
     host: Host, daemon: str, people: dict[str, int]
 ) -> None:
-    """rebuild and restart of somebody who runs: the container as it was, running or stopped, and the sentence."""
+    """rebuild and restart of somebody who runs: the container as it was, running or stopped, and the sentence.
+
+    No key is lost, which everything_is_there() sees by logging in.
+    """
+    second, third = (host.client.make_key(name).with_suffix(".pub").read_text() for name in ("second", "third"))
+    host.client.ssh("runs", f"keys add {second.strip()}", check=True)
     with without_a_free_byte(host):
-        done = done_without_a_free_byte(host, daemon, "runs", (REBUILD, "restart --yes", SNAPSHOT, "status"))
+        verbs = (f"keys add {third.strip()}", "keys remove 2", REBUILD, "restart --yes", SNAPSHOT, "status")
+        done = done_without_a_free_byte(host, daemon, "runs", verbs)
         assert "--new" not in host.run(["lxc", "list", "--format", "csv", "--columns", "n"]).stdout
     everything_is_there(host, people, {"runs": done})
 
