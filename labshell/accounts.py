@@ -159,7 +159,7 @@ class Accounts:
         files.remove(self._paths.state / "logins" / user)
         if self.uid_of(user) is not None:
             _run(["userdel", user])
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # not there, or with something in it that is not ours to delete
             (self._paths.homes / user).rmdir()
 
     def keys_of(self, user: str) -> list[PublicKey]:

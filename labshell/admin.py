@@ -110,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
     _add_dry_run(start)
     stop = command("stop", commands.stop, "Shut a person's container down, or a service.")
     stop.add_argument("name")
-    stop.add_argument("--force", action="store_true", help="at once, if it does not shut down by itself")
+    stop.add_argument("--force", action="store_true", help="end it at once, without a clean shutdown")
     _add_dry_run(stop)
     enter = command("enter", _here("enter"), "A shell in a container, as root, even if its network is broken.")
     enter.add_argument("name")

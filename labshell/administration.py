@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ from labshell.idle_stop import IdleStop
 from labshell.maintenance import Maintenance
 from labshell.services import NewService, Services, checked_forwards
 from labshell.users import Change, NewUser, Users
+
+log = logging.getLogger(__name__)
 
 
 class AdminInterface:
@@ -204,13 +207,20 @@ class AdminInterface:
         try:
             answer = yield from progress(steps, more=more)
         except LabshellError as error:
-            self._changes.add(who, verb, change, str(error))
+            self._write_down(who, verb, change, str(error))
             raise
         except BaseException:
-            self._changes.add(who, verb, change, "interrupted")
+            self._write_down(who, verb, change, "interrupted")
             raise
-        self._changes.add(who, verb, change, "done")
+        self._write_down(who, verb, change, "done")
         yield {"_continues": False, "result": answer}
+
+    def _write_down(self, who: str, verb: str, change: dict[str, Any], result: str) -> None:
+        """A change that cannot be written down has been made all the same; what came of it is still to be said."""
+        try:
+            self._changes.add(who, verb, change, result)
+        except LabshellError as error:
+            log.warning("change not written down", extra={"verb": verb, "why": str(error)})
 
 
 def _rule(forward: Forward) -> dict[str, Any]:

@@ -124,6 +124,9 @@ class Adoption:
             problem = "it is privileged: set security.privileged=false, restart it and look whether it still works"
         if not problem and address is None:
             problem = "the engine's DHCP server has given it no address: start it once, with DHCP on eth0"
+        network = self._containers.network
+        if not problem and address != network.believed(address):
+            problem = f"its address {address} is not one of {network.name}: connect it to that network first"
         return Candidate(container, address, port, proxies, problem)
 
     def _keys_inside(self, container: Container) -> list[PublicKey]:
@@ -163,6 +166,10 @@ class Adoption:
         if candidate.container.state == "Running":
             host_key = self._containers.inside.host_key(name) or host_key
         self._containers.adopt(name, uid or 0, candidate.address or "", host_key)
+        if candidate.container.state == "Stopped":
+            self._containers.set_address(name, candidate.address)
+        if not candidate.container.config.get("limits.processes"):
+            self._containers.configure(name, {"processes": str(self._gateway.config.processes)})
 
     def _put_back_later(self, name: str, undo: Undo) -> None:
         before = self._containers.settings(name)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import logging
 import re
 import tarfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from labshell import files
+from labshell import files, machine, shown
 from labshell.containers import Containers
 from labshell.errors import LabshellError, UsageError
 
 log = logging.getLogger(__name__)
 INDEX = "backup/index.yaml"
 LARGEST_INDEX = 1 << 20
+SHARED_BYTES = 1 << 30  # what a clone shares with its template is not counted as its own
 NAME_IN_INDEX = re.compile(r"^name: ([a-z0-9-]{2,63})$", re.MULTILINE)
 
 
@@ -31,10 +34,34 @@ class Archives:
     def path_for(self, name: str, moment: str) -> Path:
         return self._folder / f"{name}-{moment}.tar.gz"
 
+    def refuse_without_room(self, names: Collection[str]) -> None:
+        """Refuse what may fill a disk of the host: the engine makes an archive, and it is copied from there.
+
+        Where the engine does not say how much is in a container, nothing is known beforehand.
+        """
+        used = sum(self._containers.usage(name).disk or 0 for name in names)
+        if not used:
+            return
+        needed = used + len(names) * SHARED_BYTES
+        engines = self._containers.backups_folder
+        if machine.are_on_one_disk(self._folder, engines):
+            needed *= 2
+        for folder in (self._folder, engines):
+            free = machine.free_bytes(folder)
+            if free is not None and free < needed:
+                raise LabshellError(
+                    "The archive may need {needed} in {folder}, which has {free} left: make room, or see archive in "
+                    "labshell.toml, or say --no-archive. Nothing was changed.",
+                    needed=shown.size(needed),
+                    folder=folder,
+                    free=shown.size(free),
+                )
+
     def write(self, name: str, path: Path, about: dict[str, Any]) -> None:
         """Write the archive and read it back to its end before anybody deletes anything.
 
-        `about` is kept inside, for about(): {"keys": [authorized_keys lines], "port": number or None}.
+        `about` is kept inside, for about(): {"keys": [authorized_keys lines], "port": number or None,
+        "host_keys": {file name: content}}.
         """
         files.ensure_folder(path.parent, 0o700)
         beside = path.with_name(f".{path.name}")
@@ -54,6 +81,8 @@ class Archives:
             ) from error
         finally:
             beside.unlink(missing_ok=True)
+            with contextlib.suppress(LabshellError):  # there are private keys in it
+                self._containers.set_archived(name, "")
         log.info("archived", extra={"user": name, "path": str(path)})
 
     def user_in(self, path: Path) -> str:
@@ -65,8 +94,9 @@ class Archives:
                     member = archive.next()
                 index = archive.extractfile(member) if member is not None and member.isfile() else None
                 text = index.read(LARGEST_INDEX).decode("utf-8", "replace") if index is not None else ""
-        except FileNotFoundError:
-            raise UsageError("There is no file {path}.", path=path) from None
+        except (FileNotFoundError, PermissionError):  # the daemon has a /tmp of its own, and not all of root's rights
+            raise UsageError("There is no file {path} that the daemon can read: put it into {folder}, as root's.",
+                             path=path, folder=self._folder) from None  # fmt: skip
         except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
             raise UsageError("{path} is not an archive of a container, or it is damaged.", path=path) from error
         found = NAME_IN_INDEX.search(text)

@@ -29,10 +29,13 @@ class ChangeLog:
             "result": result,
         }
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(self._path, flags, 0o600)
             try:
-                os.write(descriptor, json.dumps(line, ensure_ascii=True).encode() + b"\n")
+                size = os.fstat(descriptor).st_size
+                is_cut_off = size and os.pread(descriptor, 1, size - 1) != b"\n"  # the one before
+                written = json.dumps(line, ensure_ascii=True).encode()
+                os.write(descriptor, b"\n" * bool(is_cut_off) + written + b"\n")
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

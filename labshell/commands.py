@@ -256,7 +256,7 @@ def import_host(options: Options) -> None:
     for row in found:
         if row["returning"] and not options.returning:  # somebody may have deleted the account to keep them out
             row["problem"] = "its person's account is gone; --returning brings them back"
-    outcomes = []
+    outcomes, failed = [], 0
     for row in found if not options.plan else ():
         if row["problem"]:
             outcomes.append({**row, "result": row["problem"]})
@@ -265,6 +265,7 @@ def import_host(options: Options) -> None:
             call("Adopt", {"name": row["name"], "keys": [], "dry_run": False}, options)
             outcomes.append({**row, "result": "taken over"})
         except LabshellError as error:
+            failed += 1
             outcomes.append({**row, "result": str(error)})
     rows = outcomes or found
     if options.json:
@@ -275,6 +276,8 @@ def import_host(options: Options) -> None:
         table(shown_rows, columns, folded=("problem", "result"))
     else:
         print("Every container is labshell's already.")
+    if failed:
+        raise LabshellError("{count} of {all} were not taken over.", count=failed, all=len(outcomes))
 
 
 def drain(options: Options) -> None:
@@ -287,7 +290,14 @@ def drain(options: Options) -> None:
     result = call("Drain", parameters, options)
     if options.json:
         show_json(result)
-        return
+    else:
+        _show_drained(result, options)
+    if result["failed"]:
+        raise LabshellError("{count} of {all} containers were not stopped.",
+                            count=len(result["failed"]), all=len(result["containers"]))  # fmt: skip
+
+
+def _show_drained(result: dict[str, Any], options: Options) -> None:
     rows = [
         {**row, "memory": shown.size(row["memory"]), "gpus": row["gpus"].replace("none", "")}
         for row in result["containers"]

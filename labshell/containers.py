@@ -39,7 +39,9 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 30  # a forced stop takes one
 STATES_AT_ONCE = 4
 POOL_RESERVE_BYTES = 256 << 20
+EXPORT_SECONDS = 24 * 3600  # a terabyte, compressed by one processor, takes some hours
 IDLE_STEP_SECONDS = 0.3
+NOT_TAKEN_OVER = {"eth0", "root"}  # devices
 CHANGE = mark("be changed")
 ACTIONS = {"start": mark("be started"), "stop": mark("be stopped"), "unfreeze": mark("be thawed")}
 
@@ -159,7 +161,6 @@ class Containers:
     def addresses_taken(self) -> set[str]:
         """Addresses on the bridge that are pinned or leased to any instance."""
         pinned = {container.address for container in self.all() if container.address}
-        pinned = {container.address for container in self.all() if container.address}
         return pinned | {address for _, address in self.network.leases()}
 
     def current_address(self, name: str) -> str | None:
@@ -175,11 +176,11 @@ class Containers:
     def adopt(self, name: str, uid: int, address: str, host_key: str) -> None:
         """Make a container that was made by hand its person's; what is inside stays as it is.
 
-        The address is remembered and pinned at the next start: a running one would lose its network.
+        The address is remembered and pinned while it is stopped: a running one would lose its network.
         """
         marks = {records.HOST_KEY: host_key, records.ADDRESS: address}
         config = {**records.SAFE_CONFIG, **records.owned_by(name, uid), records.PREPARED: "true", **marks}
-        # These need a restart, or re-own every file: as they were, and doctor says what is not as it should be.
+        # These need a restart, or re-own every file: as they were, and doctor says so.
         for key in ("security.nesting", "security.idmap.isolated", "security.privileged"):
             del config[key]
         self._set(name, config)
@@ -345,7 +346,7 @@ class Containers:
             headers["X-LXD-pool"] = self._pool
         with asking(name, "be made"), path.open("rb") as file:
             client = self._engine.new_client(COPY_SECONDS)
-            self._engine.wait(client.api.instances.post(data=file, headers=headers), COPY_SECONDS)
+            self._engine.wait(client.api.instances.post(data=file, headers=headers), EXPORT_SECONDS)
 
     def set_address(self, name: str, address: str | None) -> None:
         """Connect a stopped container to the network, with this address pinned where addresses are pinned."""
@@ -409,18 +410,33 @@ class Containers:
 
         self._engine.rewrite(name, change)
 
-    def take_over(self, source: str, target: str) -> None:
-        """Give `target` what `source` has today: limits, GPUs, mounts, own forwards; not its network."""
-        with asking(target, "be changed"):
+    def take_over(self, source: str, target: str, *, only: bool) -> None:
+        """Give `target` what `source` has today: limits, GPUs, mounts, own forwards; not its network.
+
+        `only` that, where `target` is the person's of before: what has been taken from them since does not come back.
+        Else it is beside what a clone has of its template.
+        """
+        with asking(source, "be read"):
             old = self._engine.instance(source).get().json()["metadata"]
-            config = {key: value for key, value in old["config"].items() if key.startswith(records.TAKEN_OVER)}
-            devices = {name: device for name, device in old["devices"].items() if name not in ("eth0", "root")}
-            _drop_forwards(devices)
-            size = old["expanded_devices"]["root"].get("size")
+        given = {key: value for key, value in old["config"].items() if key.startswith(records.TAKEN_OVER)}
+        added = {name: device for name, device in old["devices"].items() if name not in NOT_TAKEN_OVER}
+        _drop_forwards(added)
+        size = old["expanded_devices"]["root"].get("size")
+
+        def change(config: dict[str, str], devices: dict[str, dict[str, str]], root: dict[str, str]) -> None:
+            if only:
+                for key in [key for key in config if key.startswith(records.TAKEN_OVER)]:
+                    del config[key]
+                for name in devices.keys() - NOT_TAKEN_OVER:
+                    del devices[name]
+                root.pop("size", None)
+                devices["root"] = root
+            config |= given
+            devices |= added
             if size:
-                root = self._engine.instance(target).get().json()["metadata"]["expanded_devices"]["root"]
                 devices["root"] = {**root, "size": size}
-            self._patch(target, {"config": config, "devices": devices})
+
+        self._engine.rewrite(target, change)
 
     def rename(self, name: str, new_name: str) -> None:
         """Give a stopped container another name."""
@@ -569,6 +585,11 @@ class Containers:
 
     # Out and in again ---------------------------------------------------------------------------------
 
+    @property
+    def backups_folder(self) -> Path:
+        """Where the engine makes an archive before it is fetched."""
+        return self._engine.path.parent / "backups"
+
     def export(self, name: str, target: Path) -> None:
         """Write the engine's own backup of a container, without its snapshots, to the new file `target`."""
         with asking(name, "be archived"):
@@ -577,12 +598,13 @@ class Containers:
             body = {"name": "labshell", "instance_only": True, "compression_algorithm": "gzip -1"}
             with contextlib.suppress(NotFound):
                 self._engine.wait(backups["labshell"].delete(), COPY_SECONDS)
-            self._engine.wait(backups.post(json=body), COPY_SECONDS)
             try:
+                self._engine.wait(backups.post(json=body), EXPORT_SECONDS)
                 with backups["labshell"].export.get(stream=True, timeout=COPY_SECONDS) as answer:
                     _save(answer, target)
             finally:
-                self._engine.wait(backups["labshell"].delete(), COPY_SECONDS)
+                with contextlib.suppress(NotFound):
+                    self._engine.wait(backups["labshell"].delete(), COPY_SECONDS)
 
     def _patch(self, name: str, body: dict[str, Any]) -> None:
         answer = self._engine.instance(name).patch(json=body)

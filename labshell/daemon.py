@@ -118,6 +118,13 @@ def _has_hung_up(connection: socket.socket) -> bool:
         return True
 
 
+def _refuse(connection: socket.socket, sentence: str) -> None:
+    """Turn somebody away who may come again in a moment."""
+    refusal = {"sentence": sentence, "values": {}}
+    connection.settimeout(SEND_SECONDS)
+    connection.sendall(protocol.encode({"error": f"{protocol.GATEWAY}.{Crowded.name}", "parameters": refusal}))
+
+
 class Server:
     """One socket and its service."""
 
@@ -135,18 +142,21 @@ class Server:
                 log.warning("cannot accept", extra={"why": str(error)})
                 time.sleep(0.2)
                 continue
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            try:
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            except RuntimeError as error:  # no thread can be had: this one waits outside, and the next may find one
+                log.warning("cannot serve", extra={"why": str(error)})
+                with connection, contextlib.suppress(OSError):
+                    _refuse(connection, mark("Too much is going on on this machine just now; try again in a moment."))
+                time.sleep(0.2)
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             caller = caller_of(connection)
             with self._connections.one_more(caller.uid) as allowed:
                 if not allowed:
-                    sentence = mark("You have too many connections to labshell open; close some and try again.")
-                    refusal = {"sentence": sentence, "values": {}}
-                    connection.settimeout(SEND_SECONDS)
-                    connection.sendall(
-                        protocol.encode({"error": f"{protocol.GATEWAY}.{Crowded.name}", "parameters": refusal})
+                    _refuse(
+                        connection, mark("You have too many connections to labshell open; close some and try again.")
                     )
                     return
                 for message in requests(connection):

@@ -135,9 +135,14 @@ class Engine:
                 self._connected = self.new_client(CALL_SECONDS)
             return self._connected.api
 
+    @property
+    def path(self) -> Path:
+        """The socket: the configured one, or the one that is there."""
+        usual = map(Path, SOCKETS)
+        return Path(self.socket) if self.socket else next(filter(Path.exists, usual), Path(SOCKETS[0]))
+
     def new_client(self, timeout_seconds: int) -> Any:
-        path = self.socket or next((path for path in SOCKETS if Path(path).exists()), SOCKETS[0])
-        client = pylxd.Client(endpoint="http+unix://" + quote(path, safe=""), timeout=timeout_seconds)
+        client = pylxd.Client(endpoint="http+unix://" + quote(str(self.path), safe=""), timeout=timeout_seconds)
         client.api.session.trust_env = False  # no proxy and no .netrc, which it would look for each time
         return client
 

@@ -34,6 +34,8 @@ def read(path: Path) -> bytes | None:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1 or about.st_uid != os.geteuid():
             raise LabshellError("{path} must be a regular file of root's with no other name.", path=path)
+        if about.st_size > LARGEST_BYTES:
+            raise LabshellError("{path} is too large to be what it should be.", path=path)
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(LARGEST_BYTES)
     finally:

@@ -60,7 +60,8 @@ class Firewall:
         bridge, config = self._containers.network.bridge(), self._config
         iptables = Forwarding(bridge.name, bridge.address, config.outside_interface)
         networks = Networks(never=config.guard_closed_networks, may=config.guard_open_networks)
-        guard = Guard(bridge.name, networks, closed=config.guard, is_labs_own=not config.has_ports)
+        memory = config.paths.state / "ways-out"
+        guard = Guard(bridge.name, networks, memory, closed=config.guard, is_labs_own=not config.has_ports)
         proxies = ProxyForwarding(self._containers.proxies, self._listen_address(bridge))
         if config.forwarding == "lxd-proxy":
             return _Parts(proxies, iptables, guard, ())
@@ -102,8 +103,8 @@ class Firewall:
             wanted = self._wanted([container], {user: uid}, {user: port})
         adapter = self._on_network().adapter
         with self._lock:
-            self._changes += 1
             change = adapter.apply_user(user, wanted)
+            self._changes += bool(change)
         if change:
             log.info("rules changed", extra={"user": user, "removed": len(change.remove), "added": len(change.add)})
 

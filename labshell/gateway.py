@@ -57,6 +57,7 @@ class Gateway:
         self.ports = ports
         self.locks = UserLocks(config.start_timeout_seconds + config.stop_timeout_seconds)
         self._starts = StartQueue(config.parallel_starts)
+        self._promised: set[str] = set()  # addresses of containers that are being made
         self.unfinished = Unfinished(config.paths.state / "unfinished")
         self.closed = Closed(config.paths.state / "closed")
         self.activity = Activity(config.paths.state / "activity.json")
@@ -99,7 +100,7 @@ class Gateway:
             container = self.containers.owned(user, uid)
             if (yield from self.ensure_running(container)):
                 container = self.containers.owned(user, uid)
-        self._make_reachable(user)
+            self.make_reachable(user)
         return self._report(container)
 
     def stop(self, user: str, uid: int, *, force: bool = False) -> Steps[dict[str, Any]]:
@@ -117,7 +118,7 @@ class Gateway:
             yield Progress("Stopping your container")
             self.containers.stop(user, self.config.stop_timeout_seconds, force=force)
             yield from self.ensure_running(self.containers.owned(user, uid))
-        return self.ready(user, uid)
+            return self.ready(user, uid)
 
     def enter(self, user: str, uid: int, wanted: policy.Program) -> Steps[RunningProgram]:
         """A program inside the container, through the engine: works with its network and sshd broken."""
@@ -193,6 +194,7 @@ class Gateway:
     def add_key(self, user: str, uid: int, text: str) -> Steps[None]:
         """A public key more, in the container and on the host."""
         key = keys.parse(text)
+        keys.check_amount([*self.accounts.keys_of(user), key])
         yield from self._change_key(user, uid, "add", key)
 
     def remove_key(self, user: str, uid: int, which: str, *, even_the_last: bool = False) -> Steps[None]:
@@ -245,7 +247,7 @@ class Gateway:
     def _start(self, container: Container, deadline: float) -> None:
         """Start it; without its GPUs, if it is they that hinder it. They are tried again at the next start."""
         name, seconds = container.name, max(1, int(deadline - time.monotonic()))
-        if container.address and not container.is_pinned:
+        if container.state == "Stopped" and container.address and not (container.is_pinned and container.is_fenced):
             self.containers.set_address(name, container.address)
         if container.gpus_aside:
             self.containers.bring_gpus_back(name)
@@ -302,21 +304,28 @@ class Gateway:
 
         Empty where the lab's own network gives the addresses.
         """
+        network = self.containers.network
+        if network.is_labs_own:
+            yield ""
+            return
         with files.locked(self.config.paths.run / "addresses.lock"):
-            network = self.containers.network
-            if network.is_labs_own:
-                yield ""
-            else:
-                bridge = network.bridge()
-                taken = self.containers.addresses_taken() | self.unfinished.addresses()
-                yield policy.choose_address(bridge.address, taken, bridge.strangers)
+            bridge = network.bridge()
+            taken = set(self._promised)  # first: one that is made meanwhile is among the others' then
+            taken |= self.containers.addresses_taken() | self.unfinished.addresses()
+            address = policy.choose_address(bridge.address, taken, bridge.strangers)
+            self._promised.add(address)
+        try:
+            yield address
+        finally:
+            self._promised.discard(address)
 
     def ready(self, user: str, uid: int) -> dict[str, Any]:
         """The report on a container that runs, with the user's port leading to it."""
-        self._make_reachable(user)
+        self.make_reachable(user)
         return self.status(user, uid)
 
-    def _make_reachable(self, user: str) -> None:
+    def make_reachable(self, user: str) -> None:
+        """Have the user's port and their own lead to the container. The caller holds the user's lock."""
         if self.config.has_ports:
             self.ports.ensure(user)
             self.firewall.forward_user(user)

@@ -11,15 +11,17 @@ our accept rules go into the other variant too where Docker or ufw have set its 
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import logging
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labshell import host_program, machine, policy
+from labshell import files, host_program, machine, policy
 from labshell.errors import LabshellError
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ CHAIN = "LABSHELL-FORWARD"
 # DISCOVER, REQUEST and INFORM, as the first option (RFC 2131, offset 240). Not DECLINE and RELEASE: they say
 # whose address is meant by a hardware address in the message, which may be another container's.
 DHCP_REQUESTS = "@th,1984,24 { 0x350101, 0x350103, 0x350108 }"
+INTERFACE = re.compile(r"[\w.-]{1,15}", re.ASCII)
 NO_TABLE = "".join(f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in ("inet", "bridge"))
 
 
@@ -133,8 +136,12 @@ def _table(family: str, chains: str) -> str:
 class Guard:
     """The table and its companions on this host for one bridge."""
 
-    def __init__(self, bridge: str, networks: Networks, *, closed: bool, is_labs_own: bool = False) -> None:
+    def __init__(
+        self, bridge: str, networks: Networks, memory: Path, *, closed: bool, is_labs_own: bool = False
+    ) -> None:
+        """`memory` is the file that holds the last ways out over a reboot."""
         self._bridge = bridge
+        self._memory = memory
         self._networks = networks
         self._closed = closed
         self._is_labs_own = is_labs_own
@@ -158,15 +165,31 @@ class Guard:
         return self._accept_beside_drop() or changed
 
     def _wanted(self) -> str:
-        """The table as it should be now: interfaces and mounts come and go. Without a way out, the last one holds.
+        """The table as it should be now: interfaces and mounts come and go.
 
         On the lab's own network a container comes to a server as itself and not as the host, so nothing is closed by
         itself.
         """
         if self._is_labs_own:
             return rules_on_labs_network(self._networks, closed=self._closed)
-        self.around = Surroundings(machine.ways_out() or self.around.ways_out, machine.file_servers())
+        self.look_around()
         return rules(self._bridge, self._networks, self.around, closed=self._closed)
+
+    def look_around(self) -> None:
+        """See what is around now. Without a way out, as at boot before the network is up, the last one holds."""
+        last = self.around.ways_out or self._remembered()
+        found = machine.ways_out()
+        if found and found != last:
+            with contextlib.suppress(LabshellError):  # a full disk: the rules of now are right all the same
+                files.write(self._memory, "\n".join(found).encode())
+        self.around = Surroundings(found or last, machine.file_servers())
+
+    def _remembered(self) -> list[str]:
+        """None if the file is damaged; what is no interface's name would break the rules."""
+        content = b""
+        with contextlib.suppress(LabshellError):
+            content = files.read(self._memory) or b""
+        return [name for name in content.decode("ascii", "replace").split() if INTERFACE.fullmatch(name)]
 
     def remove(self) -> None:
         _run(["nft", "-f", "-"], NO_TABLE)

@@ -42,6 +42,8 @@ def enter(options: Options) -> None:
 def template_build(options: Options) -> None:
     config, engine, containers = _containers()
     name = options.name or config.template
+    if options.rootfs and (options.release or options.extras):
+        raise UsageError("--rootfs is used as it is: --release and --with are for a new root file system.")
     recipe = Recipe(options.release, tuple(options.extras))
     _follow(templates.build(engine, containers, name, options.rootfs, recipe), name, options)
 

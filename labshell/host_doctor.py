@@ -328,6 +328,22 @@ class HostDoctor:
                     f"Mount {source} with nosuid,nodev on this host.",
                     name,
                 )
+        if item.owner and item.config.get("security.idmap.isolated") != "true":
+            yield Finding(
+                "ids-shared",
+                WARNING,
+                f"The container {name} has no id map of its own: who breaks out of another one is root in it.",
+                f"lxc config set {name} security.idmap.isolated=true, and restart it: the engine re-owns its files",
+                name,
+            )
+        if item.owner == name and not item.is_fenced:
+            yield Finding(
+                "network-open",
+                WARNING,
+                f"The container {name} can take addresses of others and reach them beside their ports.",
+                f"labshell-admin stop {name}, and labshell-admin start {name}",
+                name,
+            )
         if item.gpus_aside:
             yield Finding(
                 "gpu-aside",

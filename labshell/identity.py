@@ -127,11 +127,19 @@ def save_host_keys(path: Path, host_keys: Mapping[str, str]) -> None:
     files.write(path, json.dumps(dict(host_keys)).encode(), 0o600)
 
 
+def kept_host_keys(path: Path) -> dict[str, str]:
+    """What save_host_keys() kept; nothing if there is nothing, or if the file is damaged."""
+    try:
+        return dict(json.loads(files.read(path) or b"{}"))
+    except (LabshellError, ValueError, TypeError):
+        return {}
+
+
 def saved_host_keys(path: Path) -> dict[str, HostKey]:
     """The host keys that were kept, by kind; none if there are none, or if the file is damaged."""
     found: dict[str, HostKey] = {}
     with contextlib.suppress(ValueError, TypeError, AttributeError, UnsupportedAlgorithm):
-        saved = json.loads(files.read(path) or b"{}")
+        saved = kept_host_keys(path)
         for kind in HOST_KEY_KINDS:
             key = load_ssh_private_key(saved.get(f"ssh_host_{kind}_key", "").encode(), None)
             if isinstance(key, ed25519.Ed25519PrivateKey if kind == "ed25519" else ec.EllipticCurvePrivateKey):

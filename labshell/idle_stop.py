@@ -105,7 +105,7 @@ class IdleStop:
                 pass  # a host that stops none; or this is the first look at it
             elif left < 0:
                 yield Progress("Stopping {name}", {"name": name})
-                was_stopped = self._stop(name)
+                was_stopped = self._stop(seen)
             elif left < idleness.WARN_SECONDS and name not in self._warned:
                 self._warn(name, seen.due)
             elif left > idleness.WARN_SECONDS:
@@ -113,10 +113,16 @@ class IdleStop:
             rows.append({**seen.row, "was_stopped": was_stopped})
         return rows
 
-    def _stop(self, name: str) -> bool:
-        """Cleanly: whoever is just starting something has the lock, and what does not want to stop goes on."""
+    def _stop(self, seen: Seen) -> bool:
+        """Cleanly: whoever is just starting something has the lock, and what does not want to stop goes on.
+
+        Minutes may have gone by with the others since the look: who has come meanwhile, or holds it, is left alone.
+        """
+        name = seen.container.name
         try:
             with self._gateway.locks.held(name, timeout_seconds=0):
+                if _as_seen(self._containers.get(name)) != _as_seen(seen.container) or name in self._occupied():
+                    return False
                 self._containers.stop(name, self._gateway.config.stop_timeout_seconds)
         except LabshellError as error:
             log.warning("idle container not stopped", extra={"container": name, "why": str(error)})
@@ -144,6 +150,11 @@ class IdleStop:
         users = {name for name, uid in self._gateway.accounts.all().items() if uid in uids}
         on_gpus = {policy.container_of_control_group(machine.control_group(pid)) for pid in gpus.processes()}
         return users | containers | {name for name in on_gpus if name}
+
+
+def _as_seen(item: Container | None) -> object:
+    """What has to be as it was for a container to be stopped: a stop, a start and a hold say that somebody came."""
+    return item and (item.state, item.started, item.hold)
 
 
 def _sample(item: Container, used: Usage, now: float, occupied: set[str]) -> Sample:

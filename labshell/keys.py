@@ -28,6 +28,7 @@ RSA_BITS = 2048
 ED25519_BYTES = 32
 PRIVATE = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----|PuTTY-User-Key-File|Private-Lines:")
 LONGEST_KEY = 16384
+MOST_BYTES = 65536  # of all the keys of one person
 RESTRICTIONS = "restrict,pty"
 # One option in front of a key (sshd(8), AUTHORIZED_KEYS FILE FORMAT), and those that only make it weaker than it is.
 OPTION = re.compile(r'([a-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?(?:,|(?=\s)|$)', re.IGNORECASE)
@@ -134,6 +135,12 @@ def _fields(blob: bytes) -> list[bytes]:
     if not fields:
         raise ValueError("empty")
     return fields
+
+
+def check_amount(listed: Iterable[PublicKey]) -> None:
+    """Refuse more keys for one person than everything takes that reads them, as an argument of a program for one."""
+    if len(authorized_keys(map(line_on_host, listed))) > MOST_BYTES:
+        raise UsageError("These are too many keys: one person's may have {size} KiB together.", size=MOST_BYTES >> 10)
 
 
 def line_on_host(key: PublicKey) -> str:

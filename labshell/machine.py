@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import os
 import pwd
 import re
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ PROC = Path("/proc")
 BTRFS = Path("/sys/fs/btrfs")
 OFTEN_WRITTEN = (Path("/var/log"), Path("/var/lib/labshell"), Path("/run/labshell"))
 CLOCK_SLACK_SECONDS = 60
+MOST_OF_PROCESS_BYTES = 16384
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "lustre"})
 OWN_ADDRESS = re.compile("clientaddr=[^,]*")
 
@@ -112,7 +115,33 @@ def _is_ipv4(text: str) -> bool:
 
 
 def is_folder(path: str) -> bool:
-    return Path(path).is_dir()
+    """Whether it is one, as far as this process may look: the engine may look further."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+
+
+def free_bytes(folder: Path) -> int | None:
+    """What is left on the disk of a folder, or on the one that it will be on; None if that cannot be told."""
+    for path in (folder, *folder.parents):
+        with contextlib.suppress(OSError):
+            about = os.statvfs(path)
+            return about.f_bavail * about.f_frsize
+    return None
+
+
+def are_on_one_disk(folder: Path, other: Path) -> bool:
+    return _disk_of(folder) == _disk_of(other)
+
+
+def _disk_of(folder: Path) -> int | None:
+    for path in (folder, *folder.parents):
+        with contextlib.suppress(OSError):
+            return os.stat(path).st_dev
+    return None
 
 
 def allows_setuid(path: str) -> bool:
@@ -185,8 +214,14 @@ def upgrades_nvidia_unattended(
 
 def control_group(pid: int) -> str:
     """The control groups of a process of the host, as /proc has them; empty if it has ended."""
+    return _of_process(pid, "cgroup")
+
+
+def _of_process(pid: int, file: str) -> str:
+    """The beginning of a file of /proc/PID. Whoever runs the process decides how long a command line is."""
     try:
-        return (PROC / str(pid) / "cgroup").read_text(encoding="utf-8", errors="replace")
+        with (PROC / str(pid) / file).open("rb") as stream:
+            return stream.read(MOST_OF_PROCESS_BYTES).decode("utf-8", "replace")
     except OSError:
         return ""
 
@@ -197,12 +232,10 @@ def people_at_work() -> tuple[set[int], set[str]]:
     OpenSSH's server names the process of a login after it: "sshd: alice@pts/0".
     """
     uids, containers = set(), set()
-    for process in psutil.process_iter(["uids", "name", "cmdline"]):
-        about = process.info
-        if about["uids"] is not None:
-            uids.add(about["uids"].real)
-        title = " ".join(about["cmdline"] or [])
-        if (about["name"] or "").startswith("sshd") and "@" in title:
+    for process in psutil.process_iter(["uids"]):
+        if process.info["uids"] is not None:
+            uids.add(process.info["uids"].real)
+        if _of_process(process.pid, "comm").startswith("sshd") and "@" in _of_process(process.pid, "cmdline"):
             container = policy.container_of_control_group(control_group(process.pid))
             if container:
                 containers.add(container)

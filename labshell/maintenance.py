@@ -53,7 +53,10 @@ class Maintenance:
             container = self._existing(name)
             if not dry_run:
                 yield from self._gateway.ensure_running(container)
-                self._gateway.firewall.forward_user(name)
+                if container.is_service:
+                    self._gateway.firewall.forward_user(name)
+                else:
+                    self._gateway.make_reachable(name)
         return {"name": name, "state": self._existing(name).state.lower()}
 
     def stop(self, name: str, *, force: bool, dry_run: bool = False) -> Steps[dict[str, Any]]:

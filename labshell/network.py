@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from pylxd.exceptions import NotFound
 
-from labshell import machine, policy
+from labshell import machine, policy, records
 from labshell.engine import Engine, asking
 from labshell.errors import LabshellError
 
-ANY_BRIDGE = {"security.mac_filtering": "true", "security.port_isolation": "true"}
+ANY_BRIDGE = dict.fromkeys(records.FENCES, "true")
 OWN_BRIDGE = {**ANY_BRIDGE, "security.ipv4_filtering": "true", "security.ipv6_filtering": "true"}
 
 

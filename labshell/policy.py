@@ -214,6 +214,7 @@ class Container:
     uid: int | None
     address: str | None
     is_pinned: bool = True  # the engine gives it this address and no other
+    is_fenced: bool = True  # its port of the bridge takes no other address from it, and leads to no other container
     is_template: bool = False
     is_service: bool = False  # belongs to no person; its forwards take any port of the host
     is_prepared: bool = False

@@ -44,6 +44,7 @@ class Rebuild:
             old = self._containers.owned(user, uid)
             template = policy.choose_template(template or self._config.template, self._containers.templates(),
                                               self._config.template)  # fmt: skip
+            self._refuse_changing(template)
             self._gateway.closed.refuse_if_closed()
             self._gateway.refuse_full_pool(user)
             fresh, kept = policy.name_of_fresh(user), self._name_to_keep(user)
@@ -60,13 +61,12 @@ class Rebuild:
                     self._unfinished.forget(user)
                     raise
                 yield Progress("Putting the new container in its place")
-                self._containers.take_over(
-                    user, fresh
-                )  # not before: two containers cannot have the same proxy device
+                # Not before: two containers cannot have the same proxy device.
+                self._containers.take_over(user, fresh, only=False)
                 self._change_places(user, incoming=fresh, outgoing=kept, address=old.address)
                 self._forget(old.kept)
                 yield from self._gateway.ensure_running(self._containers.owned(user, uid))
-        return self._gateway.ready(user, uid)
+            return self._gateway.ready(user, uid)
 
     def undo(self, user: str, uid: int, *, force: bool) -> Steps[dict[str, Any]]:
         """The container that the last rebuild kept comes back; the one there now is kept in its stead."""
@@ -81,10 +81,10 @@ class Rebuild:
             yield Progress("Putting the old container in its place")
             about = {"incoming": back, "outgoing": kept, "address": current.address}
             with self._settling(user, "rebuild undo", **about):
-                self._containers.take_over(user, back)
+                self._containers.take_over(user, back, only=True)
                 self._change_places(user, incoming=back, outgoing=kept, address=current.address)
                 yield from self._gateway.ensure_running(self._containers.owned(user, uid))
-        return self._gateway.ready(user, uid)
+            return self._gateway.ready(user, uid)
 
     def forget(self, user: str, uid: int) -> Steps[dict[str, Any]]:
         """Delete the container that the last rebuild kept."""
@@ -170,6 +170,11 @@ class Rebuild:
             self._containers.set_kept(user, work["superseded"] if work["verb"] == "rebuild" else incoming)
             sentence = mark("{verb} was interrupted: your container is as it was before.")
         self._unfinished.settled(user, sentence, verb=work["verb"])
+
+    def _refuse_changing(self, template: str) -> None:
+        now = self._containers.get(template)
+        if now is not None and now.state != "Stopped":
+            raise TryAgain("The template {name} is being changed just now; try again later.", name=template)
 
     def _kept_of(self, container: Container) -> str:
         if not container.kept or self._containers.get(container.kept) is None:

@@ -35,6 +35,7 @@ SAFE_CONFIG = {
     "security.idmap.isolated": "true",
     "security.devlxd": "false",
 }
+FENCES = ("security.mac_filtering", "security.port_isolation")  # of a network device, on any bridge
 # What a container takes over from the one in whose place it comes.
 TAKEN_OVER = ("limits.", "nvidia.", "security.nesting", FORWARDS, KEPT, EXPIRES, GPUS_ASIDE, HARDWARE_ADDRESS, HOLD)
 NEVER_INHERITED = (TEMPLATE, PREPARED, HOST_KEY, KEPT, EXPIRES, HOLD, GPUS_ASIDE, ARCHIVED, SERVICE, "boot.autostart")
@@ -71,6 +72,7 @@ def container_of(item: Mapping[str, Any]) -> Container:
         uid=int(uid) if uid.isdigit() else None,
         address=nic.get("ipv4.address") or config.get(ADDRESS) or current_address(item.get("state") or {}),
         is_pinned="ipv4.address" in nic,
+        is_fenced=all(nic.get(key) == "true" for key in FENCES),
         is_template=config.get(TEMPLATE) == "true",
         is_service=config.get(SERVICE) == "true" and not config.get(OWNER),
         is_prepared=config.get(PREPARED) == "true",

@@ -102,9 +102,13 @@ def _add_all(rows: list[Row], options: argparse.Namespace) -> list[Outcome]:
                 else:
                     waiting.append(pool.submit(_add, row, options))
             progress.advance(task, len(outcomes))
-            for done in as_completed(waiting):
-                outcomes.append(done.result())
-                progress.advance(task)
+            try:
+                for done in as_completed(waiting):
+                    outcomes.append(done.result())
+                    progress.advance(task)
+            except KeyboardInterrupt:
+                pool.shutdown(cancel_futures=True)
+                raise
     return sorted(outcomes, key=lambda outcome: outcome.row.number)
 
 

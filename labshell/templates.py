@@ -5,6 +5,7 @@ Runs in the administrator's own command, not in the daemon: mmdebstrap needs mor
 
 from __future__ import annotations
 
+import contextlib
 import io
 import platform
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from labshell import policy
 from labshell.containers import Containers
 from labshell.engine import COPY_SECONDS, Engine, asking
 from labshell.errors import LabshellError, UsageError
@@ -72,14 +74,19 @@ def publish(containers: Containers, source: str, name: str) -> Iterator[str]:
         raise UsageError("There is a container {name} already; delete it first: lxc delete {name}", name=name)
     if containers.get(source) is None:
         raise UsageError("There is no container {name}.", name=source)
+    made = policy.name_of_fresh(name)  # until nothing personal is in it any more
     yield f"Copying {source}"
-    containers.copy_for_template(source, name)
+    containers.delete(made)
     try:
+        containers.copy_for_template(source, made)
         yield "Taking out what is personal"
-        homes = _strip(containers, name)
-        containers.mark_template(name)
-    except LabshellError:
-        containers.delete(name)
+        homes = _strip(containers, made)
+        containers.rename(made, name)
+        made = name
+        containers.mark_template(made)
+    except BaseException:
+        with contextlib.suppress(LabshellError):
+            containers.delete(made)
         raise
     if homes:
         yield f"Look at it before you use it: it has the home folders of {', '.join(homes)}"
@@ -95,10 +102,20 @@ def _strip(containers: Containers, name: str) -> list[str]:
     for folder, beginnings in personal.items():
         for entry in containers.inside.list_folder(name, folder):
             if entry.startswith(beginnings):
-                containers.inside.delete_file(name, f"{folder}/{entry}")
+                _delete(containers, name, f"{folder}/{entry}")
     containers.inside.put_file(name, "/etc/machine-id", b"", 0o444)
     containers.inside.put_file(name, "/etc/hostname", b"template\n")
     return homes
+
+
+def _delete(containers: Containers, name: str, path: str) -> None:
+    """Delete a file, or a folder with what is in it."""
+    left, found = [path], []
+    while left:
+        found.append(left.pop())
+        left += [f"{found[-1]}/{entry}" for entry in containers.inside.list_folder(name, found[-1])]
+    for one in reversed(found):
+        containers.inside.delete_file(name, one)
 
 
 def update(containers: Containers, name: str, command: str) -> Iterator[str]:

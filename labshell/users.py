@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 FORWARDED_BANNER_SECONDS = 5.0
 BANNER_STEP_SECONDS = 0.05
 CLEAN_UP = "Run remove-user to clean up."
+NO_PORT = "no port, or a damaged port file"
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Users:
         policy.checked_name(new.name)
         if not new.keys:
             raise UsageError("{name} needs at least one public key: --key FILE.", name=new.name)
+        keys.check_amount(new.keys)
         uid = self._accounts.uid_of(new.name)
         container = self._containers.get(new.name)
         if container is None or not container.is_prepared:
@@ -118,7 +120,9 @@ class Users:
         if new.port is not None or new.settings.get(DESKTOP_PORT):
             self._gateway.refuse_without_ports()
         current = self._ports.port_of(new.name)
-        if self._find(new.name).problem is None and set(self._accounts.keys_of(new.name)) != set(new.keys):
+        was_whole = uid is not None and container is not None and container.is_prepared
+        is_left = self._accounts.is_locked(new.name)  # by a removal that did not come to its end
+        if was_whole and not is_left and set(self._accounts.keys_of(new.name)) != set(new.keys):
             raise UsageError("{name} exists already, with other keys; nothing was changed.", name=new.name)
         if new.port is not None and current is None:
             self._ports.check(new.name, new.port)
@@ -209,14 +213,16 @@ class Users:
         """
         name = wanted.name
         with self._gateway.locks.held(name):
-            before = self.show(name)
+            if self._accounts.uid_of(policy.checked_name(name)) is None or self._accounts.is_locked(name):
+                self.show(name)  # which says what is missing
             self._check_change(wanted)
             yield Progress("Changing {settings}", {"settings": ", ".join(wanted.words)})
             if dry_run:
-                return {**before, "waits_for_restart": False}
+                return {**self.show(name), "waits_for_restart": False}
             self._change_door(wanted)
         try:
             yield from self._gateway.settle_first(name)
+            before = self.show(name)
             with self._gateway.locks.held(name):
                 about = yield from self._change_container(wanted)
         except LabshellError as error:
@@ -233,6 +239,7 @@ class Users:
 
     def _check_change(self, wanted: Change) -> None:
         """Everything that can be known to be wrong before anything is changed."""
+        keys.check_amount(wanted.keys)
         self._gateway.refuse_missing_folders(wanted.settings)
         self._with_desktop(wanted.name, wanted.settings)
         if wanted.port is not None:
@@ -331,6 +338,7 @@ class Users:
         with self._gateway.locks.held(name):
             undo.later(self._unlock, name)
             archives = self._archives_of(name) if archive else {}
+            self._archives.refuse_without_room(archives)
             yield from do(name, "removed", self._steps_to_keep(name, archives), undo, dry_run=dry_run)
             for step, act in self._steps_to_free(name):
                 yield Progress(step)
@@ -382,7 +390,8 @@ class Users:
     def _about(self, name: str) -> dict[str, Any]:
         """What restore() needs beside the container."""
         lines = [keys.line_on_host(key) for key in self._accounts.keys_of(name)]
-        return {"keys": lines, "port": self._ports.port_of(name)}
+        host_keys = identity.kept_host_keys(self._config.paths.host_keys / name)
+        return {"keys": lines, "port": self._ports.port_of(name), "host_keys": host_keys}
 
     def _unlock(self, name: str) -> None:
         container = self._containers.get(name)
@@ -411,7 +420,10 @@ class Users:
 
         def account() -> None:
             undo.later(self._accounts.remove, name)
+            undo.later(self._forget_earlier, name)
             uid = self._gateway.make_account(name, keys.parse_authorized_keys("\n".join(about["keys"])))
+            if about.get("host_keys"):  # for a rebuild
+                identity.save_host_keys(self._config.paths.host_keys / name, about["host_keys"])
             with self._gateway.choosing_address() as address:
                 self._containers.give_to(name, name, uid, address)
             self._unlock(name)
@@ -513,14 +525,15 @@ class _Parts:
         if not self.container.is_prepared:
             return "the container was never finished"
         if self.port is None and self.has_ports:
-            return "no port, or a damaged port file"
+            return NO_PORT
         return None
 
     @property
     def remedy(self) -> str:
         """The command that makes it whole."""
-        is_of_earlier = self.container is not None and self.container.is_of_earlier(self.name, self.uid)
-        return "adopt" if is_of_earlier else "add-user again"
+        if self.container is not None and self.container.is_of_earlier(self.name, self.uid):
+            return "adopt"
+        return "start" if self.problem == NO_PORT else "add-user again"
 
     @property
     def row(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ LONGEST_COMMAND = 131072  # what sshd passes on at most
 # What an option takes ("" for nothing) and what it does.
 OPTIONS = {
     "json": ("", mark("answer with one JSON object, for programs")),
-    "force": ("", mark("at once, if it does not shut down by itself")),
+    "force": ("", mark("end it at once, without a clean shutdown")),
     "root": ("", mark("as root instead of as yourself")),
     "name": ("NAME", mark("a word to remember it by")),
     "for": ("TIME", mark("how long it stays: 30m, 8h, 3d; for good without this")),

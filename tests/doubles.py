@@ -143,7 +143,7 @@ class FakeContainers:
         self._change()
         self._existing(name).address = None
 
-    def take_over(self, source: str, target: str) -> None:
+    def take_over(self, source: str, target: str, *, only: bool) -> None:
         self._change()
         old, new = self._existing(source), self._existing(target)
         new.limits, new.kept = dict(old.limits), old.kept

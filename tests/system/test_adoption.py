@@ -41,9 +41,9 @@ def by_hand(host: Host, port: int, *, check: bool = True) -> Completed:
     return host.client.ssh("hank", "whoami", port=port, check=check)
 
 
-def planned(host: Host) -> dict[str, Any]:
+def planned(host: Host, name: str = "hank") -> dict[str, Any]:
     rows = json.loads(host.admin("import-host", "--plan", "--json").stdout)
-    return next(row for row in rows if row["name"] == "hank")
+    return next(row for row in rows if row["name"] == name)
 
 
 def test_proxy_devices_become_rules_at_the_same_port_and_others_stay(host: Host, hank: str) -> None:
@@ -68,6 +68,36 @@ def test_proxy_devices_become_rules_at_the_same_port_and_others_stay(host: Host,
     host.client.ssh(hank, "start", check=True)
     assert by_hand(host, 60601).stdout == "hank\n"
     assert host.admin("import-host").stdout == "Every container is labshell's already.\n"
+
+
+def test_a_stopped_one_is_fenced_in_at_once_and_one_on_another_network_is_left_alone(host: Host, hank: str) -> None:
+    host.run(["lxc", "stop", "--force", hank])
+    host.run(["lxc", "network", "create", "elsewhere", "ipv4.address=10.99.0.1/24", "ipv6.address=none"])
+    try:
+        host.run(["lxc", "copy", hank, "hanna"])
+        host.run(
+            ["lxc", "config", "device", "add", "hanna", "eth0", "nic", "network=elsewhere", "ipv4.address=10.99.0.7"]
+        )
+        problem = "its address 10.99.0.7 is not one of lxdbr0: connect it to that network first"
+        assert planned(host, "hanna")["problem"] == problem
+    finally:
+        host.run(["lxc", "delete", "hanna"], check=False)
+        host.run(["lxc", "network", "delete", "elsewhere"])
+    done = host.admin("import-host", check=False)
+    assert (done.returncode, done.stderr) == (1, "labshell-admin: 1 of 1 were not taken over.\n")
+    assert "No key of hank's was found inside" in " ".join(done.stdout.split())
+    address = planned(host)["address"]
+    host.admin("adopt", hank, "--key", str(host.client.folder / "hank.pub"))
+    found = json.loads(host.run(["lxc", "query", "/1.0/instances/hank"]).stdout)
+    nic = found["devices"]["eth0"]
+    assert (nic["ipv4.address"], nic["security.mac_filtering"], nic["security.port_isolation"]) == (
+        address,
+        "true",
+        "true",
+    )
+    assert int(found["config"]["limits.processes"]) > 0
+    assert host.client.ssh(hank, "run whoami", check=True).stdout == "hank\n"
+    assert "network-open" not in host.admin("doctor", "--json", check=False).stdout
 
 
 def test_port_files_and_rules_of_the_old_scheme_keep_their_number(host: Host, hank: str) -> None:

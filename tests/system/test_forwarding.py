@@ -313,9 +313,14 @@ def test_a_network_beside_the_way_out_is_closed_by_itself_unless_it_is_named_as_
             host.admin("reconcile")
             assert is_reached(host, alice_port)
             assert banner_from_container(host, "alice", host.client.gateway, 8099) == "greeter"
-    finally:
         host.run(["ip", "route", "del", "default"])
+        host.restart_daemon()
+        host.admin("reconcile")
+        assert not is_reached(host, alice_port)  # at boot, before the network is up
+    finally:
+        host.run(["ip", "route", "del", "default"], check=False)
         host.run(["iptables", "-t", "nat", "-D", *published, f"{host.other.address}:{alice_port}"])
-        host.restart_daemon()  # which remembers the way out that there was
+        host.run(["rm", "-f", "/var/lib/labshell/ways-out"])
+        host.restart_daemon()
     host.admin("reconcile")
     assert is_reached(host, alice_port)

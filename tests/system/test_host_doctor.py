@@ -57,6 +57,12 @@ SHADOW = "lxc file pull template/etc/shadow /tmp/shadow; cp /tmp/shadow /tmp/sha
         ("shell-real", "usermod -s /bin/bash alice", "usermod -s /opt/labshell/bin/labshell alice"),
         ("home-writable", "chown alice /home/alice", "chown root /home/alice"),
         ("privileged", "lxc config set bob security.privileged=true", "lxc config set bob security.privileged=false"),
+        ("ids-shared", "lxc config set bob security.idmap.isolated=false", "lxc config set bob security.idmap.isolated=true"),
+        (
+            "network-open",
+            "lxc config device unset bob eth0 security.mac_filtering",
+            "lxc config device set bob eth0 security.mac_filtering=true",
+        ),
         ("raw-config", "lxc config set bob raw.lxc=lxc.log.level=1", "lxc config unset bob raw.lxc"),
         ("owner-gone", "lxc config set bob user.labshell.owner=eve", "lxc config set bob user.labshell.owner=bob"),
         ("port-file-damaged", "cp /public/ports/bob /tmp/port; echo x > /public/ports/bob", "cp /tmp/port /public/ports/bob"),

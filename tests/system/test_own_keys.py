@@ -68,6 +68,19 @@ def test_what_is_no_public_key_is_refused_and_never_logged(host: Host, guest: st
     assert len(json.loads(host.client.ssh(guest, "keys --json", check=True).stdout)) == 1
 
 
+def test_nobody_has_more_keys_than_everything_can_take(host: Host, guest: str) -> None:
+    file = f"/etc/labshell/keys/{guest}"
+    before = host.read(file)
+    host.run(["tee", file], input=before * (65536 // len(before)))
+    key = host.client.make_key("one-more").with_suffix(".pub").read_text().strip()
+    try:
+        done = host.client.ssh(guest, f"keys add {key}")
+        sentence = "labshell: These are too many keys: one person's may have 64 KiB together.\n"
+        assert (done.returncode, done.stderr) == (2, sentence)
+    finally:
+        host.run(["tee", file], input=before)
+
+
 def test_links_planted_in_the_container_lead_a_key_nowhere_on_the_host(host: Host, guest: str) -> None:
     public = host.client.make_key("planted").with_suffix(".pub").read_text()
     host.client.ssh(guest, "run rm -r .ssh; ln -s /etc .ssh", check=True)

@@ -61,6 +61,32 @@ def test_rebuild_gives_a_fresh_container_with_the_same_keys_address_ports_and_ho
     assert (done.returncode, done.stderr) == (2, "labshell: No container is kept from before a rebuild.\n")
 
 
+def test_what_was_taken_away_meanwhile_does_not_come_back_with_the_old_container(host: Host, guest: str) -> None:
+    host.run(["mkdir", "-p", "/srv/shared"])
+    given = [
+        "--memory",
+        "1GiB",
+        "--disk",
+        "8GiB",
+        "--mount",
+        "/srv/shared:/shared:noshift",
+        "--expires",
+        "2031-09-30",
+    ]
+    host.admin("set", guest, *given)
+    host.client.ssh(guest, "rebuild --yes", check=True, timeout=120)
+    assert host.client.ssh(guest, "run mountpoint /shared").returncode == 0
+    host.admin("set", guest, "--memory", "none", "--disk", "none", "--mount", "none", "--expires", "none")
+    before = json.loads(host.run(["lxc", "query", f"/1.0/instances/{guest}"]).stdout)
+    host.client.ssh(guest, "rebuild undo --yes", check=True, timeout=120)
+    assert host.client.ssh(guest, "run mountpoint /shared").returncode != 0
+    after = json.loads(host.run(["lxc", "query", f"/1.0/instances/{guest}"]).stdout)
+    assert after["devices"].keys() == before["devices"].keys()
+    assert "size" not in after["devices"]["root"]
+    limits = ("limits.memory", "user.labshell.expires")
+    assert [after["config"].get(key, "") for key in limits] == ["", ""]
+
+
 def test_a_second_rebuild_lets_the_first_old_container_go_and_removal_takes_all(host: Host) -> None:
     host.add_user("twice")
     try:

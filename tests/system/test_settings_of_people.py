@@ -6,6 +6,7 @@ import datetime
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pexpect
@@ -181,6 +182,23 @@ def test_whoever_has_lost_their_key_comes_in_again_with_another(host: Host, dora
     assert password not in host.admin("log").stdout
 
 
+def test_a_damaged_port_file_keeps_nobodys_door_open(host: Host, dora: str) -> None:
+    """The lost key opens nothing any more, whatever else is wrong with them."""
+    add(host)
+    port = host.read("/public/ports/dora")
+    found = str(host.client.make_key("dora-found").with_suffix(".pub"))
+    host.run(["sh", "-c", "echo damaged > /public/ports/dora"])
+    try:
+        done = host.admin("set", dora, "--key", found, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "lets dora in as asked" in done.stderr
+        assert Path(found).read_text().split()[1] in host.read("/etc/labshell/keys/dora")
+        assert host.client.ssh(dora, "status").returncode == 255
+    finally:
+        host.run(["sh", "-c", f"echo {port.strip()} > /public/ports/dora"])
+    host.admin("set", dora, "--key", found)
+
+
 def test_another_port_takes_the_persons_own_ports_along(host: Host, alice_port: int, dora: str) -> None:
     old = json.loads(add(host, "--json").stdout)["port"]
     host.client.ssh(dora, "ports add 8080", check=True)
@@ -225,7 +243,7 @@ def test_the_log_says_who_did_what_and_what_became_of_it(host: Host, alice: str)
 
 def test_a_removed_person_comes_back_with_data_keys_forwards_and_the_same_port(host: Host, dora: str) -> None:
     add(host, "--memory", "1GiB")
-    port = host.ssh_port(dora)
+    port, host_keys = host.ssh_port(dora), host.read("/var/lib/labshell/host-keys/dora")
     host.client.ssh(dora, "run echo precious > thesis", check=True)
     host.client.ssh(dora, "ports add 8888", check=True)
     [archive] = json.loads(host.admin("remove-user", dora, "--yes", "--json").stdout)["archives"]
@@ -237,6 +255,7 @@ def test_a_removed_person_comes_back_with_data_keys_forwards_and_the_same_port(h
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         host.admin("restore-user", archive)
         assert host.ssh_port(dora) == port
+        assert host.read("/var/lib/labshell/host-keys/dora") == host_keys  # for a rebuild
         assert host.client.ssh(dora, "run cat thesis", check=True).stdout == "precious\n"
         assert host.client.ssh(dora, "hostname", port=port, check=True).stdout == "dora\n"
         assert json.loads(host.client.ssh(dora, "ports --json").stdout)[0]["target"] == 8888

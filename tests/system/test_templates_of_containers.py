@@ -26,7 +26,9 @@ def test_a_container_becomes_a_template_without_its_keys_and_histories(
     host: Host, guest: str, published: str
 ) -> None:
     script = "echo secret > ~/.bash_history; echo work > ~/paper; ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519; sudo touch /opt/tool"
-    host.client.ssh(guest, f"run {script}", check=True)
+    host.client.ssh(
+        guest, f"run {script}; mkdir -p ~/.ssh/sockets/deep; echo secret > ~/.ssh/sockets/deep/one", check=True
+    )
     proxy = ["listen=tcp:127.0.0.1:9", "connect=tcp:127.0.0.1:9"]
     host.run(["lxc", "config", "device", "add", guest, "door", "proxy", *proxy])
     before = host.run(["lxc", "config", "show", guest]).stdout
@@ -45,7 +47,8 @@ def test_a_container_becomes_a_template_without_its_keys_and_histories(
         ["sh", "-c", f"lxc file pull -r {published}/etc/ssh /tmp/ssh && ls /tmp/ssh/ssh; rm -r /tmp/ssh"]
     ).stdout
     assert "ssh_host" not in files
-    for path in (".bash_history", ".ssh/id_ed25519", ".ssh/authorized_keys"):
+    assert f"{published}--new" not in host.run(["lxc", "list", "-f", "csv"]).stdout
+    for path in (".bash_history", ".ssh/id_ed25519", ".ssh/authorized_keys", ".ssh/sockets/deep/one"):
         assert inside(host, published, f"/home/{guest}/{path}") == ""
     assert inside(host, published, f"/home/{guest}/paper") == "work\n"
 

@@ -162,6 +162,19 @@ def test_adding_a_user_again_with_other_keys_changes_nothing(host: Host, alice_p
     assert host.read("/etc/labshell/keys/alice") == before
 
 
+def test_a_missing_port_is_given_by_a_start_and_nobodys_keys_are_replaced_for_it(host: Host, guest: str) -> None:
+    other = str(host.client.make_key("not-guest").with_suffix(".pub"))
+    before = host.read(f"/etc/labshell/keys/{guest}")
+    host.run(["rm", f"/public/ports/{guest}"])
+    assert "Run start to complete it" in host.admin("show", guest, check=False).stderr
+    done = host.admin("add-user", guest, "--key", other, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "exists already, with other keys" in done.stderr
+    assert host.read(f"/etc/labshell/keys/{guest}") == before
+    host.admin("start", guest)
+    assert host.client.ssh(guest, "hostname", port=host.ssh_port(guest), check=True).stdout == f"{guest}\n"
+
+
 def test_a_clone_is_safe_and_a_machine_of_its_own(host: Host, alice_port: int, bob_port: int) -> None:
     assert alice_port != bob_port
     for name in ("alice", "bob"):
@@ -323,6 +336,20 @@ def test_a_removal_whose_archive_fails_deletes_nothing_and_locks_nobody_out(host
             ["sh", "-c", "rm /var/lib/labshell/archive; mv /var/lib/labshell/moved /var/lib/labshell/archive"],
             check=False,
         )
+
+
+def test_an_archive_for_which_there_may_be_no_room_is_not_begun(host: Host, guest: str) -> None:
+    host.admin("set", guest, "--disk", "8GiB")  # without a limit anywhere the engine counts nothing
+    host.run(["mkdir", "-p", "/var/lib/labshell/archive"])
+    host.run(["mount", "-t", "tmpfs", "-o", "size=1M", "none", "/var/lib/labshell/archive"])
+    try:
+        done = host.admin("remove-user", guest, "--yes", check=False)
+    finally:
+        host.run(["umount", "/var/lib/labshell/archive"])
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "may need" in done.stderr
+    assert "--no-archive" in done.stderr
+    assert host.client.ssh(guest, "hostname", port=host.ssh_port(guest), check=True).stdout == f"{guest}\n"
 
 
 def test_removing_somebody_unknown_is_refused(host: Host) -> None:

@@ -141,6 +141,20 @@ def test_only_marked_templates_can_be_chosen(lab: Lab) -> None:
     assert not is_new(lab.own)
 
 
+def test_an_address_that_is_promised_is_given_to_nobody_else(lab: Lab) -> None:
+    with lab.gateway.choosing_address() as one, lab.gateway.choosing_address() as other:
+        assert one != other
+    with lab.gateway.choosing_address() as again:
+        assert again == one
+
+
+def test_a_template_that_is_being_changed_is_not_cloned(lab: Lab) -> None:
+    lab.containers.instances["template"].state = "Running"
+    with pytest.raises(TryAgain, match="being changed"):
+        answer_of(lab.rebuild.rebuild(USER, UID, "", force=False))
+    assert lab.containers.changes == 0
+
+
 def rebuild(lab: Lab) -> None:
     answer_of(lab.rebuild.rebuild(USER, UID, "", force=False))
 

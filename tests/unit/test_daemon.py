@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -100,6 +100,38 @@ def test_a_verb_goes_on_to_its_end_when_the_caller_has_gone(pair: Pair) -> None:
     with pytest.raises(ConnectionAbortedError):
         Server(ours, service, Connections(), Pulses())._answer(ours, b"x", ALICE)  # type: ignore[arg-type]
     assert service.steps == 3
+
+
+def test_a_caller_for_whom_there_is_no_thread_is_turned_away_and_the_next_is_served(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At the unit's limit on tasks, a thread cannot be started."""
+    real, refused = threading.Thread.start, []
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "served" or refused:
+            real(thread)
+        else:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket"))
+    listener.listen()
+    service: Any = SimpleNamespace(answer=lambda message, call: iter([b"step\0"]))
+    server = Server(listener, service, Connections(), Pulses())
+    threading.Thread(target=server.serve_forever, name="served", daemon=True).start()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    answers = []
+    for _ in range(2):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(5)
+            caller.connect(str(tmp_path / "socket"))
+            with contextlib.suppress(OSError):
+                caller.sendall(b"x\0")
+            answers.append(caller.recv(1000))
+    assert b"Crowded" in answers[0]
+    assert answers[1] == b"step\0"
 
 
 def test_a_peer_that_only_waits_has_not_hung_up(pair: Pair) -> None:

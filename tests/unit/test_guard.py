@@ -8,7 +8,7 @@ import pytest
 
 from labshell import guard, machine
 from labshell.errors import LabshellError
-from labshell.guard import Networks, Surroundings
+from labshell.guard import Guard, Networks, Surroundings
 
 MOUNTS = (
     "/dev/sda1 / ext4 rw,relatime 0 0\n"
@@ -62,6 +62,34 @@ def test_the_ways_out_are_the_best_default_routes(
     else:
         with pytest.raises(LabshellError, match="no default route"):
             machine.outside_interface()
+
+
+def ways_out_after_a_start(proc: Path, *interfaces: str) -> list[str]:
+    """What is open for a daemon that has just started, on a host with these default routes."""
+    (proc / "net/route").write_text(ROUTES + "".join(ROUTE.format(name, ANY, 0, ANY) for name in interfaces))
+    (proc / "self/mounts").touch()
+    here = Guard("br", Networks(), proc / "ways-out", closed=True)
+    here.look_around()
+    return list(here.around.ways_out)
+
+
+def test_the_last_way_out_holds_over_a_reboot(proc: Path) -> None:
+    assert ways_out_after_a_start(proc) == []
+    assert ways_out_after_a_start(proc, "eth0", "eth0.5") == ["eth0", "eth0.5"]
+    assert ways_out_after_a_start(proc) == ["eth0", "eth0.5"]
+    assert ways_out_after_a_start(proc, "eth1") == ["eth1"]
+    assert ways_out_after_a_start(proc) == ["eth1"]
+
+
+@pytest.mark.parametrize("damage", [b"", b'eth0" drop', b"\xff\x00", None])
+def test_a_damaged_note_of_the_last_way_out_names_none(proc: Path, damage: bytes | None) -> None:
+    note = proc / "ways-out"
+    if damage is None:
+        note.mkdir()
+    else:
+        note.write_bytes(damage)
+    assert not any('"' in name or "\0" in name for name in ways_out_after_a_start(proc))
+    assert ways_out_after_a_start(proc, "eth0") == ["eth0"]
 
 
 def closed(networks: Networks, around: Surroundings) -> list[str]:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
+from doubles import FakeContainers, Instance, answer_of
 
 from labshell import idleness
 from labshell.activity import Activity
+from labshell.config import Config
 from labshell.errors import UsageError
+from labshell.idle_stop import IdleStop, Seen
 from labshell.idleness import DAY, Sample
+from labshell.locks import UserLocks
 from labshell.policy import Hold
 
 QUIET = Sample(1000.0, 50.0, 10_000, is_occupied=False)
@@ -66,3 +73,27 @@ def test_a_damaged_file_of_activity_is_none(tmp_path: Path, content: bytes) -> N
 def test_a_folder_in_the_place_of_the_file_of_activity_keeps_nobody_out(tmp_path: Path) -> None:
     (tmp_path / "activity.json").mkdir()
     assert Activity(tmp_path / "activity.json").read() == {}
+
+
+@pytest.mark.parametrize("come", ["nobody", "a hold", "a login", "a stop", "a removal"])
+def test_whoever_comes_between_the_look_and_the_stop_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, come: str
+) -> None:
+    """With many to stop, minutes go by between the two."""
+    containers = FakeContainers()
+    containers.instances["ada"] = Instance("ada", 30000, None, state="Running")
+    gateway: Any = SimpleNamespace(
+        containers=containers, config=Config(idle_stop_days=7), locks=UserLocks(1), unfinished=MagicMock()
+    )
+    idle_stop = IdleStop(gateway)
+    seen = [Seen(containers.all()[-1], last_active=0, due=1, is_known=True)]
+    monkeypatch.setattr(idle_stop, "look", lambda: seen)
+    monkeypatch.setattr(idle_stop, "_occupied", lambda: {"ada"} if come == "a login" else set())
+    if come == "a hold":
+        monkeypatch.setattr(containers, "get", lambda _: replace(seen[0].container, hold=Hold(9e9)))
+    if come == "a stop":
+        containers.instances["ada"].state = "Stopped"
+    if come == "a removal":
+        del containers.instances["ada"]
+    [row] = answer_of(idle_stop.stop_idle())
+    assert row["was_stopped"] == (come == "nobody")

@@ -1,0 +1,19 @@
+"""The change log, also where a full disk has cut a line off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from labshell.changes import ChangeLog
+
+
+def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "changes.log"
+    log = ChangeLog(path)
+    log.add("root", "AddUser", {"user": "ada"}, "done")
+    with path.open("a") as file:
+        file.write('{"time": "20')
+    log.add("root", "RemoveUser", {"user": "ada"}, "done")
+    log.add("root", "AddUser", {"user": "bob"}, "done")
+    assert [(line["verb"], line["user"]) for line in log.last(3)] == [("RemoveUser", "ada"), ("AddUser", "bob")]
+    assert len(log.last(50)) == 3
