@@ -304,9 +304,15 @@ def command_for_files(command: str) -> str | None:
     return command if words[0] in FILE_PROGRAMS else None
 
 
-def refusal(command: str, user: str, host: str, way_in: str) -> str:
+def gateway(status: Mapping[str, Any]) -> str:
+    """What to type after ssh for the gateway: "alice@gpu1", or "-p 2222 alice@gpu1"."""
+    port = "" if status["host_port"] == 22 else f"-p {status['host_port']} "
+    return plain(f"{port}{status['user']}@{status['host']}")
+
+
+def refusal(command: str, gateway: str, way_in: str) -> str:
     """One sentence for a command that is no verb: where such a thing works, exact to the letter."""
     word = plain(command.split()[0])[:40]
-    ways = [f"ssh {user}@{host} run {word}", *([f"{way_in} {word}"] if way_in else [])]
+    ways = [f"ssh {gateway} run {word}", *([f"{way_in} {word}"] if way_in else [])]
     text = _("{word} is not a verb of labshell (help lists them); programs run in your container: {ways}")
     return text.format(word=word, ways=_(" or ").join(ways))

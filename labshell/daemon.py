@@ -261,6 +261,17 @@ def keep_idle_stopped(idle_stop: IdleStop, stopping: threading.Event) -> None:
             log.exception("bug while looking for idle containers")
 
 
+def keep_expired_out(gateway: Gateway, stopping: threading.Event) -> None:
+    """End the logins of people whose last day is over: sshd asks for that day only when somebody comes in."""
+    while not stopping.wait(LOOK_SECONDS):
+        try:
+            gateway.end_expired()
+        except LabshellError as error:
+            log.warning("expired people not looked at", extra={"why": str(error)})
+        except Exception:  # a bug here must not end looking
+            log.exception("bug while looking for expired people")
+
+
 def keep_watchdog(stopping: threading.Event) -> None:
     """Tell systemd's watchdog that we live, twice as often as it asks."""
     interval = int(os.environ.get("WATCHDOG_USEC", "0")) / 2_000_000
@@ -288,6 +299,7 @@ def serve(config: Config) -> None:
     work.append(functools.partial(keep_reconciled, gateway, config.reconcile_seconds, stopping))
     if config.idle_stop_days:
         work.append(functools.partial(keep_idle_stopped, idle_stop, stopping))
+    work.append(functools.partial(keep_expired_out, gateway, stopping))
     work.append(functools.partial(keep_watchdog, stopping))
     work.append(functools.partial(pulses.beat_until, stopping))
     for target in work:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from labshell import files, forwards, identity, idleness, keys, machine, policy
-from labshell.accounts import Accounts
+from labshell.accounts import Accounts, end_processes
 from labshell.activity import Activity
 from labshell.closed import Closed
 from labshell.config import Config
@@ -334,6 +334,13 @@ class Gateway:
         """The user's SSH port, where host ports lead to the containers."""
         return self.ports.port_of(user) if self.config.has_ports else None
 
+    def end_expired(self) -> None:
+        """End what people whose last day is over still have running on the host."""
+        uids, _ = machine.people_at_work()
+        for item in self.containers.all():
+            if item.uid in uids and item.owner == item.name and not item.may_be_used(machine.today()):
+                end_processes(item.uid)
+
     def make_account(self, user: str, public_keys: list[PublicKey]) -> int:
         """An account that these keys open, made if there is none; its uid, which no container is marked with."""
         marked = {item.uid for item in self.containers.all() if item.uid is not None}
@@ -362,6 +369,7 @@ class Gateway:
         load = machine.load()
         port = self.port_of(container.name)
         last_active = self.activity.read().get(container.name)
+        hold = container.hold_at(time.time())
         due = idleness.stops_at(last_active, self.config.idle_stop_days, container.hold) if last_active else None
         is_near = running and due is not None and due - time.time() < idleness.WARN_SECONDS
         fingerprint = keys.parse(container.host_key).fingerprint if container.host_key else None
@@ -390,8 +398,8 @@ class Gateway:
             "host_memory_total": load.memory_total,
             "idle_stop_days": self.config.idle_stop_days,
             "stops_at": idleness.written(max(due, time.time())) if due and is_near else None,
-            "held_until": idleness.written(container.hold.until) if container.hold else None,
-            "held_for": container.hold.reason or None if container.hold else None,
+            "held_until": idleness.written(hold.until) if hold else None,
+            "held_for": hold.reason or None if hold else None,
             "kept": policy.moment_of_kept(container.kept),
         }
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pynvml
 
 from labshell.errors import LabshellError
 
+T = TypeVar("T")
 _lock = threading.Lock()
+ANSWER_SECONDS = 10
 NO_DRIVER = frozenset({pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED})
 
 
@@ -45,47 +48,76 @@ class NoGpus(LabshellError):
     """There is nothing to read; the sentence says why."""
 
 
+class NoDriver(NoGpus):
+    """This is a host without NVIDIA."""
+
+
 def gpus() -> list[Gpu]:
     """Every GPU of the host; NoGpus if there is none, or if the driver does not answer."""
-    with _driver():
-        return [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    return _in_time(lambda: [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())])
 
 
 def processes() -> set[int]:
-    """The ids, as the host counts, of everything that is on a GPU; none on a host without."""
+    """The ids, as the host counts, of everything that is on a GPU; none on a host without.
+
+    NoGpus if the driver does not answer: then nobody knows.
+    """
     try:
         return {process.pid for gpu in gpus() for process in gpu.processes}
-    except NoGpus:
+    except NoDriver:
         return set()
 
 
 def driver_version() -> str:
     """The version of the host's driver: "550.54.15". NoGpus if there is none."""
-    with _driver():
-        return _text(pynvml.nvmlSystemGetDriverVersion())
+    return _in_time(lambda: _text(pynvml.nvmlSystemGetDriverVersion()))
+
+
+def _in_time(ask: Callable[[], T]) -> T:
+    """What the driver answers. A call into one that hangs never returns, so a thread of its own is left to it."""
+    silence = NoGpus("The host's NVIDIA driver does not answer: {why}.", why=f"nothing in {ANSWER_SECONDS} seconds")
+    if not _lock.acquire(timeout=ANSWER_SECONDS):
+        raise silence
+    answer: futures.Future[T] = futures.Future()
+
+    def work() -> None:
+        try:
+            with _driver():
+                answer.set_result(ask())
+        except Exception as error:  # noqa: BLE001 - for whoever waits
+            answer.set_exception(error)
+        finally:
+            _lock.release()
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        return answer.result(ANSWER_SECONDS)
+    except futures.TimeoutError:
+        raise silence from None
 
 
 @contextlib.contextmanager
 def _driver() -> Iterator[None]:
     """NVML while the block runs: started afresh each time, since a driver may be replaced under a daemon."""
-    with _lock:
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError as error:
-            if error.value in NO_DRIVER:
-                raise NoGpus("This host has no NVIDIA GPU, or its driver is not loaded.") from error
-            raise NoGpus("The host's NVIDIA driver does not answer: {why}.", why=_reason(error)) from error
-        try:
-            yield
-        except pynvml.NVMLError as error:
-            raise NoGpus("The host's NVIDIA driver does not answer: {why}.", why=_reason(error)) from error
-        finally:
-            with contextlib.suppress(pynvml.NVMLError):
-                pynvml.nvmlShutdown()
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        if error.value in NO_DRIVER:
+            raise NoDriver("This host has no NVIDIA GPU, or its driver is not loaded.") from error
+        raise NoGpus("The host's NVIDIA driver does not answer: {why}.", why=_reason(error)) from error
+    try:
+        yield
+    except pynvml.NVMLError as error:
+        raise NoGpus("The host's NVIDIA driver does not answer: {why}.", why=_reason(error)) from error
+    finally:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
 
 
 def _gpu(index: int) -> Gpu:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    handle = _known(pynvml.nvmlDeviceGetHandleByIndex, index)
+    if handle is None:
+        return Gpu(index, "GPU", None, None, None, None)
     memory = _known(pynvml.nvmlDeviceGetMemoryInfo, handle)
     utilization = _known(pynvml.nvmlDeviceGetUtilizationRates, handle)
     return Gpu(

@@ -32,7 +32,7 @@ class Seen:
 
     @property
     def row(self) -> dict[str, Any]:
-        hold = self.container.hold
+        hold = self.container.hold_at(time.time())
         return {
             "user": self.container.name,
             "idle_since": idleness.written(self.last_active),
@@ -135,8 +135,10 @@ class IdleStop:
     def _warn(self, name: str, due: float) -> None:
         """To every terminal inside; at the next login the card says the same."""
         self._warned.add(name)
-        host = self._gateway.config.shown_hostname
-        text = f"Nobody uses this container: it is stopped at {idleness.written(due)}, unless: ssh {host} keep 3d"
+        config = self._gateway.config
+        port = "" if config.ssh_port == 22 else f"-p {config.ssh_port} "
+        way = f"ssh {port}{name}@{config.shown_hostname} keep 3d"
+        text = f"Nobody uses this container: it is stopped at {idleness.written(due)}, unless: {way}"
         try:
             status, why = self._containers.inside.run(name, ["wall", text], timeout_seconds=WALL_SECONDS)
         except LabshellError as error:

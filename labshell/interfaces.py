@@ -169,7 +169,8 @@ class GatewayInterface:
     def _report(self, request: Call | None, verb: Verb, *, more: bool) -> Iterator[dict[str, Any]]:
         """A verb that answers with a report, which also brings the caller the notice that waits for them."""
         call, answer = yield from self._steps(request, verb, more=more)
-        notice = self._gateway.unfinished.take_notice(call.caller.name)
+        # It is said once, so not to whoever has hung up.
+        notice = None if call.is_gone() else self._gateway.unfinished.take_notice(call.caller.name)
         yield {"_continues": False, "status": {**answer, "notice": notice}}
 
     def _do(self, name: str, request: Call | None, verb: Verb, *, more: bool) -> Iterator[dict[str, Any]]:

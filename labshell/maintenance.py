@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import time
 from typing import Any
 
 from labshell import policy
@@ -89,5 +90,5 @@ def _row(item: policy.Container, used: Any) -> dict[str, Any]:
         "processes": used.processes,
         "memory": used.memory,
         "gpus": item.gpus,
-        "held_for": item.hold.reason if item.hold else None,
+        "held_for": hold.reason if (hold := item.hold_at(time.time())) else None,
     }

@@ -245,6 +245,10 @@ class Container:
         """Whether it was finished for somebody called `user` whose account is gone; `uid` is today's, if any."""
         return self.is_prepared and self.name == user and self.owner == user and (uid is None or self.uid != uid)
 
+    def hold_at(self, now: float) -> Hold | None:
+        """The hold that is not over yet."""
+        return self.hold if self.hold and self.hold.until > now else None
+
     def may_be_used(self, today: datetime.date) -> bool:
         """Whether its owner's time is not over; `expires` is the last day."""
         return self.expires is None or today <= self.expires

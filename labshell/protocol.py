@@ -9,7 +9,7 @@ import sys
 import time
 
 from labshell import lean
-from labshell.errors import KINDS, Crowded, LabshellError, NotAllowed, TryAgain
+from labshell.errors import KINDS, Crowded, LabshellError, NotAllowed, TryAgain, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ GATEWAY = "org.labshell.Gateway"
 ADMIN = "org.labshell.Admin"
 LONGEST_REQUEST = 64 * 1024
 LONGEST_REPLY = 16 * 1024 * 1024
-DEEPEST_NESTING = 4
 MOST_DESCRIPTORS = 3
 CROWDED_ATTEMPTS = 50
 CROWDED_STEP_SECONDS = 0.2
@@ -37,10 +36,10 @@ def decode_request(message: bytes) -> dict[str, Any]:
     """A request from somebody hostile as checked values; ValueError says why it is none."""
     import json  # the daemon's: a login has no use for it
 
-    text = message.decode("utf-8")
-    if _nesting(text) > DEEPEST_NESTING:
-        raise ValueError("nested too deeply")
-    request = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+    try:
+        request = json.loads(message.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if type(request) is not dict or type(request.get("method")) is not str:
         raise ValueError("not a method call")
     if not request.keys() <= {"method", "parameters", "more", "oneway", "upgrade"}:
@@ -50,18 +49,6 @@ def decode_request(message: bytes) -> dict[str, Any]:
     if type(request.setdefault("parameters", {})) is not dict:
         raise ValueError("the parameters are not an object")
     return request
-
-
-def _nesting(text: str) -> int:
-    """How deep the brackets go, before a parser that recurses sees them."""
-    depth = deepest = 0
-    for character in text:
-        if character in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in "]}":
-            depth -= 1
-    return deepest
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -85,6 +72,8 @@ def call(path: str, method: str, parameters: dict[str, Any], timeout_seconds: fl
     "descriptors", for the caller to close.
     """
     request = encode({"method": method, "parameters": parameters, "more": True})
+    if len(request) > LONGEST_REQUEST:
+        raise UsageError("This is too long: at most {size} KiB go to labshell at once.", size=LONGEST_REQUEST >> 10)
     for attempt in range(CROWDED_ATTEMPTS):
         try:
             yield from _call_once(path, request, timeout_seconds)

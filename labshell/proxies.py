@@ -42,7 +42,8 @@ class Proxies:
             port
             for instance in self._instances()
             for name, device in (instance.get("expanded_devices") or {}).items()
-            if not name.startswith(OWN) and (port := _port(device, "listen")) is not None
+            if not name.startswith(OWN)
+            for port in _ports(device, "listen")
         }
 
     def of(self, name: str) -> list[Proxy]:
@@ -157,7 +158,20 @@ def _ours(devices: Mapping[str, Device]) -> dict[str, Device]:
 
 
 def _port(device: Device, side: str) -> int | None:
-    """The TCP port of one side of a proxy device, "tcp:198.51.100.1:80"; None if it is another kind of device."""
+    """The TCP port of one side of a proxy device; None if it is another kind of device, or has several."""
+    found = _ports(device, side)
+    return found[0] if len(found) == 1 else None
+
+
+def _ports(device: Device, side: str) -> list[int]:
+    """The TCP ports of one side of a proxy device, "tcp:198.51.100.1:80,443-445"."""
     protocol, _, rest = device.get(side, "").partition(":")
-    port = rest.rpartition(":")[2]
-    return int(port) if device.get("type") == "proxy" and protocol == "tcp" and port.isdigit() else None
+    if device.get("type") != "proxy" or protocol != "tcp":
+        return []
+    spans = [part.partition("-") for part in rest.rpartition(":")[2].split(",")]
+    return [
+        port
+        for first, _, last in spans
+        if first.isdigit() and (last or first).isdigit()
+        for port in range(int(first), int(last or first) + 1)
+    ]

@@ -49,7 +49,7 @@ class Service:
                     yield reply + b"\0"
             milliseconds = round((time.monotonic() - began) * 1000)
             log.info("request", extra={"method": method, "uid": caller.uid, "user": caller.name, "ms": milliseconds})
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             log.warning("refused request", extra={"uid": caller.uid, "why": str(error)[:200]})
             yield protocol.encode(
                 {"error": "org.varlink.service.InvalidParameter", "parameters": {"parameter": "message"}}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SILENCE_SECONDS = 10.0  # the daemon says every few seconds that it is still at work
+PATIENCE_SECONDS = 600
 LONGEST_KEY = 32768
 SNAPSHOT_METHODS = {
     "": "Snapshots", "create": "CreateSnapshot", "restore": "RestoreSnapshot", "delete": "DeleteSnapshot",
@@ -38,6 +39,7 @@ class Terminal:
             os.environ["TERM"] = "dumb"
         colour = os.isatty(1) and os.environ["TERM"] != "dumb" and not os.environ.get("NO_COLOR")
         self.style = card.Style(colour=colour)
+        self.is_patient = os.environ["TERM"] != "dumb"  # somebody watches, and the line can be replaced
         self._has_progress = False
 
     def say(self, text: str) -> None:
@@ -52,7 +54,7 @@ class Terminal:
 
     def progress(self, text: str) -> None:
         """What is happening now, on one line that the next one replaces; only where somebody watches."""
-        if self.is_interactive:
+        if self.is_interactive and self.is_patient:
             _write(1, f"\r\033[K{text} ..." if self._has_progress else f"{text} ...")
             self._has_progress = True
 
@@ -69,6 +71,15 @@ def _write(descriptor: int, text: str) -> None:
             data = data[os.write(descriptor, data) :]
     except OSError:
         os._exit(1)
+
+
+def _read(most: int) -> bytes:
+    """What comes on standard input; nobody holds a login open by saying nothing."""
+    import select
+
+    if not select.select([0], [], [], PATIENCE_SECONDS)[0]:
+        raise UsageError("Nothing was typed or sent for {minutes} minutes.", minutes=PATIENCE_SECONDS // 60)
+    return os.read(0, most)
 
 
 class Session:
@@ -88,6 +99,8 @@ class Session:
             "usage": self._usage, "gpus": self._gpus, "doctor": self._doctor,
             "ssh-config": self._laptop, "known-hosts": self._laptop, "help": self._help, "version": self._version,
         }  # fmt: skip
+        if "json" in request.options:
+            self.terminal.is_patient = False
         if request.verb.name != "quit":
             handlers[request.verb.name](request)
 
@@ -229,7 +242,7 @@ class Session:
         if self.terminal.is_interactive:
             self.terminal.say(_("Paste the public key, in one line: "))
         data = b""
-        while len(data) < LONGEST_KEY and (chunk := os.read(0, LONGEST_KEY)):
+        while len(data) < LONGEST_KEY and (chunk := _read(LONGEST_KEY)):
             data += chunk
             if self.terminal.is_interactive and data.endswith(b"\n"):
                 break
@@ -293,26 +306,29 @@ class Session:
         """Standard input and output as a connection to the container's SSH server."""
         from labshell import streams
 
-        for reply in self.replies("Proxy", {}):
-            if reply.get("attached"):
-                streams.relay_connection(*reply["descriptors"])
+        descriptors = self.answer("Proxy", {}, "descriptors")  # the daemon is done with us before any byte moves
+        streams.relay_connection(*descriptors)
 
     def confirm(self, question: str) -> bool:
         self.terminal.say(f"{question} [y/N] ")
-        return os.read(0, verbs.LONGEST_LINE).strip().lower() in (b"y", b"yes", "是".encode())
+        return _read(verbs.LONGEST_LINE).strip().lower() in (b"y", b"yes", "是".encode())
 
     def refuse(self, command: str) -> LabshellError:
         """The error for a command that is no verb: it names the right one, with the real host and port."""
-        host, way_in = os.uname().nodename, ""
+        gateway, way_in = f"{self.user}@{os.uname().nodename}", ""
         try:
             status = self.ask("Status", {})
-            host, way_in = status["host"], card.way_in(status)
+            gateway, way_in = card.gateway(status), card.way_in(status)
         except LabshellError:
             pass
-        return UsageError("{refusal}", refusal=card.refusal(command, self.user, host, way_in))
+        return UsageError("{refusal}", refusal=card.refusal(command, gateway, way_in))
 
     def command(self, command: str) -> None:
         """Run what was typed after `ssh HOST`."""
+        try:
+            command.encode()
+        except UnicodeEncodeError:
+            raise UsageError("This command is not in UTF-8, as everything here has to be.") from None
         name = command.split()[0]
         inside = card.command_for_files(command)
         if inside is not None:

@@ -158,7 +158,10 @@ def _wait(pumps: list[Pump]) -> dict[int, int]:
 def relay_connection(descriptor: int) -> None:
     """Standard input and output become the connection, until the other side closes it."""
     to_them, to_us = _pump(0)(0, descriptor, _shut_down), _pump(1)(descriptor, 1)
-    relay([to_them, to_us], until=[to_us])
+    try:
+        relay([to_them, to_us], until=[to_us])
+    finally:
+        os.close(descriptor)
 
 
 def relay_streams(descriptors: list[int]) -> None:
@@ -170,9 +173,12 @@ def relay_streams(descriptors: list[int]) -> None:
 
 def relay_terminal(descriptor: int) -> None:
     """This terminal becomes a program's: raw, and its size follows."""
-    with _raw_terminal(), _size_followed(descriptor):
-        output = Pump(descriptor, 1)
-        relay([Pump(0, descriptor), output], until=[output])
+    try:
+        with _raw_terminal(), _size_followed(descriptor):
+            output = Pump(descriptor, 1)
+            relay([Pump(0, descriptor), output], until=[output])
+    finally:  # many times in one menu
+        os.close(descriptor)
 
 
 def size_of_terminal() -> tuple[int, int]:

@@ -7,6 +7,7 @@ from labshell.errors import UsageError
 from labshell.language import _, mark
 
 LONGEST_LINE = 4096
+LISTS = ("ports", "snapshot", "keys")  # what they do without an action, "list" says too
 LONGEST_COMMAND = 131072  # what sshd passes on at most
 
 # What an option takes ("" for nothing) and what it does.
@@ -132,7 +133,7 @@ def parse(line: str) -> Request:
         raise UsageError("This line is too long.")
     first = _first_word(rest)[0]
     form = next((form for form in verb.forms if form.action and form.action == first), verb.forms[0])
-    if form.action or (first == "list" and len(verb.forms) > 1):
+    if form.action or (first == "list" and verb.name in LISTS):
         rest = rest.partition(first)[2]
     arguments, options = _arguments(verb, form, rest)
     if verb.name == "help" and arguments and arguments[0] not in BY_NAME:

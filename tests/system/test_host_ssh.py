@@ -254,3 +254,12 @@ def test_an_administrator_is_not_affected(host: Host, warden: str) -> None:
         )
         == 1
     )
+
+
+def test_one_persons_logins_are_counted(host: Host, alice_port: int) -> None:
+    """What a login may start as that person on the host: sshd has the limit before it starts the login shell."""
+    assert alice_port
+    with host.client.background(host.client.ssh_argv("alice", "run sleep 60")):
+        wait_until(lambda: host.run(["pgrep", "-u", "alice", "sshd"], check=False).stdout != "", 15)
+        [pid, *_] = host.run(["pgrep", "-u", "alice", "sshd"]).stdout.split()
+        assert "Max processes             512                  512" in host.read(f"/proc/{pid}/limits")

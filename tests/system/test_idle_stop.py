@@ -61,7 +61,7 @@ def test_an_idle_container_is_warned_then_stopped_and_its_owner_told(host: Host,
     host.run(["lxc", "exec", guest, "--", "chmod", "755", "/usr/local/bin/wall"])
     let_pass(host, guest, 6.5)
     assert looked(host, "--stop")[guest]["was_stopped"] is False
-    assert "ssh gateway keep 3d" in host.run(["lxc", "exec", guest, "--", "cat", "/root/wall"]).stdout
+    assert f"ssh {guest}@gateway keep 3d" in host.run(["lxc", "exec", guest, "--", "cat", "/root/wall"]).stdout
     status = json.loads(host.client.ssh(guest, "status --json", check=True).stdout)
     assert (status["state"], status["idle_stop_days"]) == ("running", 7)
     assert status["stops_at"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -49,6 +50,15 @@ def test_a_login_starts_a_stopped_container_and_shows_how_to_connect(host: Host,
     assert "SHA256:" in done.stdout
     assert done.stderr == ""
     assert host.client.ssh("alice", "hostname", port=alice_port, check=True).stdout == "alice\n"
+
+
+def test_json_is_json_on_a_terminal_too(host: Host, alice_port: int) -> None:
+    assert alice_port
+    argv = host.client.argv(host.client.ssh_argv("alice", "usage --json", tty=True))
+    output = str(
+        pexpect.run(" ".join(map(shlex.quote, argv)), env={**ENVIRONMENT, "TERM": "xterm"}, encoding="utf-8")
+    )
+    assert json.loads(output.partition("Connection to")[0])["report"]["user"] == "alice"
 
 
 def test_the_card_shows_the_host_key_that_the_container_really_has(host: Host, alice_port: int) -> None:

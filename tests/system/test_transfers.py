@@ -58,6 +58,15 @@ def test_run_gives_streams_and_exit_status_byte_for_byte(host: Host, alice_port:
     assert done.returncode == 7
 
 
+def test_whatever_is_typed_after_run_arrives_or_is_refused_in_one_sentence(host: Host, alice_port: int) -> None:
+    brackets = "[[ -n ${HOME} ]] && echo {a,{b,{c,d}}} \"{'x': [{'y': [1]}]}\""
+    assert host.client.ssh("alice", f"run {brackets}", check=True).stdout == "a b c d {'x': [{'y': [1]}]}\n"
+    for command, sentence in (("run : " + "x" * 70_000, "too long"), ("run echo \udcff", "not in UTF-8")):
+        done = host.client.ssh("alice", command)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert sentence in done.stderr
+
+
 def test_run_is_the_user_and_with_root_is_root_and_always_inside(host: Host, alice_port: int) -> None:
     assert alice_port
     assert host.client.ssh("alice", "run id -un; hostname; pwd", check=True).stdout == "alice\nalice\n/home/alice\n"

@@ -73,10 +73,10 @@ def test_what_file_programs_send_runs_inside_and_nothing_else_does(command: str,
 
 
 def test_a_refusal_names_the_right_commands() -> None:
-    text = card.refusal("nvidia-smi -l", "alice", "gpu1", card.way_in({**STATUS, "host": "gpu1"}))
+    text = card.refusal("nvidia-smi -l", "alice@gpu1", card.way_in({**STATUS, "host": "gpu1"}))
     assert "ssh alice@gpu1 run nvidia-smi" in text
     assert "ssh -p 20010 alice@gpu1 nvidia-smi" in text
-    assert card.refusal(EVIL, "alice", "gpu1", "").isprintable()
+    assert card.refusal(EVIL, "alice@gpu1", "").isprintable()
 
 
 def test_on_the_labs_own_network_the_address_is_the_way_in() -> None:

@@ -397,6 +397,16 @@ def test_whoever_looks_between_two_names_hears_that_it_is_being_rebuilt(lab: Lab
         list(interface.Status(_request=call))
 
 
+def test_what_is_said_once_is_not_said_to_whoever_has_hung_up(lab: Lab) -> None:
+    interface = GatewayInterface(lab.gateway, IdleStop(lab.gateway))
+    lab.gateway.unfinished.tell(USER, "It was interrupted.")
+    for has_gone, sentence in ((True, None), (False, "It was interrupted."), (False, None)):
+        call = Call(Caller(UID, USER, frozenset({"labshell"})), is_gone=lambda has_gone=has_gone: has_gone)
+        *_, answer = interface.Status(_request=call)
+        notice = answer["status"]["notice"]
+        assert (notice and notice["sentence"]) == sentence
+
+
 def test_what_cannot_be_settled_now_keeps_nobody_from_their_container(lab: Lab) -> None:
     """The note has a verb whose settling fails; what was asked for is done all the same, and it is tried again."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -115,6 +116,23 @@ def test_a_driver_that_fails_in_the_middle_is_closed_again(library: Library, mon
     with pytest.raises(NoGpus):
         gpus.gpus()
     assert library.opened == 0
+
+
+def test_a_gpu_that_has_fallen_off_the_bus_hides_no_other(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: _only_first(index, 0))
+    assert [(gpu.index, gpu.model) for gpu in gpus.gpus()] == [(0, "NVIDIA A100"), (1, "GPU")]
+
+
+def test_a_driver_that_hangs_holds_up_nobody_for_long(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    wakes = threading.Event()
+    monkeypatch.setattr(gpus, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2 * wakes.wait(20))
+    for _ in range(2):
+        with pytest.raises(NoGpus, match="does not answer"):
+            gpus.processes()  # that nothing is on a GPU, nobody knows
+    wakes.set()
+    monkeypatch.setattr(gpus, "ANSWER_SECONDS", 10)
+    assert gpus.processes() == {10, 11, 12, 13}
 
 
 def test_without_the_library_of_the_driver_this_very_machine_says_so() -> None:

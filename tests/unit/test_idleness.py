@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,14 +12,16 @@ from unittest.mock import MagicMock
 import pytest
 from doubles import FakeContainers, Instance, answer_of
 
-from labshell import idleness
+from labshell import gateway as gateway_module
+from labshell import idleness, machine
 from labshell.activity import Activity
-from labshell.config import Config
+from labshell.config import Config, Paths
 from labshell.errors import UsageError
+from labshell.gateway import Gateway
 from labshell.idle_stop import IdleStop, Seen
 from labshell.idleness import DAY, Sample
 from labshell.locks import UserLocks
-from labshell.policy import Hold
+from labshell.policy import Container, Hold
 
 QUIET = Sample(1000.0, 50.0, 10_000, is_occupied=False)
 LATER = replace(QUIET, moment=1300.0)
@@ -97,3 +100,31 @@ def test_whoever_comes_between_the_look_and_the_stop_is_left_alone(
         del containers.instances["ada"]
     [row] = answer_of(idle_stop.stop_idle())
     assert row["was_stopped"] == (come == "nobody")
+
+
+def test_a_hold_that_is_over_is_none() -> None:
+    container = Container("ada", "Running", "ada", 30000, None, hold=Hold(100.0, "waiting"))
+    assert container.hold_at(99.0) == Hold(100.0, "waiting")
+    assert container.hold_at(100.0) is None
+
+
+def test_whoever_has_expired_is_logged_out_and_nobody_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One who came in before: sshd asks for the last day at the door only."""
+    today = datetime.date(2031, 1, 1)
+    days = {
+        "over": today - datetime.timedelta(days=1),
+        "last": today,
+        "never": None,
+        "gone": datetime.date(2030, 1, 1),
+    }
+    found = [
+        Container(name, "Running", name, number, None, expires=day) for number, (name, day) in enumerate(days.items())
+    ]
+    containers: Any = SimpleNamespace(all=lambda: [*found, Container("over--old", "Stopped", "over", 7, None)])
+    ended: list[int] = []
+    monkeypatch.setattr(machine, "today", lambda: today)
+    monkeypatch.setattr(machine, "people_at_work", lambda: ({0, 1, 2, 99}, set()))
+    monkeypatch.setattr(gateway_module, "end_processes", ended.append)
+    nothing: Any = None
+    Gateway(Config(paths=Paths(state=tmp_path, run=tmp_path)), nothing, containers, nothing).end_expired()
+    assert ended == [0]

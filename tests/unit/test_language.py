@@ -27,7 +27,18 @@ ADMINISTRATORS = {
 CARRIERS = {
     **dict.fromkeys(["_", "mark", "Progress"], 0),
     **dict.fromkeys(
-        ["LabshellError", "UsageError", "NoContainer", "TryAgain", "Crowded", "NotAllowed", "Busy", "NoGpus"], 0
+        [
+            "LabshellError",
+            "UsageError",
+            "NoContainer",
+            "TryAgain",
+            "Crowded",
+            "NotAllowed",
+            "Busy",
+            "NoGpus",
+            "NoDriver",
+        ],
+        0,
     ),
     **dict.fromkeys(["Verb", "asking", "settled"], 1),
 }
@@ -167,7 +178,7 @@ def screens() -> dict[str, str]:
         "gpus": card.gpus_text({"why_none": None, "gpus": [gpu]}, style),
         "doctor": card.doctor_text([finding, {**finding, "result": "good"}, {**finding, "result": "unknown"}], style),
         "help": "\n".join(line[15:] for line in verbs.help_text().splitlines()),
-        "refusal": card.refusal("frob", "alice", "gpu1", 20010).replace("frob", ""),
+        "refusal": card.refusal("frob", "alice@gpu1", "20010").replace("frob", ""),
         "ssh-config": "".join(line for line in laptop.ssh_config(STATUS).splitlines() if line.startswith("#")),
         "error": shown.error(UsageError("You have no snapshot {name}; snapshot lists them.", name="before")),
     }

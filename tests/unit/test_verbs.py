@@ -41,7 +41,7 @@ def test_a_line_is_understood(
 @pytest.mark.parametrize(
     "line",
     ["", "x", "STATUS", "status; id", "status -x", "status --js", "status now", "stop --force=1", "help me", "ports add", "ports add 1 2",
-     "ports add 1 --name", "ports frobnicate", "run", "run --fast x", "enter --fast", "version\x00", "x" * 5000, "status " + "x" * 5000, "$(id)", "../status"],
+     "ports add 1 --name", "ports frobnicate", "rebuild list", "run", "run --fast x", "enter --fast", "version\x00", "x" * 5000, "status " + "x" * 5000, "$(id)", "../status"],
 )  # fmt: skip
 def test_any_other_line_is_refused_in_one_printable_sentence(line: str) -> None:
     with pytest.raises(UsageError) as caught:
