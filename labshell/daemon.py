@@ -49,6 +49,8 @@ SEND_SECONDS = 10
 REQUESTS_PER_CONNECTION = 32
 CONNECTIONS_PER_UID = 8
 CONNECTIONS = 256
+CROWDED_HOST = mark("Too much is going on on this machine just now; try again in a moment.")
+CROWDED_PERSON = mark("You have too many connections to labshell open; close some and try again.")
 LOOK_SHARE = 1000  # looking at the rules takes this part of a processor at most, however many users there are
 FIRST_PASSED_DESCRIPTOR = 3
 
@@ -59,6 +61,11 @@ class Connections:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_uid: Counter[int] = Counter()
+
+    @property
+    def are_all_taken(self) -> bool:
+        """Whether it is everybody together who is at the limit."""
+        return self._by_uid.total() >= CONNECTIONS
 
     @contextlib.contextmanager
     def one_more(self, uid: int) -> Iterator[bool]:
@@ -147,7 +154,7 @@ class Server:
             except RuntimeError as error:  # no thread can be had: this one waits outside, and the next may find one
                 log.warning("cannot serve", extra={"why": str(error)})
                 with connection, contextlib.suppress(OSError):
-                    _refuse(connection, mark("Too much is going on on this machine just now; try again in a moment."))
+                    _refuse(connection, CROWDED_HOST)
                 time.sleep(0.2)
 
     def _serve(self, connection: socket.socket) -> None:
@@ -155,9 +162,7 @@ class Server:
             caller = caller_of(connection)
             with self._connections.one_more(caller.uid) as allowed:
                 if not allowed:
-                    _refuse(
-                        connection, mark("You have too many connections to labshell open; close some and try again.")
-                    )
+                    _refuse(connection, CROWDED_HOST if self._connections.are_all_taken else CROWDED_PERSON)
                     return
                 for message in requests(connection):
                     self._answer(connection, message, caller)

@@ -93,6 +93,16 @@ class Counting:
         assert call.is_gone()
 
 
+def test_whoever_is_turned_away_hears_whose_connections_are_too_many() -> None:
+    connections = Connections()
+    with contextlib.ExitStack() as open_ones:
+        for uid in range(30_000, 30_000 + daemon.CONNECTIONS // daemon.CONNECTIONS_PER_UID):
+            assert not connections.are_all_taken
+            for _ in range(daemon.CONNECTIONS_PER_UID):
+                assert open_ones.enter_context(connections.one_more(uid))
+        assert connections.are_all_taken
+
+
 def test_a_verb_goes_on_to_its_end_when_the_caller_has_gone(pair: Pair) -> None:
     ours, theirs = pair
     service = Counting()
