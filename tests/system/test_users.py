@@ -340,8 +340,11 @@ def test_a_removal_whose_archive_fails_deletes_nothing_and_locks_nobody_out(host
 
 def test_an_archive_for_which_there_may_be_no_room_is_not_begun(host: Host, guest: str) -> None:
     host.admin("set", guest, "--disk", "8GiB")  # without a limit anywhere the engine counts nothing
+    host.recount_disks()
+    state = ["lxc", "query", f"/1.0/instances/{guest}/state"]
+    wait_until(lambda: json.loads(host.run(state).stdout)["disk"] or {}, 30)
     host.run(["mkdir", "-p", "/var/lib/labshell/archive"])
-    host.run(["mount", "-t", "tmpfs", "-o", "size=1M", "none", "/var/lib/labshell/archive"])
+    host.run(["mount", "-t", "tmpfs", "-o", "size=1M,mode=0700", "none", "/var/lib/labshell/archive"])
     try:
         done = host.admin("remove-user", guest, "--yes", check=False)
     finally:
