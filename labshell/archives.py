@@ -43,18 +43,17 @@ class Archives:
         if not used:
             return
         needed = used + len(names) * SHARED_BYTES
-        engines = self._containers.backups_folder
-        if machine.are_on_one_disk(self._folder, engines):
+        disks = {folder: machine.disk_of(folder) for folder in (self._folder, self._containers.backups_folder)}
+        if len({disk and disk.device for disk in disks.values()}) == 1:
             needed *= 2
-        for folder in (self._folder, engines):
-            free = machine.free_bytes(folder)
-            if free is not None and free < needed:
+        for folder, disk in disks.items():
+            if disk is not None and disk.free_bytes < needed:
                 raise LabshellError(
                     "The archive may need {needed} in {folder}, which has {free} left: make room, or see archive in "
                     "labshell.toml, or say --no-archive. Nothing was changed.",
                     needed=shown.size(needed),
                     folder=folder,
-                    free=shown.size(free),
+                    free=shown.size(disk.free_bytes),
                 )
 
     def write(self, name: str, path: Path, about: dict[str, Any]) -> None:

@@ -304,12 +304,6 @@ def command_for_files(command: str) -> str | None:
     return command if words[0] in FILE_PROGRAMS else None
 
 
-def gateway(status: Mapping[str, Any]) -> str:
-    """What to type after ssh for the gateway: "alice@gpu1", or "-p 2222 alice@gpu1"."""
-    port = "" if status["host_port"] == 22 else f"-p {status['host_port']} "
-    return plain(f"{port}{status['user']}@{status['host']}")
-
-
 def refusal(command: str, gateway: str, way_in: str) -> str:
     """One sentence for a command that is no verb: where such a thing works, exact to the letter."""
     word = plain(command.split()[0])[:40]

@@ -254,27 +254,15 @@ def keep_reconciled(gateway: Gateway, seconds: int, stopping: threading.Event) -
             return
 
 
-def keep_idle_stopped(idle_stop: IdleStop, stopping: threading.Event) -> None:
-    """Stop what nobody uses, for as long as the daemon runs."""
+def keep_looking(look: Callable[[], object], what: str, stopping: threading.Event) -> None:
+    """Look after what comes about by itself with time, for as long as the daemon runs."""
     while not stopping.wait(LOOK_SECONDS):
         try:
-            for _ in idle_stop.stop_idle():
-                pass
+            look()
         except LabshellError as error:
-            log.warning("idle containers not looked at", extra={"why": str(error)})
+            log.warning("%s not looked at", what, extra={"why": str(error)})
         except Exception:  # a bug here must not end looking
-            log.exception("bug while looking for idle containers")
-
-
-def keep_expired_out(gateway: Gateway, stopping: threading.Event) -> None:
-    """End the logins of people whose last day is over: sshd asks for that day only when somebody comes in."""
-    while not stopping.wait(LOOK_SECONDS):
-        try:
-            gateway.end_expired()
-        except LabshellError as error:
-            log.warning("expired people not looked at", extra={"why": str(error)})
-        except Exception:  # a bug here must not end looking
-            log.exception("bug while looking for expired people")
+            log.exception("bug while looking for %s", what)
 
 
 def keep_watchdog(stopping: threading.Event) -> None:
@@ -303,8 +291,8 @@ def serve(config: Config) -> None:
     work: list[Callable[[], None]] = [server.serve_forever for server in servers]
     work.append(functools.partial(keep_reconciled, gateway, config.reconcile_seconds, stopping))
     if config.idle_stop_days:
-        work.append(functools.partial(keep_idle_stopped, idle_stop, stopping))
-    work.append(functools.partial(keep_expired_out, gateway, stopping))
+        work.append(functools.partial(keep_looking, lambda: list(idle_stop.stop_idle()), "idle containers", stopping))
+    work.append(functools.partial(keep_looking, gateway.end_expired, "expired people", stopping))
     work.append(functools.partial(keep_watchdog, stopping))
     work.append(functools.partial(pulses.beat_until, stopping))
     for target in work:

@@ -335,7 +335,7 @@ class Gateway:
         return self.ports.port_of(user) if self.config.has_ports else None
 
     def end_expired(self) -> None:
-        """End what people whose last day is over still have running on the host."""
+        """End what people whose last day is over still have running: sshd asks for that day at the door only."""
         uids, _ = machine.people_at_work()
         for item in self.containers.all():
             if item.uid in uids and item.owner == item.name and not item.may_be_used(machine.today()):

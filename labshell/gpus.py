@@ -83,13 +83,18 @@ def _in_time(ask: Callable[[], T]) -> T:
     def work() -> None:
         try:
             with _driver():
-                answer.set_result(ask())
+                found = ask()
+            answer.set_result(found)
         except Exception as error:  # noqa: BLE001 - for whoever waits
             answer.set_exception(error)
         finally:
             _lock.release()
 
-    threading.Thread(target=work, daemon=True).start()
+    try:
+        threading.Thread(target=work, daemon=True).start()
+    except RuntimeError:  # no thread can be had
+        _lock.release()
+        raise
     try:
         return answer.result(ANSWER_SECONDS)
     except futures.TimeoutError:

@@ -205,10 +205,11 @@ def _gateway_address(containers: Containers) -> str:
 
 def _run(containers: Containers, name: str, script: str, arguments: list[str]) -> None:
     status, output = containers.inside.run(name, ["/bin/sh", "-c", script, "labshell", *arguments])
-    if status != 0 and NO_SPACE in output and containers.pool_is_full(name):
+    if status == 0:
+        return
+    if NO_SPACE in output and containers.pool_is_full(name):
         raise LabshellError(FULL_POOL, action=mark("be changed"))
-    if status != 0:
-        raise LabshellError(
-            "Something inside the container refused the change: {reason}.",
-            reason=" ".join(output.split())[-300:].rstrip(".") or f"status {status}",
-        )
+    raise LabshellError(
+        "Something inside the container refused the change: {reason}.",
+        reason=" ".join(output.split())[-300:].rstrip(".") or f"status {status}",
+    )

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from labshell import gpus, idleness, machine, policy
+from labshell import gpus, idleness, machine, policy, shown
 from labshell.errors import LabshellError
 from labshell.gateway import Gateway, Progress, Steps
 from labshell.idleness import Sample
@@ -136,9 +136,8 @@ class IdleStop:
         """To every terminal inside; at the next login the card says the same."""
         self._warned.add(name)
         config = self._gateway.config
-        port = "" if config.ssh_port == 22 else f"-p {config.ssh_port} "
-        way = f"ssh {port}{name}@{config.shown_hostname} keep 3d"
-        text = f"Nobody uses this container: it is stopped at {idleness.written(due)}, unless: {way}"
+        gateway = shown.gateway(name, config.shown_hostname, config.ssh_port)
+        text = f"Nobody uses this container: it is stopped at {idleness.written(due)}, unless: ssh {gateway} keep 3d"
         try:
             status, why = self._containers.inside.run(name, ["wall", text], timeout_seconds=WALL_SECONDS)
         except LabshellError as error:

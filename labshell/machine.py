@@ -31,6 +31,14 @@ OWN_ADDRESS = re.compile("clientaddr=[^,]*")
 
 
 @dataclass(frozen=True)
+class Disk:
+    """One file system of the host."""
+
+    device: int
+    free_bytes: int
+
+
+@dataclass(frozen=True)
 class Load:
     """How busy the host is: load averages over 1, 5 and 15 minutes, processors, memory in bytes."""
 
@@ -124,23 +132,12 @@ def is_folder(path: str) -> bool:
         return False
 
 
-def free_bytes(folder: Path) -> int | None:
-    """What is left on the disk of a folder, or on the one that it will be on; None if that cannot be told."""
+def disk_of(folder: Path) -> Disk | None:
+    """The disk that a folder is on, or will be on; None if that cannot be told."""
     for path in (folder, *folder.parents):
         with contextlib.suppress(OSError):
-            about = os.statvfs(path)
-            return about.f_bavail * about.f_frsize
-    return None
-
-
-def are_on_one_disk(folder: Path, other: Path) -> bool:
-    return _disk_of(folder) == _disk_of(other)
-
-
-def _disk_of(folder: Path) -> int | None:
-    for path in (folder, *folder.parents):
-        with contextlib.suppress(OSError):
-            return os.stat(path).st_dev
+            space = os.statvfs(path)
+            return Disk(os.stat(path).st_dev, space.f_bavail * space.f_frsize)
     return None
 
 

@@ -39,7 +39,7 @@ class Terminal:
             os.environ["TERM"] = "dumb"
         colour = os.isatty(1) and os.environ["TERM"] != "dumb" and not os.environ.get("NO_COLOR")
         self.style = card.Style(colour=colour)
-        self.is_patient = os.environ["TERM"] != "dumb"  # somebody watches, and the line can be replaced
+        self.is_quiet = False  # for this verb: what is asked for is JSON and nothing else
         self._has_progress = False
 
     def say(self, text: str) -> None:
@@ -54,7 +54,7 @@ class Terminal:
 
     def progress(self, text: str) -> None:
         """What is happening now, on one line that the next one replaces; only where somebody watches."""
-        if self.is_interactive and self.is_patient:
+        if self.is_interactive and not self.is_quiet and os.environ["TERM"] != "dumb":
             _write(1, f"\r\033[K{text} ..." if self._has_progress else f"{text} ...")
             self._has_progress = True
 
@@ -99,8 +99,7 @@ class Session:
             "usage": self._usage, "gpus": self._gpus, "doctor": self._doctor,
             "ssh-config": self._laptop, "known-hosts": self._laptop, "help": self._help, "version": self._version,
         }  # fmt: skip
-        if "json" in request.options:
-            self.terminal.is_patient = False
+        self.terminal.is_quiet = "json" in request.options
         if request.verb.name != "quit":
             handlers[request.verb.name](request)
 
@@ -315,10 +314,10 @@ class Session:
 
     def refuse(self, command: str) -> LabshellError:
         """The error for a command that is no verb: it names the right one, with the real host and port."""
-        gateway, way_in = f"{self.user}@{os.uname().nodename}", ""
+        gateway, way_in = shown.gateway(self.user, os.uname().nodename), ""
         try:
             status = self.ask("Status", {})
-            gateway, way_in = card.gateway(status), card.way_in(status)
+            gateway, way_in = shown.gateway(status["user"], status["host"], status["host_port"]), card.way_in(status)
         except LabshellError:
             pass
         return UsageError("{refusal}", refusal=card.refusal(command, gateway, way_in))

@@ -86,3 +86,8 @@ def duration(seconds: int | None) -> str:
     if minutes:
         return _("{minutes} min").format(minutes=minutes)
     return _("{seconds} s").format(seconds=seconds)
+
+
+def gateway(user: str, host: str, port: int = 22) -> str:
+    """What to type after ssh for the gateway: "alice@gpu1", or "-p 2222 alice@gpu1"."""
+    return plain(f"{user}@{host}" if port == 22 else f"-p {port} {user}@{host}")

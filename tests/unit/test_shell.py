@@ -6,10 +6,13 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from labshell import shell, verbs
+from labshell.session import Session
 
 TREE = Path(__file__).resolve().parents[2]
 START = f"import sys; sys.path.append({str(TREE)!r}); from labshell.shell import main; main()"
@@ -117,3 +120,11 @@ def test_a_program_started_by_mistake_ends_the_shell_instead(act: str) -> None:
         ["/usr/bin/python3", "-ISc", script], capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout) == (77, "")
+
+
+def test_json_is_quiet_for_its_own_verb_and_not_for_the_rest_of_a_menu() -> None:
+    terminal: Any = SimpleNamespace(say=lambda text: None)
+    session = Session(terminal)
+    for line, is_quiet in (("version --json", True), ("version", False)):
+        session.run(verbs.parse(line))
+        assert terminal.is_quiet == is_quiet
