@@ -20,7 +20,7 @@ from labshell.errors import LabshellError, UsageError
 log = logging.getLogger(__name__)
 INDEX = "backup/index.yaml"
 LARGEST_INDEX = 1 << 20
-SHARED_BYTES = 1 << 30  # what a clone shares with its template is not counted as its own
+SHARED_BYTES = 1 << 30  # what a clone shares with its template, where the engine counts only its own
 NAME_IN_INDEX = re.compile(r"^name: ([a-z0-9-]{2,63})$", re.MULTILINE)
 
 
@@ -39,7 +39,8 @@ class Archives:
 
         Where the engine does not say how much is in a container, nothing is known beforehand.
         """
-        used = sum(self._containers.usage(name).disk or 0 for name in names)
+        found = [container for name in names if (container := self._containers.get(name))]
+        used = sum(self._containers.usage(container).disk or 0 for container in found)
         if not used:
             return
         needed = used + len(names) * SHARED_BYTES

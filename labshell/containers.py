@@ -21,14 +21,15 @@ from typing import Any
 import requests
 from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 
-from labshell import policy, records
+from labshell import policy, records, shown
 from labshell.config import Config
-from labshell.engine import CALL_SECONDS, COPY_SECONDS, WAIT_STEP_SECONDS, Engine, GpuMissing, asking, settled
+from labshell.engine import CALL_SECONDS, COPY_SECONDS, WAIT_STEP_SECONDS, Engine, GpuMissing, asking, patient
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.inside import Inside
 from labshell.language import mark
 from labshell.network import Network
 from labshell.policy import Container, Hold, OwnForward, Snapshot
+from labshell.pools import Pools
 from labshell.proxies import OWN as OWN_PROXY
 from labshell.proxies import Proxies
 from labshell.records import Usage
@@ -38,11 +39,11 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 30  # a forced stop takes one
 STATES_AT_ONCE = 4
-POOL_RESERVE_BYTES = 256 << 20
+ROOM_BYTES = 4 << 20  # what has to be left on a disk for the engine to write there
 EXPORT_SECONDS = 24 * 3600  # a terabyte, compressed by one processor, takes some hours
 IDLE_STEP_SECONDS = 0.3
 NOT_TAKEN_OVER = {"eth0", "root"}  # devices
-CHANGE = mark("be changed")
+CHANGE, KEEP, RESTORE = mark("be changed"), mark("be kept"), mark("be restored")
 ACTIONS = {"start": mark("be started"), "stop": mark("be stopped"), "unfreeze": mark("be thawed")}
 
 
@@ -61,6 +62,7 @@ class Containers:
         self._engine = engine
         self.network = network
         self._pool = pool
+        self.pools = Pools(engine)
         self.proxies = Proxies(engine)
         self._nvidia_runtime = nvidia_runtime
         self.inside = Inside(engine, state)
@@ -81,7 +83,7 @@ class Containers:
         """The same with what it uses, in one question to the engine."""
         found = self._found(user, with_state=True)
         container = _owned(None if found is None else self._described(found), user, uid)
-        return container, records.usage_of((found or {}).get("state") or {})
+        return container, self._with_disk(container, records.usage_of((found or {}).get("state") or {}))
 
     def _found(self, name: str, *, with_state: bool) -> dict[str, Any] | None:
         """What the engine says of one instance; None if there is none."""
@@ -110,9 +112,14 @@ class Containers:
         """The containers that are marked as templates."""
         return [container.name for container in self.all() if container.is_template]
 
-    def usage(self, name: str) -> Usage:
-        with asking(name, "be read"):
-            return records.usage_of(self._engine.instance(name).state.get().json()["metadata"])
+    def usage(self, container: Container) -> Usage:
+        with asking(container.name, "be read"):
+            state = self._engine.instance(container.name).state.get().json()["metadata"]
+        return self._with_disk(container, records.usage_of(state))
+
+    def _with_disk(self, container: Container, used: Usage) -> Usage:
+        held = self.pools.held(container.pool).get(container.name)
+        return used if held is None else replace(used, disk=held)
 
     def all_with_usage(self) -> list[tuple[Container, Usage]]:
         """Every instance with what it uses.
@@ -126,7 +133,9 @@ class Containers:
             with ThreadPoolExecutor(STATES_AT_ONCE) as threads:
                 states = dict(zip(running, threads.map(self._state, running), strict=True))
         with_state = [{**item, "state": states.get(item["name"], {})} for item in found]
-        return [(self._described(item), records.usage_of(item["state"])) for item in with_state]
+        described = [(self._described(item), records.usage_of(item["state"])) for item in with_state]
+        held = {pool: self.pools.held(pool) for pool in {container.pool for container, _ in described}}
+        return [(item, replace(used, disk=held[item.pool].get(item.name, used.disk))) for item, used in described]
 
     def _described(self, item: Mapping[str, Any]) -> Container:
         found = records.container_of(item)
@@ -152,11 +161,8 @@ class Containers:
     def space(self, container: Container) -> tuple[int | None, int | None]:
         """Bytes used and in all: of the container's own disk if that has a limit, else of the pool it is on."""
         limit = policy.bytes_of(container.config.get("disk", ""))
-        used = self.usage(container.name).disk if limit else None
-        if limit and used:
-            return used, limit
-        space = self._pool_space(container.name)
-        return space.get("used"), space.get("total")
+        used = self.usage(container).disk if limit else None
+        return (used, limit) if used else self.pools.space(container.pool)
 
     def addresses_taken(self) -> set[str]:
         """Addresses on the bridge that are pinned or leased to any instance."""
@@ -190,24 +196,9 @@ class Containers:
         self._set(name, records.owned_by(user, uid))
 
     def pool_is_full(self, name: str) -> bool:
-        """Whether the pool of this container has less than POOL_RESERVE_BYTES left."""
-        space = self._pool_space(name)
-        return bool(space.get("total")) and space["total"] - space.get("used", 0) < POOL_RESERVE_BYTES
-
-    def pools(self) -> list[tuple[str, int, int]]:
-        """Every storage pool with the bytes used and in all; 0 where the pool does not say."""
-        with asking("", "be read"):
-            api = self._engine.api["storage-pools"]
-            names = [url.rpartition("/")[2] for url in api.get().json()["metadata"]]
-            spaces = [(name, api[name].resources.get().json()["metadata"].get("space") or {}) for name in names]
-        return [(name, space.get("used", 0), space.get("total", 0)) for name, space in spaces]
-
-    def _pool_space(self, name: str) -> dict[str, int]:
-        with asking(name, "be read"):
-            devices = self._engine.instance(name).get().json()["metadata"]["expanded_devices"]
-            pool = devices.get("root", {}).get("pool", "")
-            resources = self._engine.api["storage-pools"][pool].resources.get().json()["metadata"]
-        return dict(resources.get("space") or {})
+        """Whether the pool of this container is."""
+        container = self.get(name)
+        return container is not None and self.pools.is_full(container.pool)
 
     # Changing ------------------------------------------------------------------------------------------
 
@@ -372,6 +363,9 @@ class Containers:
 
         Only nesting waits for the next start.
         """
+        size = disk_size(settings)
+        if size:
+            self._refuse_small_disk(name, size)
 
         def change(config: dict[str, str], devices: dict[str, dict[str, str]], root: dict[str, str]) -> None:
             config |= engine_config(settings, nvidia_runtime=self._nvidia_runtime)
@@ -382,11 +376,22 @@ class Containers:
             for device in [device for device in devices if device.startswith(replaced_devices(settings))]:
                 del devices[device]
             devices |= engine_devices(settings)
-            size = disk_size(settings)
             if size is not None:
                 devices["root"] = {**root, "size": size} if size else {k: v for k, v in root.items() if k != "size"}
 
         self._engine.rewrite(name, change)
+
+    def _refuse_small_disk(self, name: str, size: str) -> None:
+        """LXD 5.0 makes a limit below what is there on btrfs, says that it could not, and cannot take it back."""
+        container, limit = self.get(name), policy.bytes_of(size)
+        held = self.pools.held(container.pool).get(name) if container else None
+        if held and limit and limit < held + ROOM_BYTES:
+            raise UsageError(
+                "There are {held} in the container {name}; its disk limit cannot be {size}.",
+                held=shown.size(held),
+                name=name,
+                size=size,
+            )
 
     def set_gpus_aside(self, name: str) -> None:
         """Take the GPUs, which cannot be had just now, away from a stopped container, and remember them."""
@@ -461,7 +466,7 @@ class Containers:
         )
 
     def _set(self, name: str, config: Mapping[str, str]) -> None:
-        with asking(name, "be changed"):
+        with asking(name, CHANGE):
             self._patch(name, {"config": dict(config)})
 
     def start(self, name: str, timeout_seconds: int) -> None:
@@ -474,7 +479,7 @@ class Containers:
             return
         try:
             if action == "start" and container.config.get("disk"):
-                settled(lambda: self.try_disk(name, ACTIONS["start"]))
+                patient(self.try_disk)(name, ACTIONS["start"])
             self._change_state(name, {"action": action}, timeout_seconds)
         except LabshellError:
             now = self.get(name)
@@ -520,17 +525,12 @@ class Containers:
                 seconds=timeout_seconds,
             ) from None
 
+    @patient
     def delete(self, name: str) -> None:
         """Make sure that there is no such container: stopped by force first if it runs."""
-        if self.get(name) is None:
-            return
-
-        def delete() -> None:
-            self.stop(name, STOP_SECONDS, force=True)
-            with asking(name, "be deleted"), contextlib.suppress(NotFound):
-                self._engine.wait(self._engine.instance(name).delete(), COPY_SECONDS)
-
-        settled(delete)
+        self.stop(name, STOP_SECONDS, force=True)
+        with asking(name, "be deleted"), contextlib.suppress(NotFound):
+            self._engine.wait(self._engine.instance(name).delete(), COPY_SECONDS)
 
     # Snapshots -----------------------------------------------------------------------------------------
 
@@ -540,8 +540,17 @@ class Containers:
         found = [records.snapshot_of(item) for item in items]
         return sorted(found, key=lambda snapshot: snapshot.created)
 
+    def has_snapshot(self, name: str, label: str) -> bool:
+        """Whether the engine knows this snapshot; not if there is no such container."""
+        return self.get(name) is not None and label in [snapshot.name for snapshot in self.snapshots(name)]
+
     def take_snapshot(self, name: str, label: str) -> None:
-        with asking(name, "be kept"):
+        """Keep the state of a container; DiskFull, and nothing is begun, if its own disk takes nothing any more.
+
+        On a full disk LXD 5.0 makes a snapshot that it then does not know, and never deletes that container again.
+        """
+        patient(self.try_disk)(name, KEEP)
+        with asking(name, KEEP):
             body = {"name": label, "stateful": False}
             self._engine.wait(self._engine.instance(name).snapshots.post(json=body), COPY_SECONDS)
 
@@ -563,14 +572,11 @@ class Containers:
 
         self._engine.rewrite(name, change)
 
+    @patient
     def restore_snapshot(self, name: str, label: str) -> None:
         """Take the files and settings of a stopped container back to a snapshot."""
-
-        def restore() -> None:
-            with asking(name, "be restored"):
-                self._engine.wait(self._engine.instance(name).put(json={"restore": label}), COPY_SECONDS)
-
-        settled(restore)
+        with asking(name, RESTORE):
+            self._engine.wait(self._engine.instance(name).put(json={"restore": label}), COPY_SECONDS)
 
     def mark_restoring(self, name: str, token: str) -> None:
         """Set a mark that a restore takes away, with all other settings: so it tells whether one has happened."""
@@ -611,12 +617,10 @@ class Containers:
         if answer.json().get("type") == "async":
             self._engine.wait(answer, CALL_SECONDS)
 
+    @patient
     def _change_state(self, name: str, body: dict[str, Any], timeout_seconds: int) -> None:
-        def change() -> None:
-            with asking(name, ACTIONS[body["action"]]):
-                self._engine.wait(self._engine.instance(name).state.put(json=body), timeout_seconds)
-
-        settled(change)
+        with asking(name, ACTIONS[body["action"]]):
+            self._engine.wait(self._engine.instance(name).state.put(json=body), timeout_seconds)
 
     def _log_of_start(self, name: str) -> str:
         """The end of what liblxc wrote: the engine's own message on a failed start says nothing."""

@@ -7,13 +7,14 @@ without waiting and then waited for in steps, and every failure becomes one of o
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
 os.environ.setdefault("PYLXD_WARNINGS", "none")  # read by pylxd at import: unknown attributes are no news
@@ -26,11 +27,13 @@ from labshell import policy
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.language import mark
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 SOCKETS = ("/var/lib/lxd/unix.socket", "/var/snap/lxd/common/lxd/unix.socket")
 CALL_SECONDS = 15
 COPY_SECONDS = 900
 WAIT_STEP_SECONDS = 5
-SETTLE_SECONDS = 4  # how long the engine may be busy finishing a stop that has already happened
+SETTLE_SECONDS = 4  # how long the engine may be busy finishing what has already happened
 REWRITE_ATTEMPTS = 5
 PRECONDITION_FAILED = 412  # HTTP: what was to be changed is not what was read
 
@@ -63,9 +66,16 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
     ("No such object", NoContainer, mark("There is no container {name}.")),
     ("no space left on device", LabshellError, FULL_POOL),
     ("write failed", LabshellError, FULL_POOL),
+    (
+        "unable to limit requested quota group",
+        UsageError,
+        mark("There is more in the container {name} than its disk limit would be."),
+    ),
     ("disk quota exceeded", DiskFull, FULL_DISK),
+    ("Disk quota exceeded", DiskFull, FULL_DISK),  # as the programs say it that the engine calls
     ("saving config file for the container failed", DiskFull, FULL_DISK),  # liblxc could not write there
     ("is busy running", Busy, mark("The container is busy with something else; try again in a moment.")),
+    ("forkfile.sock", Busy, mark("The container is busy with something else; try again in a moment.")),
     ("Instance is running", Busy, mark("The container is being started by somebody else; try again in a moment.")),
     (
         "In use",
@@ -103,6 +113,14 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
         "No root device could be found",
         LabshellError,
         mark("The container cannot {action}: no storage pool is known. Set pool in labshell.toml."),
+    ),
+    (
+        "Cannot remove a volume that has snapshots",
+        LabshellError,
+        mark(
+            "The container {name} cannot {action}: the engine did not finish a snapshot of it. "
+            "Tell the administrator, whom labshell-admin doctor shows how to remove that."
+        ),
     ),
     ("already exists", UsageError, mark("There is a container {name} already.")),
 )
@@ -207,18 +225,21 @@ class Engine:
                     return
 
 
-def settled(change: Callable[[], None]) -> None:
-    """Do `change`, again for a while if the engine is still finishing a stop that has already happened."""
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while True:
-        try:
-            change()
-        except Busy:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
+def patient(act: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The same, done again for a while where the engine is still finishing what has already happened."""
+
+    @functools.wraps(act)
+    def act_patiently(*arguments: Given.args, **options: Given.kwargs) -> Result:
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            try:
+                return act(*arguments, **options)
+            except Busy:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    return act_patiently
 
 
 @contextlib.contextmanager

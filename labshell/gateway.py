@@ -17,7 +17,7 @@ from labshell.accounts import Accounts, end_processes
 from labshell.activity import Activity
 from labshell.closed import Closed
 from labshell.config import Config
-from labshell.containers import Containers, ssh_answers
+from labshell.containers import ACTIONS, Containers, ssh_answers
 from labshell.engine import FULL_POOL, GpuMissing
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.firewall import Firewall
@@ -293,10 +293,10 @@ class Gateway:
                 )
             time.sleep(0.02 if address else PROBE_SECONDS)
 
-    def refuse_full_pool(self, name: str) -> None:
+    def refuse_full_pool(self, name: str, action: str = ACTIONS["start"]) -> None:
         """A full pool makes a start fail, and a restart stop what it cannot start again: look first."""
         if self.containers.pool_is_full(name):
-            raise LabshellError(FULL_POOL, action=mark("be started"))
+            raise LabshellError(FULL_POOL, action=action)
 
     @contextlib.contextmanager
     def choosing_address(self) -> Iterator[str]:
@@ -365,7 +365,7 @@ class Gateway:
         if not running:
             usage = None
         elif usage is None:
-            usage = self.containers.usage(container.name)
+            usage = self.containers.usage(container)
         load = machine.load()
         port = self.port_of(container.name)
         last_active = self.activity.read().get(container.name)

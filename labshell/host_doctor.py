@@ -7,6 +7,7 @@ changes nothing.
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -82,6 +83,7 @@ class HostDoctor:
         yield "daemon", self._daemon
         yield "engine", self._engine_itself
         yield "pool", self._pools
+        yield "snapshots", self._snapshots
         yield "template", self._template
         yield "network", self._network
         yield "rules", self._rules
@@ -128,7 +130,7 @@ class HostDoctor:
             )
 
     def _pools(self) -> Iterator[Finding]:
-        for name, used, total in self._containers.pools():
+        for name, used, total in self._containers.pools.spaces():
             share = used / total if total else 0
             if share > NEARLY_FULL:
                 severity = ERROR if share > FULL else WARNING
@@ -147,6 +149,18 @@ class HostDoctor:
                 f"btrfs quota rescan {folder}",
                 folder,
             )
+
+    def _snapshots(self) -> Iterator[Finding]:
+        for path in self._containers.pools.snapshots_on_disk():
+            name, label = path.parts[-2:]
+            if not self._containers.has_snapshot(name, label):
+                yield Finding(
+                    "snapshot-left",
+                    ERROR,
+                    f"The engine did not finish the snapshot {label} of {name}, which it cannot delete now.",
+                    f"btrfs subvolume delete {shlex.quote(str(path))}",
+                    name,
+                )
 
     def _template(self) -> Iterator[Finding]:
         name = self._config.template

@@ -11,7 +11,7 @@ from pathlib import Path
 from pylxd.exceptions import NotFound
 
 from labshell import keys
-from labshell.engine import CALL_SECONDS, Engine, asking
+from labshell.engine import CALL_SECONDS, Engine, asking, patient
 from labshell.errors import TryAgain, UsageError
 from labshell.programs import run_inside
 
@@ -22,13 +22,17 @@ CLIENT_SAYS = "Error: "  # or a program inside, which changes nothing
 
 
 class Inside:
-    """The files and programs of one engine's containers."""
+    """The files and programs of one engine's containers.
+
+    LXD's server for the files of a container ends when nobody asks it, and fails whoever asks just then.
+    """
 
     def __init__(self, engine: Engine, state: Path) -> None:
         """`state` is the folder of root's where the engine's client program has its settings."""
         self._engine = engine
         self._state = state
 
+    @patient
     def put_file(self, name: str, path: str, content: bytes, mode: int = 0o644) -> None:
         """A file of the container's root. One that is there is deleted first: the engine would keep its mode."""
         self.delete_file(name, path)
@@ -36,10 +40,12 @@ class Inside:
         with asking(name, "take a file"):
             self._engine.instance(name).files.post(params={"path": path}, data=content, headers=headers)
 
+    @patient
     def delete_file(self, name: str, path: str) -> None:
         with asking(name, "lose a file"), contextlib.suppress(NotFound):
             self._engine.instance(name).files.delete(params={"path": path})
 
+    @patient
     def read_file(self, name: str, path: str, most: int) -> bytes | None:
         """At most `most` bytes of a file inside; None if there is no file of that name.
 
@@ -67,6 +73,7 @@ class Inside:
             return ""
         return f"{key.kind} {key.blob}"
 
+    @patient
     def list_folder(self, name: str, path: str) -> list[str]:
         """The names in a folder inside the container; empty if there is no such folder."""
         with asking(name, "be read"):

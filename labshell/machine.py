@@ -17,12 +17,11 @@ from pathlib import Path
 
 import psutil
 
-from labshell import host_program, policy
+from labshell import btrfs, host_program, policy
 from labshell.errors import LabshellError
 
 SSH_KEYS = Path("/etc/ssh")
 PROC = Path("/proc")
-BTRFS = Path("/sys/fs/btrfs")
 OFTEN_WRITTEN = (Path("/var/log"), Path("/var/lib/labshell"), Path("/run/labshell"))
 CLOCK_SLACK_SECONDS = 60
 MOST_OF_PROCESS_BYTES = 16384
@@ -106,9 +105,9 @@ def uncounted_file_systems() -> list[str]:
     """Where btrfs file systems are mounted whose limits are not in force: the kernel has stopped to count."""
     uncounted = {
         device.name
-        for mark in BTRFS.glob("*/qgroups/inconsistent")
-        if mark.read_text(encoding="ascii").strip() == "1"
-        for device in (mark.parents[1] / "devices").iterdir()
+        for counts in btrfs.SYSFS.glob("*/qgroups")
+        if btrfs.has_lost_count(counts)
+        for device in (counts.parent / "devices").iterdir()
     }
     folders = {source: folder for source, folder, kind, _ in _mounts() if kind == "btrfs"}
     return sorted(folder for source, folder in folders.items() if Path(source).resolve().name in uncounted)

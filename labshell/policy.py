@@ -213,6 +213,7 @@ class Container:
     owner: str | None
     uid: int | None
     address: str | None
+    pool: str = ""  # the storage pool that it is on
     is_pinned: bool = True  # the engine gives it this address and no other
     is_fenced: bool = True  # its port of the bridge takes no other address from it, and leads to no other container
     is_template: bool = False

@@ -71,6 +71,7 @@ def container_of(item: Mapping[str, Any]) -> Container:
         owner=config.get(OWNER) or None,
         uid=int(uid) if uid.isdigit() else None,
         address=nic.get("ipv4.address") or config.get(ADDRESS) or current_address(item.get("state") or {}),
+        pool=devices.get("root", {}).get("pool", ""),
         is_pinned="ipv4.address" in nic,
         is_fenced=all(nic.get(key) == "true" for key in FENCES),
         is_template=config.get(TEMPLATE) == "true",

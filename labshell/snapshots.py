@@ -8,13 +8,13 @@ from dataclasses import asdict
 from typing import Any
 
 from labshell import policy
-from labshell.containers import STOP_SECONDS
+from labshell.containers import KEEP, RESTORE, STOP_SECONDS
 from labshell.engine import DiskFull
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.gateway import Gateway, Progress, Steps
 from labshell.language import mark
 
-RESTORE = "snapshot restore"
+RESTORING = "snapshot restore"
 
 
 class Snapshots:
@@ -25,7 +25,7 @@ class Snapshots:
         self._containers = gateway.containers
         self._unfinished = gateway.unfinished
         gateway.settlers["snapshot create"] = self._settle_create
-        gateway.settlers[RESTORE] = self._settle_restore
+        gateway.settlers[RESTORING] = self._settle_restore
 
     def list(self, user: str, uid: int) -> list[dict[str, Any]]:
         """The user's snapshots, oldest first; the shape is in the .varlink file."""
@@ -38,7 +38,7 @@ class Snapshots:
             existing = [snapshot.name for snapshot in self._containers.snapshots(user)]
             now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d-%H%M%S")
             label = policy.name_of_snapshot(name, existing, self._gateway.config.snapshots_per_user, now)
-            self._gateway.refuse_full_pool(user)
+            self._gateway.refuse_full_pool(user, KEEP)
             yield Progress("Keeping the container's state as {name}", {"name": label})
             with self._unfinished.work(user, "snapshot create", name=label):
                 self._containers.take_snapshot(user, label)
@@ -52,16 +52,16 @@ class Snapshots:
         with self._gateway.locks.held(user):
             container = self._containers.owned(user, uid)
             self._existing(user, name)
-            self._gateway.refuse_full_pool(user)
+            self._gateway.refuse_full_pool(user, RESTORE)
             was_running = container.state != "Stopped"
             if was_running:
                 self._gateway.closed.refuse_if_closed()
             yield Progress("Going back to {name}", {"name": name})
             settings, over = self._containers.settings(user), self._unfinished.work_of(user)
-            if over is not None and over["verb"] == RESTORE:
+            if over is not None and over["verb"] == RESTORING:
                 settings = over["settings"]  # what the container has now may be the snapshot's
             about = {"name": name, "settings": settings, "token": self._mark(user), "running": was_running}
-            with self._unfinished.work(user, RESTORE, over=over, **about):
+            with self._unfinished.work(user, RESTORING, over=over, **about):
                 self._containers.stop(user, STOP_SECONDS, force=True)
                 failure = self._go_back(user, name)
                 self._put_back(user, settings, failure)

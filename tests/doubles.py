@@ -92,7 +92,7 @@ class FakeContainers:
         return container
 
     def owned_with_usage(self, user: str, uid: int) -> tuple[Container, Usage]:
-        return self.owned(user, uid), self.usage(user)
+        return self.owned(user, uid), self.usage(self.owned(user, uid))
 
     def all(self) -> list[Container]:
         return [container for name in self.instances if (container := self.get(name))]
@@ -106,7 +106,7 @@ class FakeContainers:
     def addresses_taken(self) -> set[str]:
         return {item.address for item in self.instances.values() if item.address}
 
-    def usage(self, name: str) -> Usage:
+    def usage(self, container: Container) -> Usage:
         return Usage(None, None, None, None)
 
     def try_disk(self, name: str) -> None:
@@ -199,6 +199,7 @@ class FakeContainers:
         return [Snapshot(label, "2026-11-23T10:00:00Z") for label in self._existing(name).snapshots]
 
     def take_snapshot(self, name: str, label: str) -> None:
+        self.try_disk(name)
         self._change()
         found = self._existing(name)
         found.snapshots[label] = copy.deepcopy(found)

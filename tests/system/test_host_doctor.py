@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ def test_a_sound_host_has_nothing_to_find(host: Host, alice: str) -> None:
 
 RECOUNT = f"btrfs quota rescan -w {POOL}"
 THRESHOLD = f"/sys/fs/btrfs/$(findmnt --noheadings --output UUID {POOL})/qgroups/drop_subtree_threshold"
+LEFT = Path(POOL, "containers-snapshots/bob/left")
 NFT = "iptables-nft -w"
 SHADOW = "lxc file pull template/etc/shadow /tmp/shadow; cp /tmp/shadow /tmp/shadow.before"
 
@@ -73,6 +75,11 @@ SHADOW = "lxc file pull template/etc/shadow /tmp/shadow; cp /tmp/shadow /tmp/sha
             f"lxc copy template counted; lxc config device override counted root size=1GiB; {RECOUNT}; echo 0 > {THRESHOLD}; "
             f"lxc delete counted; btrfs subvolume sync {POOL}; echo 3 > {THRESHOLD}",
             RECOUNT,
+        ),
+        (
+            "snapshot-left",  # as LXD 5.0 leaves one on a full disk
+            f"install -d -m 700 {LEFT.parent}; btrfs subvolume snapshot {POOL}/containers/bob {LEFT}",
+            f"btrfs subvolume delete {LEFT}",
         ),
         (
             "mount-setuid",

@@ -16,7 +16,7 @@ FILLER = f"{POOL}/.filler"
 # A daemon that finds out only from the engine: the pool may fill between its look and the engine's act.
 WITHOUT_LOOKING = """
 from labshell.gateway import Gateway
-Gateway.refuse_full_pool = lambda self, name: None
+Gateway.refuse_full_pool = lambda *_: None
 from labshell.daemon import main
 main()
 """
