@@ -68,8 +68,11 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
     ("write failed", LabshellError, FULL_POOL),
     (
         "unable to limit requested quota group",
-        UsageError,
-        mark("There is more in the container {name} than its disk limit would be."),
+        LabshellError,
+        mark(
+            "There is more in the container {name} than its disk limit allows. "
+            "The administrator's guide says how it gets another limit then."
+        ),
     ),
     ("disk quota exceeded", DiskFull, FULL_DISK),
     ("Disk quota exceeded", DiskFull, FULL_DISK),  # as the programs say it that the engine calls

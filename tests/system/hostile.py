@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from testhost import Completed, Host
+from testhost import POOL, Completed, Host
 
 Case = TypeVar("Case")
 REFUSED = {1, 2, 69, 75}
@@ -56,3 +56,14 @@ def restart_engine(host: Host, seconds_away: float = 0) -> None:
     time.sleep(seconds_away)
     start = "start_by_hand lxd lxd --group lxd --logfile=/var/log/lxd/lxd.log; wait_until 60 timeout 5 lxc query /1.0"
     host.steps(start, timeout=90)
+
+
+def limit_disk(host: Host, user: str) -> None:
+    host.admin("set", user, "--disk", "1GiB")
+    host.recount_disks()  # so that the limit is in force
+
+
+def fill_beyond_its_limit(host: Host, user: str) -> None:
+    """By a limit below what is there: on a disk that is merely full LXD 5.0 does what follows only now and then."""
+    host.client.ssh(user, "run head -c 200M /dev/zero > big; sync", check=True)
+    host.run(["btrfs", "qgroup", "limit", "600M", f"{POOL}/containers/{user}"], check=False)  # it says that it cannot

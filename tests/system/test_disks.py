@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hostile import fill_beyond_its_limit, limit_disk
 from testhost import POOL, Host
 
 pytestmark = pytest.mark.root
@@ -27,8 +28,7 @@ def disk_in_status(host: Host, user: str) -> int:
 
 @pytest.fixture
 def limited(host: Host, guest: str) -> str:
-    host.admin("set", guest, "--disk", "1GiB")
-    host.recount_disks()
+    limit_disk(host, guest)
     return guest
 
 
@@ -82,6 +82,20 @@ def test_a_disk_limit_below_what_is_there_is_refused_and_nothing_changes(host: H
     host.client.ssh(limited, "run head -c 50M /dev/zero > file; sync", check=True)
     host.admin("set", limited, "--disk", "900MiB")
     host.admin("set", limited, "--disk", "none")
+
+
+def test_a_full_disk_gets_more_room_from_the_kernel_where_the_engine_gives_none(host: Host, limited: str) -> None:
+    fill_beyond_its_limit(host, limited)
+    assert "than its disk limit allows" in host.admin("set", limited, "--disk", "2GiB", check=False).stderr
+    line = next(
+        line
+        for line in host.run(["btrfs", "qgroup", "show", "-re", POOL]).stdout.splitlines()
+        if line.endswith(f"/{limited}")
+    )
+    host.run(["btrfs", "qgroup", "limit", "2G", line.split()[0], POOL])
+    host.admin("set", limited, "--disk", "2GiB")
+    host.client.ssh(limited, "run head -c 100M /dev/zero > more; sync", check=True)
+    host.client.ssh(limited, "restart --yes", check=True, timeout=120)
 
 
 def test_the_kernel_is_asked_for_every_subvolume_of_a_folder_however_many(host: Host, things: str) -> None:

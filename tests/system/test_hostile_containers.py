@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from hostile import one_sentence, restart_engine, served_or_told, share, works
+from hostile import fill_beyond_its_limit, limit_disk, one_sentence, restart_engine, served_or_told, share, works
 from testhost import POOL, Host, wait_until
 
 pytestmark = pytest.mark.root
@@ -173,11 +173,6 @@ def test_a_container_that_forks_to_its_limit_harms_nobody_and_can_be_restarted(
     works(host, guest, host.ssh_port(guest))
 
 
-def limit_disk(host: Host, user: str) -> None:
-    host.admin("set", user, "--disk", "1GiB")
-    host.recount_disks()  # so that the limit is in force
-
-
 def test_a_container_that_fills_its_disk_harms_nobody(host: Host, guest: str, bob: str, bob_port: int) -> None:
     """What the engine writes into it at a start does not fit any more; a file can be removed from outside."""
     limit_disk(host, guest)
@@ -209,12 +204,6 @@ def go_back(host: Host, user: str) -> None:
         assert "until the administrator restarts the engine" in refused
         restart_engine(host)
         host.client.ssh(user, "snapshot restore before --yes", check=True, timeout=120)
-
-
-def fill_beyond_its_limit(host: Host, user: str) -> None:
-    """By a limit below what is there: on a disk that is merely full LXD 5.0 does what follows only now and then."""
-    host.client.ssh(user, "run head -c 200M /dev/zero > big; sync", check=True)
-    host.run(["btrfs", "qgroup", "limit", "600M", f"{POOL}/containers/{user}"], check=False)  # it says that it cannot
 
 
 def test_a_snapshot_on_a_full_disk_is_refused_and_leaves_nothing_behind(

@@ -1,0 +1,57 @@
+"""What the engine says, in our errors, and how long it is borne with."""
+
+from __future__ import annotations
+
+import pytest
+
+from labshell import engine
+from labshell.engine import Busy, DiskFull, OperationFailed, asking, patient
+from labshell.errors import LabshellError
+
+PROGRAM = "Failed to run: btrfs {}: exit status 1 (ERROR: {})"
+
+
+@pytest.mark.parametrize(
+    ("says", "kind", "sentence"),
+    [
+        ('open /var/lib/lxd/containers/alice/backup.yaml: disk quota exceeded', DiskFull, "full or broken"),
+        (PROGRAM.format("property set", "Could not set subvolume flags: Disk quota exceeded"), DiskFull, "full or broken"),
+        (
+            PROGRAM.format("qgroup limit", "unable to limit requested quota group: Disk quota exceeded"),
+            LabshellError,
+            "more in the container alice than",
+        ),
+        ("Error deleting storage volume: Cannot remove a volume that has snapshots", LabshellError, "labshell-admin doctor"),
+        ("dial unix /proc/self/fd/98/forkfile.sock: connect: no such file or directory", Busy, "busy"),
+        ("something new", LabshellError, "could not do this: the container alice cannot be changed"),
+    ],
+)  # fmt: skip
+def test_what_the_engine_says_becomes_a_sentence(says: str, kind: type[LabshellError], sentence: str) -> None:
+    with pytest.raises(kind) as caught, asking("alice", "be changed"):
+        raise OperationFailed(says)
+    assert type(caught.value) is kind
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_busy_engine_is_asked_again(times: int) -> None:
+    refusals = [Busy("busy")] * times
+
+    @patient
+    def double(number: int) -> int:
+        if refusals:
+            raise refusals.pop()
+        return 2 * number
+
+    assert double(21) == 42
+
+
+def test_an_engine_that_stays_busy_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "SETTLE_SECONDS", 0.2)
+
+    @patient
+    def never() -> None:
+        raise Busy("The container is busy.")
+
+    with pytest.raises(Busy, match="is busy"):
+        never()
