@@ -5,6 +5,7 @@ The structures and the numbers of the requests are those of the kernel's linux/b
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -22,8 +23,11 @@ CHILD = struct.Struct("=QQ")  # its id, and the inode of the folder that it is i
 
 
 def is_subvolume(path: Path) -> bool:
-    """Whether a folder that is known to be on btrfs is one."""
-    return path.stat().st_ino == ROOT_INODE
+    """Whether what is known to be on btrfs is one, and still there."""
+    try:
+        return path.stat().st_ino == ROOT_INODE
+    except FileNotFoundError:
+        return False
 
 
 def has_lost_count(counts: Path) -> bool:
@@ -31,26 +35,32 @@ def has_lost_count(counts: Path) -> bool:
     return any(mark.read_text(encoding="ascii").strip() == "1" for mark in counts.glob("inconsistent"))
 
 
-def referenced(top: Path, folder: str) -> dict[str, int]:
+def referenced(top: Path, folder: str, only: str | None = None) -> dict[str, int]:
     """By name, the bytes in each subvolume of a folder, with what it shares with others; a limit counts the same.
 
-    `top` is the subvolume that the folder is in. Empty where nothing is counted or it is another file system.
+    `top` is the subvolume that the folder is in; `only` that one of its subvolumes. Empty where nothing is counted
+    or it is another file system.
     """
+    found: dict[str, int] = {}
     try:
         opened = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return {}
+        return found
     try:
         counts = SYSFS / _uuid(opened) / "qgroups"
-        if has_lost_count(counts):
-            return {}
         parent = os.stat(folder, dir_fd=opened).st_ino
-        children = [child for child, inode in _children(opened) if inode == parent]
-        return {_name(opened, child, parent): _number(counts / f"0_{child}" / "referenced") for child in children}
+        if has_lost_count(counts):
+            return found
+        for child in [child for child, inode in _children(opened) if inode == parent]:
+            with contextlib.suppress(OSError):  # one that is being deleted
+                name = _name(opened, child, parent)
+                if only in (None, name):
+                    found[name] = _number(counts / f"0_{child}" / "referenced")
     except OSError:
         return {}
     finally:
         os.close(opened)
+    return found
 
 
 def _uuid(opened: int) -> str:

@@ -118,8 +118,8 @@ class Containers:
         return self._with_disk(container, records.usage_of(state))
 
     def _with_disk(self, container: Container, used: Usage) -> Usage:
-        held = self.pools.held(container.pool).get(container.name)
-        return used if held is None else replace(used, disk=held)
+        held = self.pools.held(container.pool, container.name)
+        return replace(used, disk=held.get(container.name, used.disk))
 
     def all_with_usage(self) -> list[tuple[Container, Usage]]:
         """Every instance with what it uses.
@@ -384,7 +384,7 @@ class Containers:
     def _refuse_small_disk(self, name: str, size: str) -> None:
         """LXD 5.0 makes a limit below what is there on btrfs, says that it could not, and cannot take it back."""
         container, limit = self.get(name), policy.bytes_of(size)
-        held = self.pools.held(container.pool).get(name) if container else None
+        held = self.pools.held(container.pool, name).get(name) if container else None
         if held and limit and limit < held + ROOM_BYTES:
             raise UsageError(
                 "There are {held} in the container {name}; its disk limit cannot be {size}.",

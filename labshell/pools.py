@@ -38,13 +38,13 @@ class Pools:
         used, total = self.space(pool)
         return bool(total) and total - used < RESERVE_BYTES
 
-    def held(self, pool: str) -> dict[str, int]:
-        """By name, the bytes in each container; only of a btrfs pool that counts, and that is mounted here.
+    def held(self, pool: str, only: str | None = None) -> dict[str, int]:
+        """By name, the bytes in each container, or in one only, of a pool on btrfs that counts and is mounted here.
 
         The engine's own figure leaves out what a container shares with its template or its snapshots, which its disk
         limit counts, and its archive.
         """
-        return btrfs.referenced(self._folder(pool), "containers")
+        return btrfs.referenced(self._folder(pool), "containers", only)
 
     def snapshots_on_disk(self) -> Iterator[Path]:
         """Where the snapshots of containers are, in pools on btrfs that are mounted here: .../CONTAINER/SNAPSHOT."""
