@@ -23,7 +23,16 @@ from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 
 from labshell import policy, records, shown
 from labshell.config import Config
-from labshell.engine import CALL_SECONDS, COPY_SECONDS, WAIT_STEP_SECONDS, Engine, GpuMissing, asking, patient
+from labshell.engine import (
+    CALL_SECONDS,
+    COPY_SECONDS,
+    LEFT_SNAPSHOT,
+    WAIT_STEP_SECONDS,
+    Engine,
+    GpuMissing,
+    asking,
+    patient,
+)
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.inside import Inside
 from labshell.language import mark
@@ -118,8 +127,7 @@ class Containers:
         return self._with_disk(container, records.usage_of(state))
 
     def _with_disk(self, container: Container, used: Usage) -> Usage:
-        held = self.pools.held(container.pool, container.name)
-        return replace(used, disk=held.get(container.name, used.disk))
+        return replace(used, disk=self.pools.held_by(container) or used.disk)
 
     def all_with_usage(self) -> list[tuple[Container, Usage]]:
         """Every instance with what it uses.
@@ -135,7 +143,7 @@ class Containers:
         with_state = [{**item, "state": states.get(item["name"], {})} for item in found]
         described = [(self._described(item), records.usage_of(item["state"])) for item in with_state]
         held = {pool: self.pools.held(pool) for pool in {container.pool for container, _ in described}}
-        return [(item, replace(used, disk=held[item.pool].get(item.name, used.disk))) for item, used in described]
+        return [(item, replace(used, disk=held[item.pool].get(item.name) or used.disk)) for item, used in described]
 
     def _described(self, item: Mapping[str, Any]) -> Container:
         found = records.container_of(item)
@@ -158,11 +166,11 @@ class Containers:
             if container.state == "Running" and container.owner == container.name
         }
 
-    def space(self, container: Container) -> tuple[int | None, int | None]:
+    def space(self, container: Container) -> tuple[int, int]:
         """Bytes used and in all: of the container's own disk if that has a limit, else of the pool it is on."""
         limit = policy.bytes_of(container.config.get("disk", ""))
         used = self.usage(container).disk if limit else None
-        return (used, limit) if used else self.pools.space(container.pool)
+        return (used, limit) if used and limit else self.pools.space(container.pool)
 
     def addresses_taken(self) -> set[str]:
         """Addresses on the bridge that are pinned or leased to any instance."""
@@ -194,11 +202,6 @@ class Containers:
     def give_owner(self, name: str, user: str, uid: int) -> None:
         """Mark a container as somebody's, whatever else it is."""
         self._set(name, records.owned_by(user, uid))
-
-    def pool_is_full(self, name: str) -> bool:
-        """Whether the pool of this container is."""
-        container = self.get(name)
-        return container is not None and self.pools.is_full(container.pool)
 
     # Changing ------------------------------------------------------------------------------------------
 
@@ -364,8 +367,7 @@ class Containers:
         Only nesting waits for the next start.
         """
         size = disk_size(settings)
-        if size:
-            self._refuse_small_disk(name, size)
+        self.check_disk(name, size or "")
 
         def change(config: dict[str, str], devices: dict[str, dict[str, str]], root: dict[str, str]) -> None:
             config |= engine_config(settings, nvidia_runtime=self._nvidia_runtime)
@@ -381,16 +383,21 @@ class Containers:
 
         self._engine.rewrite(name, change)
 
-    def _refuse_small_disk(self, name: str, size: str) -> None:
-        """LXD 5.0 makes a limit below what is there on btrfs, says that it could not, and cannot take it back."""
+    def check_disk(self, name: str, size: str, snapshot: str = "") -> None:
+        """Refuse a disk limit that is less than what is in a container, or in one of its snapshots, on btrfs.
+
+        LXD 5.0 sets it there, says that it could not, and cannot take it back. "" is no limit.
+        """
         container, limit = self.get(name), policy.bytes_of(size)
-        held = self.pools.held(container.pool, name).get(name) if container else None
-        if held and limit and limit < held + ROOM_BYTES:
+        if container is None or limit is None:
+            return
+        held = self.pools.held_by_snapshot(container, snapshot) if snapshot else self.pools.held_by(container)
+        if held is not None and limit < held + ROOM_BYTES:
             raise UsageError(
-                "There are {held} in the container {name}; its disk limit cannot be {size}.",
-                held=shown.size(held),
-                name=name,
+                "A disk limit of {size} is too little for {name}, in which there are {held}.",
                 size=size,
+                name=snapshot or name,
+                held=shown.size(held),
             )
 
     def set_gpus_aside(self, name: str) -> None:
@@ -540,15 +547,15 @@ class Containers:
         found = [records.snapshot_of(item) for item in items]
         return sorted(found, key=lambda snapshot: snapshot.created)
 
-    def has_snapshot(self, name: str, label: str) -> bool:
-        """Whether the engine knows this snapshot; not if there is no such container."""
-        return self.get(name) is not None and label in [snapshot.name for snapshot in self.snapshots(name)]
-
     def take_snapshot(self, name: str, label: str) -> None:
         """Keep the state of a container; DiskFull, and nothing is begun, if its own disk takes nothing any more.
 
-        On a full disk LXD 5.0 makes a snapshot that it then does not know, and never deletes that container again.
+        On a full disk LXD 5.0 makes a snapshot that it then does not know, and never deletes that container again. If
+        it is asked for the same once more, it takes that one for the new one.
         """
+        container = self.get(name)
+        if container is not None and self.pools.has_on_disk(container, label):
+            raise LabshellError(LEFT_SNAPSHOT, name=name, action=KEEP)
         patient(self.try_disk)(name, KEEP)
         with asking(name, KEEP):
             body = {"name": label, "stateful": False}

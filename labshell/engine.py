@@ -59,6 +59,10 @@ FULL_DISK = mark(
     "The disk of the container is full or broken, so it cannot {action}. "
     "Go back to a snapshot, or tell the administrator which of its files may go."
 )
+LEFT_SNAPSHOT = mark(
+    "The container {name} cannot {action}: the engine did not finish a snapshot of it. "
+    "Tell the administrator, whom labshell-admin doctor shows how to remove that."
+)
 # What the engine says -> what the person reads. Matched by substring: the class and the HTTP status of a failed
 # operation are always the same.
 SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
@@ -117,14 +121,7 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
         LabshellError,
         mark("The container cannot {action}: no storage pool is known. Set pool in labshell.toml."),
     ),
-    (
-        "Cannot remove a volume that has snapshots",
-        LabshellError,
-        mark(
-            "The container {name} cannot {action}: the engine did not finish a snapshot of it. "
-            "Tell the administrator, whom labshell-admin doctor shows how to remove that."
-        ),
-    ),
+    ("Cannot remove a volume that has snapshots", LabshellError, LEFT_SNAPSHOT),
     ("already exists", UsageError, mark("There is a container {name} already.")),
 )
 

@@ -112,9 +112,9 @@ class Gateway:
 
     def restart(self, user: str, uid: int, *, force: bool = False) -> Steps[dict[str, Any]]:
         with self.locks.held(user):
-            self.containers.owned(user, uid)
+            container = self.containers.owned(user, uid)
             self.closed.refuse_if_closed()
-            self.refuse_full_pool(user)
+            self.refuse_full_pool(container)
             yield Progress("Stopping your container")
             self.containers.stop(user, self.config.stop_timeout_seconds, force=force)
             yield from self.ensure_running(self.containers.owned(user, uid))
@@ -236,7 +236,7 @@ class Gateway:
         if container.state not in ("Stopped", "Frozen"):
             raise TryAgain("The container is {state} just now; try again in a moment.", state=container.state.lower())
         self.closed.refuse_if_closed()
-        self.refuse_full_pool(container.name)
+        self.refuse_full_pool(container)
         with self._starts.ticket() as ticket:
             for place in self._starts.places(ticket, deadline):
                 yield Progress("Waiting to start: place {place} in the queue", {"place": str(place)})
@@ -293,9 +293,9 @@ class Gateway:
                 )
             time.sleep(0.02 if address else PROBE_SECONDS)
 
-    def refuse_full_pool(self, name: str, action: str = ACTIONS["start"]) -> None:
+    def refuse_full_pool(self, container: Container, action: str = ACTIONS["start"]) -> None:
         """A full pool makes a start fail, and a restart stop what it cannot start again: look first."""
-        if self.containers.pool_is_full(name):
+        if self.containers.pools.is_full(container.pool):
             raise LabshellError(FULL_POOL, action=action)
 
     @contextlib.contextmanager

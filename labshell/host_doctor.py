@@ -83,7 +83,6 @@ class HostDoctor:
         yield "daemon", self._daemon
         yield "engine", self._engine_itself
         yield "pool", self._pools
-        yield "snapshots", self._snapshots
         yield "template", self._template
         yield "network", self._network
         yield "rules", self._rules
@@ -149,18 +148,6 @@ class HostDoctor:
                 f"btrfs quota rescan {folder}",
                 folder,
             )
-
-    def _snapshots(self) -> Iterator[Finding]:
-        for path in self._containers.pools.snapshots_on_disk():
-            name, label = path.parts[-2:]
-            if not self._containers.has_snapshot(name, label):
-                yield Finding(
-                    "snapshot-left",
-                    ERROR,
-                    f"The engine did not finish the snapshot {label} of {name}, which it cannot delete now.",
-                    f"btrfs subvolume delete {shlex.quote(str(path))}",
-                    name,
-                )
 
     def _template(self) -> Iterator[Finding]:
         name = self._config.template
@@ -321,6 +308,7 @@ class HostDoctor:
                 f"lxc config unset {name} {dangerous[0]}",
                 name,
             )
+        yield from self._left_snapshots(item)
         if item.owner and item.owner not in uids:
             if item.name == item.owner:
                 remedy = f"labshell-admin adopt {name} if the same person comes back, remove-user {name} if not"
@@ -366,6 +354,19 @@ class HostDoctor:
                 "Look at nvidia-smi on this host; then restart the container.",
                 name,
             )
+
+    def _left_snapshots(self, item: Container) -> Iterator[Finding]:
+        there = self._containers.pools.snapshots_on_disk(item)
+        known = {snapshot.name for snapshot in self._containers.snapshots(item.name)} if there else set()
+        for path in there:
+            if path.name not in known and path.exists():  # it may have been deleted between the two looks
+                yield Finding(
+                    "snapshot-left",
+                    ERROR,
+                    f"The engine did not finish the snapshot {path.name} of {item.name}, which it cannot delete now.",
+                    f"btrfs subvolume delete {shlex.quote(str(path))}",
+                    item.name,
+                )
 
     def _nvidia(self) -> Iterator[Finding]:
         if machine.upgrades_nvidia_unattended():

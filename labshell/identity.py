@@ -207,7 +207,8 @@ def _run(containers: Containers, name: str, script: str, arguments: list[str]) -
     status, output = containers.inside.run(name, ["/bin/sh", "-c", script, "labshell", *arguments])
     if status == 0:
         return
-    if NO_SPACE in output and containers.pool_is_full(name):
+    container = containers.get(name)
+    if NO_SPACE in output and container is not None and containers.pools.is_full(container.pool):
         raise LabshellError(FULL_POOL, action=mark("be changed"))
     raise LabshellError(
         "Something inside the container refused the change: {reason}.",

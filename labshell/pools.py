@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from labshell import btrfs, policy
+from labshell import btrfs
 from labshell.engine import Engine, asking
+from labshell.policy import Container
 
 RESERVE_BYTES = 256 << 20
+CONTAINERS, SNAPSHOTS = "containers", "containers-snapshots"  # folders of a pool
 
 
 class Pools:
@@ -27,8 +29,10 @@ class Pools:
             yield name, used, total
 
     def space(self, pool: str) -> tuple[int, int]:
-        """Bytes used and in all; 0 where the pool does not say."""
-        with asking("", "be read"):
+        """Bytes used and in all; 0 where the pool does not say, or is not known."""
+        if not pool:
+            return 0, 0
+        with asking(pool, "be read"):
             answer = self._engine.api["storage-pools"][pool].resources.get().json()["metadata"]
         space = answer.get("space") or {}
         return space.get("used", 0), space.get("total", 0)
@@ -38,21 +42,30 @@ class Pools:
         used, total = self.space(pool)
         return bool(total) and total - used < RESERVE_BYTES
 
-    def held(self, pool: str, only: str | None = None) -> dict[str, int]:
-        """By name, the bytes in each container, or in one only, of a pool on btrfs that counts and is mounted here.
+    def held(self, pool: str) -> dict[str, int]:
+        """By name, the bytes in each container of a pool on btrfs that counts and is mounted here; elsewhere nothing.
 
         The engine's own figure leaves out what a container shares with its template or its snapshots, which its disk
         limit counts, and its archive.
         """
-        return btrfs.referenced(self._folder(pool), "containers", only)
+        return btrfs.referenced(self._folder(pool), CONTAINERS)
 
-    def snapshots_on_disk(self) -> Iterator[Path]:
-        """Where the snapshots of containers are, in pools on btrfs that are mounted here: .../CONTAINER/SNAPSHOT."""
-        for pool in self._names():
-            folder = self._folder(pool) / "containers-snapshots"
-            # An underline is in the names of other projects' containers, which are not ours to look at.
-            paths = [path for path in folder.glob("*/*") if policy.INSTANCE.fullmatch(path.parent.name)]
-            yield from (path for path in sorted(paths) if btrfs.is_subvolume(path))
+    def held_by(self, container: Container) -> int | None:
+        """The bytes in one container, as held() has them."""
+        return btrfs.referenced(self._folder(container.pool), CONTAINERS, container.name).get(container.name)
+
+    def held_by_snapshot(self, container: Container, label: str) -> int | None:
+        """The bytes in one of its snapshots, counted alike."""
+        return btrfs.referenced(self._folder(container.pool), f"{SNAPSHOTS}/{container.name}", label).get(label)
+
+    def snapshots_on_disk(self, container: Container) -> list[Path]:
+        """Where a container's snapshots are on btrfs, if its pool is mounted here; the last part is the name."""
+        folder = self._folder(container.pool) / SNAPSHOTS / container.name
+        return sorted(path for path in folder.glob("*") if btrfs.is_subvolume(path))
+
+    def has_on_disk(self, container: Container, label: str) -> bool:
+        """Whether there is such a snapshot in the pool, known to the engine or not."""
+        return label in [path.name for path in self.snapshots_on_disk(container)]
 
     def _names(self) -> list[str]:
         with asking("", "be read"):

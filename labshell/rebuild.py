@@ -46,13 +46,14 @@ class Rebuild:
                                               self._config.template)  # fmt: skip
             self._refuse_changing(template)
             self._gateway.closed.refuse_if_closed()
-            self._gateway.refuse_full_pool(user)
+            self._gateway.refuse_full_pool(old)
             fresh, kept = policy.name_of_fresh(user), self._name_to_keep(user)
             about = {"incoming": fresh, "outgoing": kept, "address": old.address, "superseded": old.kept}
             self._containers.try_disk(user)
             with self._settling(user, "rebuild", **about):
                 try:
                     yield from self._make(old, uid, template, fresh)
+                    self._containers.check_disk(fresh, old.config.get("disk", ""))
                     self._containers.try_disk(user)
                     yield Progress("Stopping your container")
                     self._containers.stop(user, self._config.stop_timeout_seconds, force=force)
@@ -76,6 +77,7 @@ class Rebuild:
             self._gateway.closed.refuse_if_closed()
             self._unfinished.refuse_open(user)
             self._containers.try_disk(user)
+            self._containers.check_disk(back, current.config.get("disk", ""))
             yield Progress("Stopping your container")
             self._containers.stop(user, self._config.stop_timeout_seconds, force=force)
             yield Progress("Putting the old container in its place")

@@ -34,11 +34,11 @@ class Snapshots:
 
     def create(self, user: str, uid: int, name: str) -> Steps[None]:
         with self._gateway.locks.held(user):
-            self._containers.owned(user, uid)
+            container = self._containers.owned(user, uid)
             existing = [snapshot.name for snapshot in self._containers.snapshots(user)]
             now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d-%H%M%S")
             label = policy.name_of_snapshot(name, existing, self._gateway.config.snapshots_per_user, now)
-            self._gateway.refuse_full_pool(user, KEEP)
+            self._gateway.refuse_full_pool(container, KEEP)
             yield Progress("Keeping the container's state as {name}", {"name": label})
             with self._unfinished.work(user, "snapshot create", name=label):
                 self._containers.take_snapshot(user, label)
@@ -52,7 +52,8 @@ class Snapshots:
         with self._gateway.locks.held(user):
             container = self._containers.owned(user, uid)
             self._existing(user, name)
-            self._gateway.refuse_full_pool(user, RESTORE)
+            self._gateway.refuse_full_pool(container, RESTORE)
+            self._containers.check_disk(user, container.config.get("disk", ""), snapshot=name)
             was_running = container.state != "Stopped"
             if was_running:
                 self._gateway.closed.refuse_if_closed()

@@ -25,7 +25,7 @@ from labshell.gateway import Gateway, Progress, Steps
 from labshell.keys import PublicKey
 from labshell.policy import Container, OwnForward
 from labshell.records import Usage
-from labshell.settings import DESKTOP, DESKTOP_PORT, date_of
+from labshell.settings import DESKTOP, DESKTOP_PORT, date_of, disk_size
 from labshell.undo import NamedStep, Undo, do
 
 PASSWORD_BYTES = 12
@@ -242,6 +242,7 @@ class Users:
         keys.check_amount(wanted.keys)
         self._gateway.refuse_missing_folders(wanted.settings)
         self._with_desktop(wanted.name, wanted.settings)
+        self._containers.check_disk(wanted.name, disk_size(wanted.settings) or "")
         if wanted.port is not None:
             self._gateway.refuse_without_ports()
             self._ports.check(wanted.name, wanted.port)

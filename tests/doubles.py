@@ -58,7 +58,7 @@ class FakeContainers:
         self.crash_at: int | None = None
         self.refuse_at: int | None = None  # the call that the engine refuses
         self.full: set[str] = set()  # whose disk takes nothing more: no mark
-        self.inside = self.network = self  # the methods of Inside and Network are below, too
+        self.inside = self.network = self.pools = self  # the methods of Inside, Network and Pools are below, too
         self.is_labs_own = False
 
     def _change(self) -> None:
@@ -109,11 +109,14 @@ class FakeContainers:
     def usage(self, container: Container) -> Usage:
         return Usage(None, None, None, None)
 
-    def try_disk(self, name: str) -> None:
+    def try_disk(self, name: str, action: str = "be changed") -> None:
         if name in self.full:
-            raise DiskFull("The disk is full.")
+            raise DiskFull("The disk is full, so it cannot {action}.", action=action)
 
-    def pool_is_full(self, name: str) -> bool:
+    def check_disk(self, name: str, size: str, snapshot: str = "") -> None:
+        self._existing(name)
+
+    def is_full(self, pool: str) -> bool:
         return False
 
     def clone(self, template: str, name: str, user: str, uid: int, address: str) -> None:

@@ -7,19 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hostile import fill_beyond_its_limit, limit_disk
+from hostile import counted, fill_beyond_its_limit, limit_disk
 from testhost import POOL, Host
 
 pytestmark = pytest.mark.root
 MANY = 300  # more subvolumes than the kernel names at once
 ASK = "import json, pathlib, sys; from labshell import btrfs; print(json.dumps(btrfs.referenced(pathlib.Path(sys.argv[1]), 'things')))"
-
-
-def counted(host: Host, top: str) -> dict[str, int]:
-    """By path, the bytes in each subvolume by btrfs's own program."""
-    host.run(["btrfs", "filesystem", "sync", top])
-    lines = host.run(["btrfs", "qgroup", "show", "--raw", top]).stdout.splitlines()
-    return {line.split()[-1]: int(line.split()[1]) for line in lines if line.startswith("0/")}
 
 
 def disk_in_status(host: Host, user: str) -> int:
@@ -67,21 +60,55 @@ def test_a_disk_is_as_full_as_its_limit_counts_with_what_it_shares(host: Host, l
     assert abs(disk_in_status(host, limited) - found) < 4 << 20  # it is at work
     rows = {row["user"]: row for row in json.loads(host.admin("list", "--json").stdout)}
     assert abs(rows[limited]["disk"] - found) < 4 << 20
-    assert rows[bob]["disk"]
+    assert abs(rows[bob]["disk"] - counted(host, POOL)[f"containers/{bob}"]) < 4 << 20
     share = next(
         item for item in json.loads(host.client.ssh(limited, "doctor --json").stdout) if item["check"] == "Disk"
     )
     assert share["finding"]["values"]["percent"] == f"{found / (1 << 30):.0%}"
 
 
-def test_a_disk_limit_below_what_is_there_is_refused_and_nothing_changes(host: Host, limited: str) -> None:
-    refused = host.admin("set", limited, "--disk", "100MiB", check=False)
+def a_little_more(host: Host, user: str) -> str:
+    """A disk limit by which 100 MiB are left."""
+    return f"{(counted(host, POOL)[f'containers/{user}'] >> 20) + 100}MiB"
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--expires", "2099-01-01"]], ids=lambda more: "".join(more[:1]))
+def test_a_disk_limit_below_what_is_there_is_refused_and_nothing_changes(
+    host: Host, limited: str, more: list[str]
+) -> None:
+    refused = host.admin("set", limited, "--disk", "100MiB", *more, check=False)
     assert refused.returncode == 2
-    assert f"in the container {limited}; its disk limit cannot be 100MiB." in refused.stderr
+    assert f"A disk limit of 100MiB is too little for {limited}, in which there are " in refused.stderr
     assert json.loads(host.client.ssh(limited, "status --json", check=True).stdout)["disk_limit"] == "1GiB"
+    assert json.loads(host.admin("show", limited, "--json").stdout)["expires"] is None
     host.client.ssh(limited, "run head -c 50M /dev/zero > file; sync", check=True)
     host.admin("set", limited, "--disk", "900MiB")
     host.admin("set", limited, "--disk", "none")
+
+
+def test_nobody_goes_back_to_what_todays_limit_does_not_allow(host: Host, limited: str) -> None:
+    """Neither to a snapshot nor to the container from before a rebuild; what they have goes on running."""
+    host.client.ssh(limited, "run head -c 200M /dev/zero > file", check=True)
+    host.client.ssh(limited, "snapshot create large", check=True)
+    host.client.ssh(limited, "rebuild --yes", check=True, timeout=120)
+    host.client.ssh(limited, "rebuild undo --yes", check=True, timeout=120)
+    host.client.ssh(limited, "run rm file; sync", check=True)
+    size = a_little_more(host, limited)
+    host.admin("set", limited, "--disk", size)
+    refused = host.client.ssh(limited, "snapshot restore large --yes")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"A disk limit of {size} is too little for large, in which" in refused.stderr
+
+    host.admin("set", limited, "--disk", "1GiB")
+    host.client.ssh(limited, "snapshot restore large --yes", check=True, timeout=120)
+    host.client.ssh(limited, "rebuild --yes", check=True, timeout=120)
+    host.admin("set", limited, "--disk", a_little_more(host, limited))
+    refused = host.client.ssh(limited, "rebuild undo --yes", timeout=120)
+    assert (refused.returncode, "is too little for" in refused.stderr) == (2, True)
+    assert json.loads(host.client.ssh(limited, "status --json", check=True).stdout)["state"] == "running"
+    host.admin("set", limited, "--disk", "1GiB")
+    host.client.ssh(limited, "rebuild undo --yes", check=True, timeout=120)
+    assert host.client.ssh(limited, "run ls", check=True).stdout == "file\n"
 
 
 def test_a_full_disk_gets_more_room_from_the_kernel_where_the_engine_gives_none(host: Host, limited: str) -> None:

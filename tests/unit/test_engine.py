@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
+from pylxd.exceptions import LXDAPIException
 
 from labshell import engine
-from labshell.engine import Busy, DiskFull, OperationFailed, asking, patient
+from labshell.engine import Busy, DiskFull, Engine, OperationFailed, asking, patient
 from labshell.errors import LabshellError
+from labshell.inside import Inside
+
+
+def refusal(text: str) -> LXDAPIException:
+    """What pylxd raises when the engine answers with an error."""
+    answer: Any = SimpleNamespace(status_code=500, json=lambda: {"error": text})
+    return LXDAPIException(answer)
+
 
 PROGRAM = "Failed to run: btrfs {}: exit status 1 (ERROR: {})"
 
@@ -55,3 +68,19 @@ def test_an_engine_that_stays_busy_is_not_asked_for_ever(monkeypatch: pytest.Mon
 
     with pytest.raises(Busy, match="is busy"):
         never()
+
+
+def test_files_in_a_container_are_asked_for_again_when_the_engines_server_for_them_is_just_ending(
+    tmp_path: Path,
+) -> None:
+    answers = iter([refusal("dial unix /proc/self/fd/9/forkfile.sock: no such file"), None])
+
+    class Files:
+        def delete(self, **_: object) -> None:
+            error = next(answers)
+            if error:
+                raise error
+
+    standing_in = SimpleNamespace(instance=lambda _: SimpleNamespace(files=Files()))
+    Inside(cast(Engine, standing_in), tmp_path).delete_file("alice", "/root/note")
+    assert next(answers, "all asked for") == "all asked for"
