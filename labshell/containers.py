@@ -51,6 +51,7 @@ STATES_AT_ONCE = 4
 ROOM_BYTES = 4 << 20  # what has to be left on a disk for the engine to write there
 EXPORT_SECONDS = 24 * 3600  # a terabyte, compressed by one processor, takes some hours
 IDLE_STEP_SECONDS = 0.3
+VOLATILE = "volatile."  # how the keys begin that are the engine's own
 NOT_TAKEN_OVER = {"eth0", "root"}  # devices
 CHANGE, KEEP, RESTORE = mark("be changed"), mark("be kept"), mark("be restored")
 ACTIONS = {"start": mark("be started"), "stop": mark("be stopped"), "unfreeze": mark("be thawed")}
@@ -562,17 +563,25 @@ class Containers:
             self._engine.wait(self._engine.instance(name).snapshots.post(json=body), COPY_SECONDS)
 
     def settings(self, name: str) -> dict[str, Any]:
-        """Config and devices as they are now, for put_back()."""
+        """Config and devices as they are now, for put_back().
+
+        Nothing of the engine's own but the hardware address, which is another one after a rebuild: it has the lease
+        of the IPv4 address, which the DHCP server gives to no other for an hour.
+        """
         with asking(name, "be read"):
             found = self._engine.instance(name).get().json()["metadata"]
-        config = {key: value for key, value in found["config"].items() if not key.startswith("volatile.")}
+        config = {
+            key: value
+            for key, value in found["config"].items()
+            if not key.startswith(VOLATILE) or key == records.GIVEN_HARDWARE_ADDRESS
+        }
         return {"config": config, "devices": found["devices"]}
 
     def put_back(self, name: str, settings: Mapping[str, Any]) -> None:
         """Config and devices as settings() gave them, whatever has become of them since."""
 
         def change(config: dict[str, str], devices: dict[str, dict[str, str]], _: object) -> None:
-            volatile = {key: value for key, value in config.items() if key.startswith("volatile.")}
+            volatile = {key: value for key, value in config.items() if key.startswith(VOLATILE)}
             for table, then in ((config, volatile | settings["config"]), (devices, settings["devices"])):
                 table.clear()
                 table.update(then)

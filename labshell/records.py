@@ -28,6 +28,7 @@ ARCHIVED = "user.labshell.archived"
 RESTORING = "user.labshell.restoring"
 HOLD = "user.labshell.hold"
 HARDWARE_ADDRESS = "user.labshell.hwaddr"  # what the lab's DHCP server knows it by
+GIVEN_HARDWARE_ADDRESS = "volatile.eth0.hwaddr"  # what the engine's knows it by
 
 SAFE_CONFIG = {
     "security.privileged": "false",
@@ -122,7 +123,7 @@ def snapshot_of(item: Mapping[str, Any]) -> Snapshot:
 def hardware_address(item: Mapping[str, Any]) -> str:
     """Of an instance's eth0, from the engine's record and not from inside."""
     nic = (item.get("expanded_devices") or {}).get("eth0", {})
-    return str(nic.get("hwaddr") or (item.get("config") or {}).get("volatile.eth0.hwaddr", ""))
+    return str(nic.get("hwaddr") or (item.get("config") or {}).get(GIVEN_HARDWARE_ADDRESS, ""))
 
 
 def current_address(state: Mapping[str, Any]) -> str | None:

@@ -74,5 +74,4 @@ def fill_beyond_its_limit(host: Host, user: str) -> None:
     """By a limit below what is there: on a disk that is merely full LXD 5.0 does what follows only now and then."""
     host.client.ssh(user, "run head -c 200M /dev/zero > big; sync", check=True)
     limit = counted(host, POOL)[f"containers/{user}"] - (100 << 20)
-    done = host.run(["btrfs", "qgroup", "limit", str(limit), f"{POOL}/containers/{user}"], check=False)
-    assert "quota exceeded" in done.stderr  # and yet it is done
+    host.run(["btrfs", "qgroup", "limit", str(limit), f"{POOL}/containers/{user}"])

@@ -45,6 +45,19 @@ def test_going_back_gives_nobody_what_the_administrator_has_taken_away_since(hos
     assert host.client.ssh(guest, "run test -e /data/.").returncode == 1
 
 
+def test_a_snapshot_from_before_a_rebuild_that_was_taken_back_brings_the_container_back_at_its_address(
+    host: Host, guest: str
+) -> None:
+    """Its card has another hardware address since, and the address's lease is that one's."""
+    host.client.ssh(guest, "run echo precious > thesis", check=True)
+    host.client.ssh(guest, "snapshot create before", check=True)
+    host.client.ssh(guest, "rebuild --force --yes", check=True, timeout=120)
+    host.client.ssh(guest, "rebuild undo --force --yes", check=True, timeout=120)
+    for verb in ("snapshot restore before --yes", "restart --force --yes", "snapshot restore before --yes"):
+        host.client.ssh(guest, verb, check=True, timeout=120)
+        assert host.client.ssh(guest, "cat thesis", port=host.ssh_port(guest), check=True).stdout == "precious\n"
+
+
 def test_a_user_keeps_three_and_the_fourth_gets_a_sentence(host: Host, guest: str) -> None:
     for name in ("a", "b", ""):
         host.client.ssh(guest, f"snapshot create {name}", check=True)
