@@ -42,7 +42,7 @@ RECOUNT = f"btrfs quota rescan -w {POOL}"
 THRESHOLD = f"/sys/fs/btrfs/$(findmnt --noheadings --output UUID {POOL})/qgroups/drop_subtree_threshold"
 LEFT = Path(POOL, "containers-snapshots/bob/left")
 NFT = "iptables-nft -w"
-SHADOW = "lxc file pull template/etc/shadow /tmp/shadow; cp /tmp/shadow /tmp/shadow.before"
+SHADOW = f"{POOL}/containers/template/rootfs/etc/shadow"
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ SHADOW = "lxc file pull template/etc/shadow /tmp/shadow; cp /tmp/shadow /tmp/sha
         ),
         (
             "template-password",
-            f"{SHADOW}; sed -i 's/^root:[^:]*/root:$6$x$y/' /tmp/shadow; lxc file push /tmp/shadow template/etc/shadow",
-            "lxc file push /tmp/shadow.before template/etc/shadow",
+            f"cp -a {SHADOW} /tmp/shadow; sed -i 's/^root:[^:]*/root:$6$x$y/' {SHADOW}",
+            f"cp -a /tmp/shadow {SHADOW}",
         ),
         (
             "sshd-open",
