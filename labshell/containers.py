@@ -389,8 +389,11 @@ class Containers:
 
         LXD 5.0 sets it there, says that it could not, and cannot take it back. "" is no limit.
         """
-        container, limit = self.get(name), policy.bytes_of(size)
-        if container is None or limit is None:
+        limit = policy.bytes_of(size)
+        if limit is None:
+            return
+        container = self.get(name)
+        if container is None:
             return
         held = self.pools.held_by_snapshot(container, snapshot) if snapshot else self.pools.held_by(container)
         if held is not None and limit < held + ROOM_BYTES:

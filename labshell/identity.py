@@ -23,11 +23,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from labshell import files
-from labshell.containers import Containers
+from labshell.containers import CHANGE, Containers
 from labshell.engine import FULL_POOL
 from labshell.errors import LabshellError
 from labshell.keys import PublicKey, authorized_keys, line_inside
-from labshell.language import mark
 
 NO_SPACE = "No space left on device"  # in the words of a program inside
 HostKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
@@ -207,9 +206,9 @@ def _run(containers: Containers, name: str, script: str, arguments: list[str]) -
     status, output = containers.inside.run(name, ["/bin/sh", "-c", script, "labshell", *arguments])
     if status == 0:
         return
-    container = containers.get(name)
-    if NO_SPACE in output and container is not None and containers.pools.is_full(container.pool):
-        raise LabshellError(FULL_POOL, action=mark("be changed"))
+    container = containers.get(name) if NO_SPACE in output else None
+    if container is not None and containers.pools.is_full(container.pool):
+        raise LabshellError(FULL_POOL, action=CHANGE)
     raise LabshellError(
         "Something inside the container refused the change: {reason}.",
         reason=" ".join(output.split())[-300:].rstrip(".") or f"status {status}",
