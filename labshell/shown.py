@@ -65,7 +65,7 @@ def padded(text: str, columns: int) -> str:
 
 def size(count: int | None) -> str:
     """Bytes for people: 1.5 GiB."""
-    if count is None:
+    if count is None or count < 0:  # -1 is how the engine says that it does not know
         return "?"
     amount, unit = float(count), 0
     while amount >= 1000 and unit < len(UNITS) - 1:
@@ -76,7 +76,7 @@ def size(count: int | None) -> str:
 
 def duration(seconds: int | None) -> str:
     """A time span for people: 3 days, 2 h 5 min."""
-    if seconds is None:
+    if seconds is None or seconds < 0:
         return "?"
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
     if days >= 2:
