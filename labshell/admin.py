@@ -212,6 +212,8 @@ def main() -> None:
         sys.stdout.flush()
     except LabshellError as error:
         print(f"labshell-admin: {shown.plain(error)}", file=sys.stderr)
+        if error.detail:
+            print(f"The engine said: {shown.plain(error.detail)}", file=sys.stderr)
         sys.exit(error.status)
     except KeyboardInterrupt:
         print("\nlabshell-admin: interrupted; what the daemon has begun it finishes.", file=sys.stderr)

@@ -33,6 +33,7 @@ SOCKETS = ("/var/lib/lxd/unix.socket", "/var/snap/lxd/common/lxd/unix.socket")
 CALL_SECONDS = 15
 COPY_SECONDS = 900
 WAIT_STEP_SECONDS = 5
+LONGEST_DETAIL = 4000  # characters of the engine's own words that root is shown
 SETTLE_SECONDS = 4  # how long the engine may be busy finishing what has already happened
 REWRITE_ATTEMPTS = 5
 PRECONDITION_FAILED = 412  # HTTP: what was to be changed is not what was read
@@ -250,7 +251,9 @@ def asking(name: str, action: str) -> Iterator[None]:
     except NotFound as error:
         raise NoContainer("There is no container {name}.", name=name) from error
     except (LXDAPIException, OperationFailed) as error:
-        raise _error_for(str(error), name, action) from error
+        failure = _error_for(str(error), name, action)
+        failure.detail = str(error)[:LONGEST_DETAIL]
+        raise failure from error
     except (requests.Timeout, TimeoutError) as error:
         raise TryAgain("The container engine does not answer; try again in a moment.") from error
     except (ClientConnectionFailed, OSError) as error:  # requests' own errors are OSErrors too
@@ -263,7 +266,7 @@ def _error_for(message: str, name: str, action: str) -> LabshellError:
             return kind(sentence, name=name, action=action)
     return LabshellError(
         "The container engine could not do this: the container {name} cannot {action}. "
-        "The administrator finds the reason in the journal.",
+        "Tell the administrator.",
         name=name,
         action=action,
     )

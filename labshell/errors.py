@@ -16,6 +16,7 @@ class LabshellError(Exception):
         super().__init__(sentence)
         self.sentence = sentence
         self.values = {key: str(value) for key, value in values.items()}
+        self.detail = ""  # the engine's own words: for root's terminal, never for a user's
 
     def __str__(self) -> str:
         return self.sentence.format_map(self.values)

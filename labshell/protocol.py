@@ -153,4 +153,6 @@ def _error(reply: dict[str, Any]) -> LabshellError:
     kind = KINDS.get(name, LabshellError)
     if interface != GATEWAY:
         return LabshellError("labshell's daemon refused the request ({name}); is it of another version?", name=name)
-    return kind(parameters.get("sentence", ""), **parameters.get("values", {}))
+    error = kind(parameters.get("sentence", ""), **parameters.get("values", {}))
+    error.detail = parameters.get("detail", "")
+    return error

@@ -33,6 +33,7 @@ class Service:
             vendor="labshell", product="labshelld", version=__version__, interface_dir=str(Path(__file__).parent)
         )
         self._varlink.interface(interface)(lambda: handler)
+        self._interface = interface
 
     def answer(self, message: bytes, call: Call) -> Iterator[bytes]:
         """The replies to one request. Whatever goes wrong becomes one error reply."""
@@ -60,7 +61,9 @@ class Service:
             log.info(
                 "refused", extra={"method": method, "uid": caller.uid, "why": str(error)}, exc_info=error.__cause__
             )
-            values = {"sentence": error.sentence, "values": error.values}
+            values: dict[str, Any] = {"sentence": error.sentence, "values": error.values}
+            if self._interface == protocol.ADMIN and error.detail:
+                values["detail"] = error.detail
             yield protocol.encode({"error": f"{protocol.GATEWAY}.{error.name}", "parameters": values})
         except Exception:  # the boundary: a bug in one request must not end the daemon
             reference = secrets.token_hex(4)

@@ -42,6 +42,18 @@ class Fake:
         yield from self.replies
 
 
+class Failing:
+    """A handler whose status ends in an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def Status(self, **_given: object) -> None:  # noqa: N802 - varlink's form
+        raise self.error
+
+    List = Status
+
+
 def ask(handler: Fake, message: object) -> list[dict[str, Any]]:
     raw = message if isinstance(message, bytes) else json.dumps(message).encode()
     return [json.loads(reply.rstrip(b"\0")) for reply in Service(protocol.GATEWAY, handler).answer(raw, ALICE)]
@@ -104,6 +116,22 @@ def test_a_known_error_keeps_its_kind_sentence_and_values() -> None:
             "parameters": {"sentence": "{name} is busy.", "values": {"name": "alice"}},
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("interface", "method", "detail"),
+    [(protocol.ADMIN, "List", "No device found"), (protocol.GATEWAY, "Status", None)],
+)
+def test_only_the_administrators_socket_carries_the_engines_own_words(
+    interface: str, method: str, detail: str | None
+) -> None:
+    error = TryAgain("{name} cannot start. Tell the administrator.", name="alice")
+    error.detail = "No device found"
+    service = Service(interface, Failing(error))
+    message = json.dumps({"method": f"{interface}.{method}", "parameters": {}}).encode()
+    (reply,) = (json.loads(part[:-1]) for part in service.answer(message, ALICE))
+    assert reply["error"] == "org.labshell.Gateway.TryAgain"
+    assert reply["parameters"].get("detail") == detail
 
 
 def test_a_bug_becomes_a_reference_and_no_trace() -> None:
