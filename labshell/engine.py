@@ -101,6 +101,14 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
         mark("The container cannot {action}: the host's NVIDIA container tools are missing."),
     ),
     (
+        "requires bridge netfilter",
+        LabshellError,
+        mark(
+            "The container cannot {action}: the kernel module br_netfilter is not loaded or switched off. "
+            "Tell the administrator."
+        ),
+    ),
+    (
         "dmapping abilities",
         UsageError,
         mark("This kernel and this engine cannot map the ownership of a mount; add :noshift to it."),

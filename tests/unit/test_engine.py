@@ -36,6 +36,12 @@ PROGRAM = "Failed to run: btrfs {}: exit status 1 (ERROR: {})"
         ),
         ("Error deleting storage volume: Cannot remove a volume that has snapshots", LabshellError, "labshell-admin doctor"),
         ("dial unix /proc/self/fd/98/forkfile.sock: connect: no such file or directory", Busy, "busy"),
+        (
+            'Failed to start device "eth0": security.ipv6_filtering requires bridge netfilter: '
+            "br_netfilter kernel module not loaded",
+            LabshellError,
+            "the kernel module br_netfilter",
+        ),
         ("something new", LabshellError, "could not do this: the container alice cannot be changed"),
     ],
 )  # fmt: skip
