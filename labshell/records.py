@@ -101,14 +101,19 @@ def usage_of(state: Mapping[str, Any]) -> Usage:
     """What the engine says of an instance's state, in our words."""
     disk = (state.get("disk") or {}).get("root", {}).get("usage")
     interfaces = state.get("network") or {}
-    seconds = (state.get("cpu") or {}).get("usage", 0) / 1e9
+    seconds = (_known((state.get("cpu") or {}).get("usage")) or 0) / 1e9
     return Usage(
-        memory=(state.get("memory") or {}).get("usage") or None,
-        disk=disk or None,
+        memory=_known((state.get("memory") or {}).get("usage")),
+        disk=_known(disk),
         processes=state["processes"] if state.get("processes", -1) >= 0 else None,
         cpu_seconds=seconds or None,
         network_bytes=sum(_traffic(interface) for name, interface in interfaces.items() if name != "lo"),
     )
+
+
+def _known(figure: int | None) -> int | None:
+    """A figure of the engine's, which says 0 or -1 where it has none."""
+    return figure if figure and figure > 0 else None
 
 
 def _traffic(interface: Mapping[str, Any]) -> int:
