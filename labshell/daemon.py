@@ -15,6 +15,7 @@ import grp
 import logging
 import os
 import pwd
+import select
 import signal
 import socket
 import struct
@@ -115,14 +116,13 @@ def requests(connection: socket.socket) -> Iterator[bytes]:
 
 
 def _has_hung_up(connection: socket.socket) -> bool:
-    """Whether the peer has closed its end; looks without waiting and without taking anything."""
-    connection.settimeout(0)  # with any other, recv would wait for it in spite of MSG_DONTWAIT
-    try:
-        return connection.recv(1, socket.MSG_PEEK) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+    """Whether the peer has closed its end or its sending side; looks without waiting and without taking anything.
+
+    Bytes that it sent before and that nobody has read do not hide it, as they would from a recv with MSG_PEEK.
+    """
+    look = select.poll()
+    look.register(connection, select.POLLRDHUP)  # POLLHUP and POLLERR are always looked for
+    return bool(look.poll(0))
 
 
 def _refuse(connection: socket.socket, sentence: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from hostile import as_researcher
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from testhost import Host
+from testhost import Host, wait_until
 
 pytestmark = pytest.mark.root
 SOCKET = "/run/labshell/labshell.sock"
@@ -151,3 +152,41 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
     for _ in range(5):
         host.run(argv, input="go\n")
     assert int(host.run(count).stdout) <= before + 3
+
+
+# Starts a program inside and keeps its streams open in a child, while the connection itself is closed.
+LEAVE = """
+import json, os, socket, sys
+connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+connection.connect(sys.argv[1])
+enter = {"command": sys.argv[2], "root": False, "terminal": None}
+request = {"method": "org.labshell.Gateway.Enter", "parameters": enter, "more": True}
+connection.sendall(json.dumps(request).encode() + b"\\0")
+streams = []
+while not streams:
+    data, streams, _, _ = socket.recv_fds(connection, 65536, 3)
+    assert data
+print("started", flush=True)
+input()
+connection.sendall(sys.argv[3].encode())
+connection.close()
+print("closed", flush=True)
+input()
+"""
+
+
+@pytest.mark.parametrize("more", ["", "four", '{"method": "org.labshell.Gateway.Status", "parameters": {}}'])
+def test_a_program_ends_with_its_connection_whatever_was_left_unread(host: Host, alice: str, more: str) -> None:
+    command = "exec sleep 4711"
+    running = ["pgrep", "-fx", "sleep 4711"]
+    argv = as_researcher(alice, ["/usr/bin/python3", "-Ic", LEAVE, SOCKET, command, more])
+    with host.background(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as peer:
+        assert peer.stdin is not None
+        assert peer.stdout is not None
+        assert peer.stdout.readline() == "started\n"
+        wait_until(lambda: host.run(running, check=False).stdout, 10)
+        time.sleep(1)  # the engine's client passes a signal on only when it is connected
+        peer.stdin.write("\n")
+        peer.stdin.flush()
+        assert peer.stdout.readline() == "closed\n"
+        wait_until(lambda: not host.run(running, check=False).stdout, 3)

@@ -155,6 +155,22 @@ def test_a_peer_that_only_waits_has_not_hung_up(pair: Pair) -> None:
     assert daemon._has_hung_up(ours)
 
 
+@pytest.mark.parametrize("unread", [b"", b"four", b"x" * 60_000])
+def test_a_peer_that_closes_has_hung_up_whatever_it_left_unread(pair: Pair, unread: bytes) -> None:
+    ours, theirs = pair
+    theirs.sendall(unread)
+    assert not daemon._has_hung_up(ours)
+    theirs.close()
+    assert daemon._has_hung_up(ours)
+
+
+def test_a_peer_that_ends_its_sending_side_has_hung_up(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.sendall(b"four")
+    theirs.shutdown(socket.SHUT_WR)
+    assert daemon._has_hung_up(ours)
+
+
 def test_a_live_socket_is_kept_and_a_dead_one_replaced(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with daemon.listen(path, None):
