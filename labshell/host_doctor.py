@@ -9,20 +9,19 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
-from labshell import machine, policy, protocol
+from labshell import kernel_doctor, machine, policy, protocol
 from labshell.accounts import Accounts
 from labshell.config import LOGIN_SHELL, Config
 from labshell.containers import containers_of
 from labshell.engine import Engine
 from labshell.errors import LabshellError
+from labshell.findings import ERROR, NOTE, WARNING, Finding
 from labshell.firewall import Firewall
 from labshell.policy import Container
 from labshell.ports import PortRegistry
 
 log = logging.getLogger(__name__)
-ERROR, WARNING, NOTE = "error", "warning", "note"
 FULL, NEARLY_FULL = 0.95, 0.80
 OLDEST_ENGINE = (5, 0)
 IDS_OF_A_CONTAINER = 65536
@@ -43,17 +42,6 @@ SSHD = {
 DANGEROUS_GROUPS = frozenset(
     {"sudo", "wheel", "adm", "lxd", "lxc", "incus", "incus-admin", "docker", "libvirt", "disk", "kvm"}
 )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is not as it has to be. `subject` is whose, or what's."""
-
-    id: str
-    severity: str
-    finding: str
-    remedy: str
-    subject: str = ""
 
 
 class HostDoctor:
@@ -82,6 +70,7 @@ class HostDoctor:
     def _checks(self) -> Iterator[tuple[str, Callable[[], Iterator[Finding]]]]:
         yield "daemon", self._daemon
         yield "engine", self._engine_itself
+        yield "kernel", kernel_doctor.findings
         yield "pool", self._pools
         yield "template", self._template
         yield "network", self._network

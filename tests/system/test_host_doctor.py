@@ -54,6 +54,11 @@ SHADOW = f"{POOL}/containers/template/rootfs/etc/shadow"
             "sysctl -n fs.inotify.max_user_instances > /tmp/limit; sysctl -qw fs.inotify.max_user_instances=4000",
             "sysctl -qw fs.inotify.max_user_instances=$(cat /tmp/limit)",
         ),
+        (
+            "terminals-few",
+            "sysctl -n kernel.pty.max > /tmp/limit; sysctl -qw kernel.pty.max=65000",
+            "sysctl -qw kernel.pty.max=$(cat /tmp/limit)",
+        ),
         ("dhcp-open", "lxc network unset lxdbr0 ipv4.dhcp.ranges", "lxc network set lxdbr0 ipv4.dhcp.ranges=10.83.0.240-10.83.0.254"),
         ("group-too-much", "groupadd -f docker; usermod -aG docker alice", "gpasswd -d alice docker"),
         ("shell-real", "usermod -s /bin/bash alice", "usermod -s /opt/labshell/bin/labshell alice"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -398,3 +399,19 @@ def test_a_name_that_could_be_taken_for_anothers_is_refused(host: Host, bob: str
     assert done.returncode == 2, done
     assert one_sentence(done)
     assert host.run(["lxc", "list", "--format", "csv", "--columns", "n"]).stdout == before
+
+
+# Opens as many terminals as it is told to, on a devpts of its own.
+TERMINALS = """
+mount -t devpts -o ptmxmode=666 own /mnt && ulimit -n 10000
+exec perl -e 'for (1..$ARGV[0]) { open($_[$_], "+<", "/mnt/ptmx") or die $! } $| = 1; print "open\\n"; <STDIN>' $1
+"""
+
+
+def test_thousands_of_terminals_of_one_leave_some_for_others(host: Host, guest: str, alice: str) -> None:
+    argv = ["lxc", "exec", guest, "--", "unshare", "-m", "sh", "-ec", TERMINALS, "sh", "4000"]
+    with host.background(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as hostile:
+        assert hostile.stdout is not None
+        assert hostile.stdout.readline() == "open\n"
+        done = host.client.ssh(alice, "run tty", tty=True, check=True, timeout=60)
+        assert "/dev/pts/" in done.stdout

@@ -1,0 +1,49 @@
+"""The kernel's tables that all containers share: what is too small or nearly used up is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from labshell import kernel_doctor, machine
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A /proc/sys of one's own."""
+    monkeypatch.setattr(machine, "PROC", tmp_path)
+    return tmp_path / "sys"
+
+
+def put(settings: Path, values: dict[str, str]) -> None:
+    for name, value in values.items():
+        path = settings / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n")
+
+
+def found() -> list[str]:
+    return [finding.id for finding in kernel_doctor.findings()]
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "reserve", "ids"),
+    [
+        ("65536", "12", "1024", []),
+        ("1048576", "60000", "1024", []),
+        ("4096", "12", "1024", ["terminals-few"]),
+        ("4096", "2500", "1024", ["terminals-few", "terminals-used-up"]),  # containers get 3072 of these
+        ("65536", "51609", "1024", []),
+        ("65536", "51610", "1024", ["terminals-used-up"]),
+        ("65536", "65536", "0", ["terminals-used-up"]),
+        ("65536", "odd", "odd", []),
+    ],
+)
+def test_too_few_terminals_are_found(settings: Path, limit: str, used: str, reserve: str, ids: list[str]) -> None:
+    put(settings, {"kernel/pty/max": limit, "kernel/pty/nr": used, "kernel/pty/reserve": reserve})
+    assert found() == ids
+
+
+def test_a_kernel_that_tells_nothing_is_not_guessed_about(settings: Path) -> None:
+    assert found() == []
