@@ -47,6 +47,7 @@ from labshell.settings import disk_size, engine_config, engine_devices, replaced
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 30  # a forced stop takes one
+BANNER_SECONDS = 10.0
 STATES_AT_ONCE = 4
 ROOM_BYTES = 4 << 20  # what has to be left on a disk for the engine to write there
 EXPORT_SECONDS = 24 * 3600  # a terabyte, compressed by one processor, takes some hours
@@ -678,11 +679,17 @@ def _save(answer: requests.Response, target: Path) -> None:
         raise LabshellError("{path} cannot be written: {why}.", path=target, why=error.strerror) from error
 
 
-def ssh_answers(address: str, port: int = policy.SSH, timeout_seconds: float = 1.0) -> bool:
-    """Whether an SSH server shows its banner there."""
+def ssh_answers(
+    address: str, port: int = policy.SSH, *, connect_seconds: float = 1.0, banner_seconds: float = BANNER_SECONDS
+) -> bool:
+    """Whether an SSH server shows its banner there.
+
+    A server whose port is open gets `banner_seconds`: on a loaded host it forks late, and a look that leaves earlier
+    leaves it another unfinished connection, until it takes none at all (MaxStartups).
+    """
     try:
-        with socket.create_connection((address, port), timeout=timeout_seconds) as connection:
-            connection.settimeout(timeout_seconds)
+        with socket.create_connection((address, port), timeout=connect_seconds) as connection:
+            connection.settimeout(banner_seconds)
             return connection.recv(4) == b"SSH-"
     except OSError:
         return False

@@ -13,7 +13,6 @@ from labshell.gateway import Gateway, Progress, Steps
 from labshell.language import mark
 from labshell.policy import Container
 
-BANNER_SECONDS = 3.0
 FULL = 0.9
 ENDS_SOON = datetime.timedelta(days=14)
 ASK_GPU = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -101,9 +100,9 @@ class Doctor:
             return Finding(BAD, Progress("The rules that lead port {port} to your container are not all there.",
                                          {"port": str(port)}), Progress("Put them back with: start"))  # fmt: skip
         before = firewall.packets(user)
-        answers = ssh_answers(firewall.address, port, BANNER_SECONDS)
+        answers = ssh_answers(firewall.address, port)
         if before is None:  # nobody counts; a server that does not answer at all is another finding
-            arrives = answers or not ssh_answers(container.address or "", timeout_seconds=BANNER_SECONDS)
+            arrives = answers or not ssh_answers(container.address or "")
         else:
             arrives = firewall.packets(user) != before
         if not arrives:
@@ -171,7 +170,7 @@ def _address_from_lab(container: Container) -> Finding:
 
 
 def _ssh_server(container: Container) -> Finding:
-    if container.address and ssh_answers(container.address, timeout_seconds=BANNER_SECONDS):
+    if container.address and ssh_answers(container.address):
         return Finding(GOOD, Progress("It answers."))
     return Finding(BAD, Progress("It does not answer."),
                    Progress("Get in with enter, and there: sudo systemctl restart ssh"))  # fmt: skip

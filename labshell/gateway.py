@@ -33,8 +33,16 @@ from labshell.unfinished import Unfinished
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-PROBE_SECONDS = 0.2
+CONNECT_SECONDS = 0.2  # an address that is not there yet answers nothing at all
 LOOK_AGAIN_SECONDS = 2.0
+
+
+def pause_after(seconds: float) -> float:
+    """How long to wait before the next look at an SSH server that has not answered for so long, in seconds.
+
+    A share of the time waited: next to nothing is added to a fast start, and a slow host is left to its work.
+    """
+    return min(1.0, max(0.02, seconds / 20))
 
 
 class Progress(NamedTuple):
@@ -247,7 +255,7 @@ class Gateway:
     def _start(self, container: Container, deadline: float) -> None:
         """Start it; without its GPUs, if it is they that hinder it. They are tried again at the next start."""
         name, seconds = container.name, max(1, int(deadline - time.monotonic()))
-        if container.state == "Stopped" and container.address and not (container.is_pinned and container.is_fenced):
+        if container.state == "Stopped" and container.address and container.has_old_port:
             self.containers.set_address(name, container.address)
         if container.gpus_aside:
             self.containers.bring_gpus_back(name)
@@ -265,8 +273,9 @@ class Gateway:
         address, waits_for_address = container.address, self.containers.network.is_labs_own
         if not address and not waits_for_address:
             return
-        look_again, times_stopped = time.monotonic() + LOOK_AGAIN_SECONDS, 0
-        while not address or not ssh_answers(address, timeout_seconds=PROBE_SECONDS):
+        began, times_stopped = time.monotonic(), 0
+        look_again = began + LOOK_AGAIN_SECONDS
+        while not address or not ssh_answers(address, connect_seconds=CONNECT_SECONDS):
             if waits_for_address:
                 address = self.containers.current_address(container.name)
             if time.monotonic() > look_again:
@@ -291,7 +300,7 @@ class Gateway:
                     "enter gets you in all the same.",
                     seconds=self.config.start_timeout_seconds,
                 )
-            time.sleep(0.02 if address else PROBE_SECONDS)
+            time.sleep(pause_after(time.monotonic() - began) if address else CONNECT_SECONDS)
 
     def refuse_full_pool(self, container: Container, action: str = ACTIONS["start"]) -> None:
         """A full pool makes a start fail, and a restart stop what it cannot start again: look first."""

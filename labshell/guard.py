@@ -5,6 +5,10 @@ through their forwarded ports, and closed networks not at all: those the adminis
 whatever lies behind another interface than the default route's, and the servers whose files the host has mounted.
 Their connections leave with the host's address, so whoever trusts the host there would trust every researcher.
 
+On the engine's own bridge, frames that are neither IPv4 nor ARP pass no container's port in either direction: the
+closed networks and the forwards are IPv4. The engine's security.ipv6_filtering would do a part of that, but needs the
+kernel module br_netfilter, which a stock Debian kernel does not load.
+
 nftables, because `iptables -F` must not open the host. And because a packet has to pass both variants of iptables,
 our accept rules go into the other variant too where Docker or ufw have set its FORWARD policy to DROP.
 """
@@ -32,7 +36,19 @@ CHAIN = "LABSHELL-FORWARD"
 # whose address is meant by a hardware address in the message, which may be another container's.
 DHCP_REQUESTS = "@th,1984,24 { 0x350101, 0x350103, 0x350108 }"
 INTERFACE = re.compile(r"[\w.-]{1,15}", re.ASCII)
-NO_TABLE = "".join(f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in ("inet", "bridge"))
+# Every frame but IPv4 and ARP is dropped at the containers' ports of the bridge; one with a VLAN tag is neither.
+ONLY_IPV4 = f"""
+  chain arriving {{
+    type filter hook prerouting priority -300; policy accept;
+    iifname "{policy.OUR_CABLES}*" ether type != {{ ip, arp }} drop
+  }}
+  chain leaving {{
+    type filter hook postrouting priority 300; policy accept;
+    oifname "{policy.OUR_CABLES}*" ether type != {{ ip, arp }} drop
+  }}"""
+FAMILIES = ("inet", "bridge")
+# `forwarding` may have been changed since: a table that is not wanted any more is deleted.
+NO_TABLE = "".join(f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in FAMILIES)
 
 
 @dataclass(frozen=True)
@@ -70,10 +86,11 @@ def _apart(networks: Collection[str]) -> str:
 
 
 def rules(bridge: str, networks: Networks, around: Surroundings, *, closed: bool) -> str:
-    """The table for the engine's own bridge, as text for `nft -f`: replaced as a whole, so never half there.
+    """The tables for the engine's own bridge, as text for `nft -f`: replaced as a whole, so never half there.
 
     The loopback rule is there even with the guard off: without it, letting the host itself reach forwarded
-    ports on 127.0.0.1 would open the host's loopback services to containers.
+    ports on 127.0.0.1 would open the host's loopback services to containers. So are the rules that let only IPv4
+    pass.
     """
     guard = f"""
   chain input {{
@@ -98,7 +115,7 @@ def rules(bridge: str, networks: Networks, around: Surroundings, *, closed: bool
     type filter hook prerouting priority raw; policy accept;
     iifname "{bridge}" ip daddr 127.0.0.0/8 drop
   }}"""
-    return _table("inet", loopback + (guard if closed else ""))
+    return NO_TABLE + _table("inet", loopback + (guard if closed else "")) + _table("bridge", ONLY_IPV4)
 
 
 def rules_on_labs_network(networks: Networks, *, closed: bool) -> str:
@@ -125,16 +142,26 @@ def rules_on_labs_network(networks: Networks, *, closed: bool) -> str:
     {ports} meta l4proto tcp accept
     {ports} drop
   }}{forward if closed_networks else ""}"""
-    return _table("bridge", guard if closed else "")
+    return NO_TABLE + _table("bridge", guard if closed else "")
 
 
 def _table(family: str, chains: str) -> str:
-    """The table in one family, and none in the other: `forwarding` may have been changed."""
-    return f"{NO_TABLE}table {family} {TABLE} {{{chains}\n}}\n"
+    return f"table {family} {TABLE} {{{chains}\n}}\n"
+
+
+def _chains_in(text: str) -> set[tuple[str, str]]:
+    """Family and name of each chain that the text for `nft -f` makes."""
+    found, family = set(), ""
+    for line in text.splitlines():
+        if line.startswith("table ") and line.endswith("{"):
+            family = line.split()[1]
+        elif line.startswith("  chain "):
+            found.add((family, line.split()[1]))
+    return found
 
 
 class Guard:
-    """The table and its companions on this host for one bridge."""
+    """The tables and their companions on this host for one bridge."""
 
     def __init__(
         self, bridge: str, networks: Networks, memory: Path, *, closed: bool, is_labs_own: bool = False
@@ -145,16 +172,14 @@ class Guard:
         self._networks = networks
         self._closed = closed
         self._is_labs_own = is_labs_own
-        self._family = "bridge" if is_labs_own else "inet"
         self.around = Surroundings()
         self._loaded = ""
         self._has_warned = False
 
     def ensure(self) -> bool:
-        """Make the table what it should be and open what it makes safe to open; True if it was not so."""
+        """Make the tables what they should be and open what it makes safe to open; True if it was not so."""
         wanted = self._wanted()
-        chains = {line.split()[1] for line in wanted.splitlines() if line.startswith("  chain ")}
-        changed = self._loaded != wanted or self._live_chains() != chains
+        changed = self._loaded != wanted or self._live_chains() != _chains_in(wanted)
         if changed:
             _run(["nft", "-f", "-"], wanted)
             self._loaded = wanted
@@ -165,7 +190,7 @@ class Guard:
         return self._accept_beside_drop() or changed
 
     def _wanted(self) -> str:
-        """The table as it should be now: interfaces and mounts come and go.
+        """The tables as they should be now: interfaces and mounts come and go.
 
         On the lab's own network a container comes to a server as itself and not as the host, so nothing is closed by
         itself.
@@ -201,12 +226,15 @@ class Guard:
             _run(["iptables-nft", "-w", "-F", CHAIN], may_fail=True)
             _run(["iptables-nft", "-w", "-X", CHAIN], may_fail=True)
 
-    def _live_chains(self) -> set[str]:
-        """The chains of our table that have rules in them."""
-        listing = _run(["nft", "-j", "list", "table", self._family, TABLE], may_fail=True)
-        if not listing:
-            return set()
-        return {item["rule"]["chain"] for item in json.loads(listing)["nftables"] if "rule" in item}
+    def _live_chains(self) -> set[tuple[str, str]]:
+        """Family and name of each chain of our tables that has rules in it."""
+        found = set()
+        for family in FAMILIES:
+            listing = _run(["nft", "-j", "list", "table", family, TABLE], may_fail=True)
+            if listing:
+                rules_there = (item["rule"] for item in json.loads(listing)["nftables"] if "rule" in item)
+                found |= {(family, rule["chain"]) for rule in rules_there}
+        return found
 
     def _allow_loopback(self) -> None:
         """Let `ssh -p PORT localhost` on the host reach the container: safe behind the loopback chain."""

@@ -335,6 +335,15 @@ class HostDoctor:
                 f"labshell-admin stop {name}, and labshell-admin start {name}",
                 name,
             )
+        if item.owner == name and item.needs_bridge_netfilter and not machine.has_bridge_netfilter():
+            yield Finding(
+                "bridge-netfilter",
+                WARNING,
+                f"The container {name} does not start with this host: its network device has "
+                "security.ipv6_filtering, and the kernel module br_netfilter is not loaded.",
+                f"labshell-admin stop {name}, and labshell-admin start {name}, which removes that setting",
+                name,
+            )
         if item.gpus_aside:
             yield Finding(
                 "gpu-aside",

@@ -148,6 +148,14 @@ def allows_setuid(path: str) -> bool:
         return False
 
 
+def has_bridge_netfilter() -> bool:
+    """Whether the kernel module br_netfilter is there, and passes IPv6 on a bridge to the host's IPv6 rules."""
+    try:
+        return (PROC / "sys/net/bridge/bridge-nf-call-ip6tables").read_text().strip() == "1"
+    except OSError:
+        return False
+
+
 def login_of(pid: int) -> str:
     """Who had logged in before a process became root's, by sudo or su; root if the system does not say."""
     try:

@@ -16,7 +16,8 @@ from labshell.engine import Engine, asking
 from labshell.errors import LabshellError
 
 ANY_BRIDGE = dict.fromkeys(records.FENCES, "true")
-OWN_BRIDGE = {**ANY_BRIDGE, "security.ipv4_filtering": "true", "security.ipv6_filtering": "true"}
+# Not security.ipv6_filtering, which needs the kernel module br_netfilter: `guard` lets no IPv6 pass on this bridge.
+OWN_BRIDGE = {**ANY_BRIDGE, "security.ipv4_filtering": "true"}
 
 
 @dataclass(frozen=True)
@@ -89,5 +90,5 @@ class Network:
             on_host = policy.name_on_host(hardware_address)
             parts = {"nictype": "bridged", "parent": self.name, "hwaddr": hardware_address, "host_name": on_host}
             return {"type": "nic", "name": "eth0", **parts, **ANY_BRIDGE}
-        pin = {"ipv4.address": address} if address else {}
+        pin = {"ipv4.address": address, "host_name": policy.name_on_host_by_address(address)} if address else {}
         return {"type": "nic", "name": "eth0", "network": self.name, **pin, **OWN_BRIDGE}

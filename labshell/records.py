@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from labshell.policy import Container, Hold, OwnForward, Snapshot
+from labshell.policy import OUR_CABLES, Container, Hold, OwnForward, Snapshot
 from labshell.settings import date_of, gpus_in
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ SAFE_CONFIG = {
     "security.idmap.isolated": "true",
     "security.devlxd": "false",
 }
+IPV6_FILTER = "security.ipv6_filtering"  # of a network device; the engine refuses it without br_netfilter
 FENCES = ("security.mac_filtering", "security.port_isolation")  # of a network device, on any bridge
 # What a container takes over from the one in whose place it comes.
 TAKEN_OVER = ("limits.", "nvidia.", "security.nesting", FORWARDS, KEPT, EXPIRES, GPUS_ASIDE, HARDWARE_ADDRESS, HOLD)
@@ -74,7 +75,8 @@ def container_of(item: Mapping[str, Any]) -> Container:
         address=nic.get("ipv4.address") or config.get(ADDRESS) or current_address(item.get("state") or {}),
         pool=devices.get("root", {}).get("pool", ""),
         is_pinned="ipv4.address" in nic,
-        is_fenced=all(nic.get(key) == "true" for key in FENCES),
+        is_fenced=_is_fenced(nic),
+        needs_bridge_netfilter=nic.get(IPV6_FILTER) == "true",
         is_template=config.get(TEMPLATE) == "true",
         is_service=config.get(SERVICE) == "true" and not config.get(OWNER),
         is_prepared=config.get(PREPARED) == "true",
@@ -95,6 +97,12 @@ def container_of(item: Mapping[str, Any]) -> Container:
         forwards=_forwards(config.get(FORWARDS, "")),
         config={**(item.get("expanded_config") or config), "disk": _root_size(item)},
     )
+
+
+def _is_fenced(nic: Mapping[str, str]) -> bool:
+    """The guard knows a port by its name on the host; containers made earlier have the engine's filter instead."""
+    is_guarded = nic.get("host_name", "").startswith(OUR_CABLES) or nic.get(IPV6_FILTER) == "true"
+    return is_guarded and all(nic.get(key) == "true" for key in FENCES)
 
 
 def usage_of(state: Mapping[str, Any]) -> Usage:

@@ -30,7 +30,7 @@ from labshell.undo import NamedStep, Undo, do
 
 PASSWORD_BYTES = 12
 log = logging.getLogger(__name__)
-FORWARDED_BANNER_SECONDS = 5.0
+FORWARDED_BANNER_SECONDS = 30.0
 BANNER_STEP_SECONDS = 0.05
 CLEAN_UP = "Run remove-user to clean up."
 NO_PORT = "no port, or a damaged port file"

@@ -31,6 +31,47 @@ while (my $line = <STDIN>) {
 }
 print "sent\n";
 """
+# Sends each line of standard input as the part of an Ethernet frame behind the sender's address, to everybody. OWN in it
+# stands for that address.
+SEND_FRAMES = r"""
+socket(my $socket, 17, 3, 0x0300) or die "socket: $!";
+open(my $file, "<", "/sys/class/net/eth0/ifindex") or die; chomp(my $index = <$file>);
+open($file, "<", "/sys/class/net/eth0/address") or die; chomp(my $own = <$file>); $own =~ s/://g;
+my $to = pack("SnlSCCa8", 17, 3, $index, 1, 0, 6, "\xff" x 6);
+while (my $line = <STDIN>) {
+  chomp $line;
+  $line =~ s/OWN/$own/;
+  send($socket, "\xff" x 6 . pack("H*", $own) . pack("H*", $line) . "\0" x 60, 0, $to) or die "send: $!";
+}
+print "sent\n";
+"""
+# Prints every frame that an interface shows for some seconds and that holds the mark, in hexadecimal.
+LISTEN = r"""
+my ($name, $mark) = @ARGV;
+socket(my $socket, 17, 3, 0x0300) or die "socket: $!";
+open(my $file, "<", "/sys/class/net/$name/ifindex") or die; chomp(my $index = <$file>);
+bind($socket, pack("SnlSCCa8", 17, 3, $index, 0, 0, 0, "")) or die "bind: $!";
+$| = 1; print "listening\n";
+my $end = time + 8;
+while ((my $left = $end - time) > 0) {
+  my $ready = ""; vec($ready, fileno($socket), 1) = 1;
+  next unless select($ready, undef, undef, $left);
+  recv($socket, my $frame, 2000, 0);
+  my $shown = unpack("H*", $frame);
+  print "$shown\n" if index($shown, $mark) >= 0;
+  last if index($shown, $mark . "ff") >= 0;
+}
+"""
+MARK = "6c6162736865"  # in each frame of these tests; with ff behind it, in the last one
+FRAMES = {
+    "IPv6": "86dd",
+    "IPv6 with a VLAN tag": "8100000186dd",
+    "IPv6 with two VLAN tags": "88a800018100000286dd",
+    "a protocol that is neither": "88b5",
+    "802.3 with a length": "0040aaaa03000000086dd0",
+}
+# A whole ARP request, which passes: the engine's filters look at both addresses of the sender.
+ARP = "08060001080006040001OWN{sender}0000000000000a530001" + MARK + "ff"
 DISCOVER, REQUEST, DECLINE, RELEASE = "350101", "350103", "350104", "350107"
 SERVER = "36040a530001"  # option 54: the bridge's address, 10.83.0.1
 
@@ -142,6 +183,42 @@ def test_nothing_of_the_host_answers_over_ipv6(host: Host, guest: str) -> None:
     assert "ssh" not in inside(host, guest, f"timeout 4 bash -c 'head -c 4 < /dev/tcp/{local[0]}%eth0/22' || true")
 
 
+def test_no_frame_but_ipv4_and_arp_passes_a_containers_port(host: Host, guest: str, bob: str) -> None:
+    """Sent raw by root in a container, and by the host to it: what arrives on the other side is seen there."""
+    listen = ["perl", "-e", LISTEN]
+    in_guest, in_bob = (["lxc", "exec", name, "--", *listen, "eth0", MARK] for name in (guest, bob))
+    frames = [kind + MARK for kind in FRAMES.values()]
+
+    def seen(listeners: list[list[str]], send: list[str], sender: str) -> list[list[str]]:
+        """What each listener sees of the frames, and at the end of ARP in the name of `sender`."""
+        arp = ARP.format(sender="".join(f"{int(part):02x}" for part in sender.split(".")))
+        with contextlib.ExitStack() as running:
+            started = [running.enter_context(host.background(argv, stdout=subprocess.PIPE)) for argv in listeners]
+            for process in started:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "listening\n"
+            host.run(send, input="\n".join([*frames, arp]) + "\n")
+            return [process.communicate(timeout=30)[0].splitlines() for process in started]
+
+    send_inside = ["lxc", "exec", guest, "--", "perl", "-e", SEND_FRAMES]
+    arrived, with_bob = seen([[*listen, "lxdbr0", MARK], in_bob], send_inside, address_of(host, guest))
+    assert [MARK + "ff" in frame for frame in arrived] == [True], "ARP arrives at the host, and nothing else"
+    assert with_bob == []
+    (to_guest,) = seen([in_guest], ["perl", "-e", SEND_FRAMES.replace("/eth0/", "/lxdbr0/")], "10.83.0.1")
+    assert [MARK + "ff" in frame for frame in to_guest] == [True], "ARP arrives in the container, and nothing else"
+
+
+def test_a_port_with_the_engines_ipv6_filter_loses_it_at_the_next_start(host: Host, guest: str) -> None:
+    """The engine refuses it on a kernel without br_netfilter; containers made earlier have it."""
+    host.run(["lxc", "stop", "--force", guest])
+    host.run(["lxc", "config", "device", "set", guest, "eth0", "security.ipv6_filtering=true"])
+    before = address_of(host, guest)
+    host.client.ssh(guest, "start", check=True)
+    key = ["lxc", "config", "device", "get", guest, "eth0", "security.ipv6_filtering"]
+    assert host.run(key).stdout.strip() == ""
+    assert address_of(host, guest) == before
+
+
 def test_a_false_host_name_changes_nothing_and_is_nobodys_name(
     host: Host, guest: str, bob: str, bob_port: int
 ) -> None:
@@ -230,11 +307,11 @@ def test_a_container_with_a_snapshot_that_was_left_is_removed_when_the_administr
     fill_beyond_its_limit(host, guest)
     assert "flags" in host.run(["lxc", "snapshot", guest, "half"], check=False).stderr
     assert snapshots_on_disk(host, guest) == ["half"]
-    for done in (
-        host.client.ssh(guest, "snapshot create half"),  # it would be taken for the new one
-        host.admin("remove-user", guest, "--yes", "--no-archive", check=False),
-    ):
-        assert "did not finish a snapshot" in one_sentence(done)
+    refused = host.client.ssh(guest, "snapshot create half")  # it would be taken for the new one
+    assert "did not finish a snapshot" in one_sentence(refused)
+    refused = host.admin("remove-user", guest, "--yes", "--no-archive", check=False)
+    assert "did not finish a snapshot" in refused.stderr
+    assert "The engine said: " in refused.stderr
     found = json.loads(host.admin("doctor", "--json", check=False).stdout)
     remedy = next(finding["remedy"] for finding in found if finding["id"] == "snapshot-left")
     host.run(["sh", "-c", remedy])

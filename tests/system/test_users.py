@@ -186,8 +186,9 @@ def test_a_clone_is_safe_and_a_machine_of_its_own(host: Host, alice_port: int, b
         assert config["security.devlxd"] == "false"
         assert int(config["limits.processes"]) > 0
         assert "boot.autostart" not in config
-        filters = ("mac_filtering", "ipv4_filtering", "ipv6_filtering", "port_isolation")
+        filters = ("mac_filtering", "ipv4_filtering", "port_isolation")
         assert all(nic[f"security.{item}"] == "true" for item in filters)
+        assert "security.ipv6_filtering" not in nic, "the engine refuses it on a kernel without br_netfilter"
         assert not [key for key in config if key.startswith("raw.")]
         assert container_run(host, name, "hostname; cat /etc/hostname") == f"{name}\n{name}\n"
         assert container_run(host, name, "cut -d: -f2 /etc/shadow | grep -v '^[!*]' | wc -l").strip() == "0"

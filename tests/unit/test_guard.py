@@ -95,7 +95,8 @@ def test_a_damaged_note_of_the_last_way_out_names_none(proc: Path, damage: bytes
 def closed(networks: Networks, around: Surroundings) -> list[str]:
     """The rules about closed networks, in their order."""
     table = guard.rules("br", networks, around, closed=True)
-    lines = [line.strip() for line in table.partition("chain forward")[2].splitlines()]
+    inet = table.partition("table bridge labshell {")[0]
+    lines = [line.strip() for line in inet.partition("chain forward")[2].splitlines()]
     return [line for line in lines if "daddr" in line or "!=" in line]
 
 
@@ -107,6 +108,30 @@ def test_what_may_be_reached_stands_between_what_never_may_and_what_is_closed_by
         'iifname "br" ip daddr { 10.5.0.8/31 } drop',
         'iifname "br" oifname != { "br", "eth0" } drop',
     ]
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_only_ipv4_and_arp_pass_on_the_engines_bridge_with_and_without_the_guard(*, closed: bool) -> None:
+    text = guard.rules("br", Networks(), Surroundings(), closed=closed)
+    assert {("bridge", "arriving"), ("bridge", "leaving"), ("inet", "loopback")} <= guard._chains_in(text)
+    assert 'iifname "labsh*" ether type != { ip, arp } drop' in text
+    assert 'oifname "labsh*" ether type != { ip, arp } drop' in text
+
+
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_a_table_is_deleted_before_it_is_made_in_each_family(*, is_wanted: bool) -> None:
+    text = guard.rules("br", Networks(), Surroundings(), closed=is_wanted)
+    assert text.startswith(guard.NO_TABLE)
+    assert guard._chains_in(guard.NO_TABLE) == set()
+    assert {family for family, _ in guard._chains_in(text)} == {"inet", "bridge"}
+
+
+@pytest.mark.parametrize(("content", "there"), [("1\n", True), ("0\n", False), (None, False)])
+def test_whether_br_netfilter_is_there(proc: Path, content: str | None, *, there: bool) -> None:
+    if content is not None:
+        (proc / "sys/net/bridge").mkdir(parents=True)
+        (proc / "sys/net/bridge/bridge-nf-call-ip6tables").write_text(content)
+    assert machine.has_bridge_netfilter() == there
 
 
 def test_nothing_known_closes_nothing_by_itself() -> None:
