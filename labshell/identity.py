@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -28,6 +29,7 @@ from labshell.engine import FULL_POOL
 from labshell.errors import LabshellError
 from labshell.keys import PublicKey, authorized_keys, line_inside
 
+log = logging.getLogger(__name__)
 NO_SPACE = "No space left on device"  # in the words of a program inside
 HostKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 
@@ -192,10 +194,36 @@ def change_key(containers: Containers, name: str, action: str, key: PublicKey) -
     _run(containers, name, KEY_SCRIPT, [name, action, key.blob, line_inside(key, _gateway_address(containers))])
 
 
-def set_keys(containers: Containers, name: str, public_keys: list[PublicKey]) -> None:
+def set_keys(containers: Containers, name: str, public_keys: Sequence[PublicKey]) -> None:
     """Make these the user's keys inside the running container, and no others."""
     lines = "\n".join(line_inside(key, _gateway_address(containers)) for key in public_keys)
     _run(containers, name, KEY_SCRIPT, [name, "only", "", lines])
+
+
+def renew_keys(containers: Containers, name: str, user: str, public_keys: Sequence[PublicKey]) -> None:
+    """Make these the user's keys, and no others, in a container whose files are of an earlier day.
+
+    They are written while it is stopped: its SSH server must not see the keys of that day, one of which may have been
+    removed since.
+    """
+    container = containers.get(name)
+    if container is not None and container.state != "Stopped":
+        set_keys(containers, name, public_keys)
+        return
+    inside, home = containers.inside, f"/home/{user}"
+    folder, file = f"{home}/.ssh", f"{home}/.ssh/authorized_keys"
+    owner = inside.entry(name, folder)
+    if owner is None or owner.kind == "file":
+        owner = inside.entry(name, home)
+        if owner is None:
+            return  # no home, and so no keys
+        inside.put_folder(name, folder, 0o700, owner)
+    found = inside.entry(name, file)
+    if found is not None and found.kind == "directory":
+        log.warning("a folder in the place of the keys", extra={"container": name, "path": file})
+        return  # an SSH server takes no key from it
+    lines = (line_inside(key, _gateway_address(containers)) for key in public_keys)
+    inside.put_file(name, file, authorized_keys(lines).encode(), 0o600, owner)
 
 
 def _gateway_address(containers: Containers) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import NamedTuple
 
 from pylxd.exceptions import NotFound
 
@@ -21,6 +22,17 @@ MOST_BYTES = 16 << 20
 CLIENT_SAYS = "Error: "  # or a program inside, which changes nothing
 
 
+class Entry(NamedTuple):
+    """What has a name inside; of a link the link itself. The engine calls a FIFO a file, too."""
+
+    kind: str  # "file", "directory" or "symlink"
+    uid: int
+    gid: int
+
+
+OF_ROOT = Entry("file", 0, 0)
+
+
 class Inside:
     """The files and programs of one engine's containers.
 
@@ -33,12 +45,30 @@ class Inside:
         self._state = state
 
     @patient
-    def put_file(self, name: str, path: str, content: bytes, mode: int = 0o644) -> None:
-        """A file of the container's root. One that is there is deleted first: the engine would keep its mode."""
+    def put_file(self, name: str, path: str, content: bytes, mode: int = 0o644, owner: Entry = OF_ROOT) -> None:
+        """A file of `owner`'s. What is there is deleted first: the engine would keep its mode, and follow a link."""
         self.delete_file(name, path)
-        headers = {"X-LXD-type": "file", "X-LXD-mode": f"0{mode:o}", "X-LXD-uid": "0", "X-LXD-gid": "0"}
         with asking(name, "take a file"):
-            self._engine.instance(name).files.post(params={"path": path}, data=content, headers=headers)
+            self._engine.instance(name).files.post(
+                params={"path": path}, data=content, headers=_about("file", mode, owner)
+            )
+
+    @patient
+    def put_folder(self, name: str, path: str, mode: int, owner: Entry) -> None:
+        """An empty folder of `owner`'s in the place of what may be there and is no folder."""
+        self.delete_file(name, path)
+        with asking(name, "take a file"):
+            self._engine.instance(name).files.post(params={"path": path}, headers=_about("directory", mode, owner))
+
+    @patient
+    def entry(self, name: str, path: str) -> Entry | None:
+        """What is at `path`, without opening it; None if there is nothing."""
+        with asking(name, "be read"):
+            folder = self._engine.instance(name).files
+            about = folder.session.head(folder._api_endpoint, params={"path": path}, timeout=CALL_SECONDS).headers
+            if not about.get("X-LXD-type"):
+                return None
+            return Entry(about["X-LXD-type"], int(about["X-LXD-uid"]), int(about["X-LXD-gid"]))
 
     @patient
     def delete_file(self, name: str, path: str) -> None:
@@ -117,3 +147,13 @@ class Inside:
             state = self._engine.instance(name).get().json()["metadata"]["status"]
         if state != "Running":
             raise TryAgain("The container is {state} just now; try again in a moment.", state=state.lower())
+
+
+def _about(kind: str, mode: int, owner: Entry) -> dict[str, str]:
+    """What the engine is told of something new in the container."""
+    return {
+        "X-LXD-type": kind,
+        "X-LXD-mode": f"0{mode:o}",
+        "X-LXD-uid": str(owner.uid),
+        "X-LXD-gid": str(owner.gid),
+    }

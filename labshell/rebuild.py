@@ -78,6 +78,7 @@ class Rebuild:
             self._unfinished.refuse_open(user)
             self._containers.try_disk(user)
             self._containers.check_disk(back, current.config.get("disk", ""))
+            identity.renew_keys(self._containers, back, user, self._gateway.accounts.keys_of(user))
             yield Progress("Stopping your container")
             self._containers.stop(user, self._config.stop_timeout_seconds, force=force)
             yield Progress("Putting the old container in its place")

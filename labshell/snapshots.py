@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import datetime
 import secrets
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from labshell import policy
+from labshell import identity, policy
 from labshell.containers import KEEP, RESTORE, STOP_SECONDS
 from labshell.engine import DiskFull
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.gateway import Gateway, Progress, Steps
+from labshell.keys import PublicKey
 from labshell.language import mark
 
 RESTORING = "snapshot restore"
@@ -57,6 +59,7 @@ class Snapshots:
             was_running = container.state != "Stopped"
             if was_running:
                 self._gateway.closed.refuse_if_closed()
+            public_keys = self._gateway.accounts.keys_of(user)
             yield Progress("Going back to {name}", {"name": name})
             settings, over = self._containers.settings(user), self._unfinished.work_of(user)
             if over is not None and over["verb"] == RESTORING:
@@ -65,7 +68,7 @@ class Snapshots:
             with self._unfinished.work(user, RESTORING, over=over, **about):
                 self._containers.stop(user, STOP_SECONDS, force=True)
                 failure = self._go_back(user, name)
-                self._put_back(user, settings, failure)
+                self._put_back(user, settings, public_keys, failure)
             try:
                 if was_running:
                     yield from self._gateway.ensure_running(self._containers.owned(user, uid))
@@ -94,9 +97,12 @@ class Snapshots:
             return error
         return None
 
-    def _put_back(self, user: str, settings: dict[str, Any], failure: LabshellError | None) -> None:
-        """Today's settings again. If that fails after a restore, the note of it stays, and it is tried again."""
+    def _put_back(
+        self, user: str, settings: dict[str, Any], public_keys: Sequence[PublicKey], failure: LabshellError | None
+    ) -> None:
+        """Today's keys and settings again. If that fails after a restore, its note stays, and it is tried again."""
         try:
+            identity.renew_keys(self._containers, user, user, public_keys)
             self._containers.put_back(user, settings)
         except LabshellError as error:
             if failure is None:
@@ -123,6 +129,7 @@ class Snapshots:
     def _settle_restore(self, user: str, work: dict[str, Any]) -> None:
         self._containers.wait_until_idle(user)
         was_restored = not self._containers.is_marked_restoring(user, work["token"])
+        identity.renew_keys(self._containers, user, user, self._gateway.accounts.keys_of(user))
         self._containers.put_back(user, work["settings"])
         if not work["token"]:
             sentence = mark(

@@ -422,11 +422,13 @@ class Users:
         def account() -> None:
             undo.later(self._accounts.remove, name)
             undo.later(self._forget_earlier, name)
-            uid = self._gateway.make_account(name, keys.parse_authorized_keys("\n".join(about["keys"])))
+            public_keys = keys.parse_authorized_keys("\n".join(about["keys"]))
+            uid = self._gateway.make_account(name, public_keys)
             if about.get("host_keys"):  # for a rebuild
                 identity.save_host_keys(self._config.paths.host_keys / name, about["host_keys"])
             with self._gateway.choosing_address() as address:
                 self._containers.give_to(name, name, uid, address)
+            identity.renew_keys(self._containers, name, name, public_keys)
             self._unlock(name)
 
         def port() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from labshell.engine import DiskFull
 from labshell.errors import LabshellError, NoContainer, UsageError
 from labshell.gateway import Steps
+from labshell.inside import Entry
 from labshell.network import Bridge
 from labshell.policy import Container, Snapshot
 from labshell.records import Usage
@@ -178,7 +179,17 @@ class FakeContainers:
         self._change()
         self.instances.pop(name, None)
 
-    def put_file(self, name: str, path: str, content: bytes, mode: int = 0o644) -> None:
+    def entry(self, name: str, path: str) -> Entry | None:
+        files = self._existing(name).files
+        if path in files:
+            return Entry("file", 1000, 1000)
+        return Entry("directory", 1000, 1000) if any(file.startswith(f"{path}/") for file in files) else None
+
+    def put_folder(self, name: str, path: str, mode: int, owner: Entry) -> None:
+        self._change()
+        self.delete_file(name, path)
+
+    def put_file(self, name: str, path: str, content: bytes, mode: int = 0o644, owner: Entry | None = None) -> None:
         self._change()
         self._existing(name).files[path] = content
 

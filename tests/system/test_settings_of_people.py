@@ -246,6 +246,9 @@ def test_a_removed_person_comes_back_with_data_keys_forwards_and_the_same_port(h
     port, host_keys = host.ssh_port(dora), host.read("/var/lib/labshell/host-keys/dora")
     host.client.ssh(dora, "run echo precious > thesis", check=True)
     host.client.ssh(dora, "ports add 8888", check=True)
+    of_inside = host.client.make_key("of-inside")
+    public = of_inside.with_suffix(".pub").read_text()
+    host.client.ssh(dora, "run cat >> .ssh/authorized_keys", input=public, check=True)
     [archive] = json.loads(host.admin("remove-user", dora, "--yes", "--json").stdout)["archives"]
     try:
         assert host.client.ssh(dora, "status").returncode == 255
@@ -258,6 +261,7 @@ def test_a_removed_person_comes_back_with_data_keys_forwards_and_the_same_port(h
         assert host.read("/var/lib/labshell/host-keys/dora") == host_keys  # for a rebuild
         assert host.client.ssh(dora, "run cat thesis", check=True).stdout == "precious\n"
         assert host.client.ssh(dora, "hostname", port=port, check=True).stdout == "dora\n"
+        assert host.client.ssh(dora, "true", port=port, key=of_inside).returncode == 255
         assert json.loads(host.client.ssh(dora, "ports --json").stdout)[0]["target"] == 8888
         assert show(host)["memory_limit"] == "1GiB"
         done = host.admin("restore-user", archive, check=False)

@@ -45,6 +45,48 @@ def test_going_back_gives_nobody_what_the_administrator_has_taken_away_since(hos
     assert host.client.ssh(guest, "run test -e /data/.").returncode == 1
 
 
+def test_a_key_that_was_removed_does_not_come_back_with_a_snapshot_or_an_old_container(
+    host: Host, guest: str
+) -> None:
+    port, stolen, later = host.ssh_port(guest), host.client.make_key("stolen"), host.client.make_key("later")
+    host.client.ssh(guest, "keys add", input=stolen.with_suffix(".pub").read_text(), check=True)
+    host.client.ssh(guest, "snapshot create with-it", check=True)
+    host.client.ssh(guest, "rebuild --force --yes", check=True, timeout=120)
+    assert host.client.ssh(guest, "true", port=port, key=stolen).returncode == 0
+    host.client.ssh(guest, "keys remove 2 --yes", check=True)
+    host.client.ssh(guest, "keys add", input=later.with_suffix(".pub").read_text(), check=True)
+    for verb in ("rebuild undo --force --yes", "snapshot restore with-it --yes"):
+        host.client.ssh(guest, verb, check=True, timeout=120)
+        assert host.client.ssh(guest, "true", port=port, key=stolen).returncode == 255, verb
+        assert host.client.ssh(guest, "whoami", port=port, key=later).stdout == f"{guest}\n", verb
+        assert host.client.ssh(guest, "true", port=port).returncode == 0, verb
+    about = host.client.ssh(guest, "run stat -c '%U %G %a' .ssh .ssh/authorized_keys", check=True).stdout
+    assert about == f"{guest} {guest} 700\n{guest} {guest} 600\n"
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "rm -r .ssh; ln -s /etc .ssh",
+        "rm .ssh/authorized_keys; ln -s /etc/passwd .ssh/authorized_keys",
+        "rm .ssh/authorized_keys; mkfifo .ssh/authorized_keys",
+        "rm -r .ssh; mkfifo .ssh",
+        "rm -r .ssh",
+        "rm .ssh/authorized_keys; mkdir -p .ssh/authorized_keys/x",
+    ],
+)
+def test_what_lies_in_the_place_of_the_keys_neither_stops_a_restore_nor_is_written_through(
+    host: Host, guest: str, planted: str
+) -> None:
+    passwd = host.client.ssh(guest, "run cat /etc/passwd", check=True).stdout
+    host.client.ssh(guest, "run sudo sh", input=f"cd /home/{guest}; {planted}\n", check=True)
+    host.client.ssh(guest, "snapshot create planted", check=True)
+    host.client.ssh(guest, "snapshot restore planted --yes", check=True, timeout=60)
+    assert host.client.ssh(guest, "run cat /etc/passwd", check=True).stdout == passwd
+    works = host.client.ssh(guest, "true", port=host.ssh_port(guest)).returncode == 0
+    assert works == ("mkdir" not in planted and "/etc .ssh" not in planted)
+
+
 def test_a_snapshot_from_before_a_rebuild_that_was_taken_back_brings_the_container_back_at_its_address(
     host: Host, guest: str
 ) -> None:

@@ -24,6 +24,7 @@ from labshell.rebuild import Rebuild
 from labshell.snapshots import Snapshots
 
 USER, UID, ADDRESS = "alice", 30000, "10.83.0.7"
+KEYS, TODAYS_KEYS = "/home/alice/.ssh/authorized_keys", b"ssh-ed25519 AAAA\n"
 LIMITS = {"limits.cpu": "8", "disk": "200GiB"}
 
 
@@ -323,6 +324,38 @@ def test_snapshot_killed_at_any_step_says_what_became_of_it(lab: Lab, number: in
             assert not lab.own.restoring or not told
             assert lab.own.state == "Running" or number == JUST_BEFORE_THE_START
     assert lab.own.limits == LIMITS
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_a_restore_killed_at_any_step_never_starts_with_a_key_that_was_removed_since(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    lab.own.files[KEYS] = b"ssh-ed25519 AAAA\nssh-ed25519 STOLEN\n"
+    answer_of(lab.snapshots.create(USER, UID, "kept"))
+    lab.own.files[KEYS] = TODAYS_KEYS
+    started_with, start = [], lab.containers.start
+
+    def note_and_start(name: str, timeout_seconds: int) -> None:
+        started_with.append(lab.own.files[KEYS])
+        start(name, timeout_seconds)
+
+    monkeypatch.setattr(lab.containers, "start", note_and_start)
+    lab.containers.crash_at = lab.containers.changes + number
+    try:
+        answer_of(lab.snapshots.restore(USER, UID, "kept"))
+    except Crash:
+        lab.begin_again()
+        lab.settle()
+        answer_of(lab.gateway.start(USER, UID))
+    assert lab.own.files[KEYS] == TODAYS_KEYS
+    assert set(started_with) <= {TODAYS_KEYS}
+
+
+def test_a_key_that_was_removed_since_a_rebuild_does_not_come_back_with_the_old_container(lab: Lab) -> None:
+    lab.own.files[KEYS] = b"ssh-ed25519 AAAA\nssh-ed25519 STOLEN\n"
+    rebuild(lab)
+    undo(lab)
+    assert lab.own.files == {"/data": b"old", KEYS: TODAYS_KEYS}
 
 
 @pytest.mark.parametrize("number", range(5))
