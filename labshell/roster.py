@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import csv
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -13,25 +13,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from labshell import commands, shown
+from labshell import class_list, commands, keys, machine, shown
+from labshell.class_list import ClassList, Fault, Row
 from labshell.config import load
 from labshell.errors import LabshellError, UsageError
+from labshell.keys import PublicKey
 from labshell.settings import PROFILE, SETTINGS
-
-NEEDED = ("name", "key")
-COLUMNS = (*NEEDED, "template", "port", PROFILE, *SETTINGS)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One person as the file has them; `number` is the line."""
-
-    number: int
-    values: dict[str, str]
-
-    @property
-    def name(self) -> str:
-        return self.values["name"]
 
 
 @dataclass(frozen=True)
@@ -43,39 +30,42 @@ class Outcome:
     has_failed: bool = False
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a CSV file with a header; UsageError if it is none, or has a column that is no setting."""
+def read_list(path: Path) -> ClassList:
+    """The table in a file with every fault that can be found without the daemon; UsageError if it is no table."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
-            columns = [column.strip() for column in reader.fieldnames or []]
-            unknown = [column for column in columns if column not in COLUMNS]
-            missing = [column for column in NEEDED if column not in columns]
-            if unknown or missing:
-                raise UsageError("{path}: {what} column {columns}; there is: {known}", path=path,
-                                 what="no such" if unknown else "there is no", columns=", ".join(unknown or missing),
-                                 known=", ".join(COLUMNS))  # fmt: skip
-            reader.fieldnames = columns
-            return [_row(path, reader.line_num, values) for values in reader if any(values.values())]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError("{path} cannot be read as CSV: {why}.", path=path, why=error) from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError("{path} cannot be read: {why}.", path=path, why=error.strerror) from error
+    found = class_list.read(content, path, machine.today())
+    parsed = [(row, _parsed_key(row, path.parent)) for row in found.rows]
+    class_list.compare_keys((row, (key.kind, key.blob)) for row, key in parsed if key is not None)
+    class_list.compare_ports(found.rows, load().ports_per_user)
+    return found
 
 
-def _row(path: Path, number: int, values: dict[str, Any]) -> Row:
-    if None in values:
-        raise UsageError("{path}, line {number} has more fields than the first line.", path=path, number=number)
-    return Row(number, {name: (text or "").strip() for name, text in values.items()})
+def _parsed_key(row: Row, folder: Path) -> PublicKey | None:
+    """The key of a row, whose place it takes there; None, with the fault added, if it is none."""
+    if "key" not in row.values:
+        return None
+    try:
+        row.values["key"] = _key(row.values["key"], folder)
+        return keys.parse(row.values["key"])
+    except UsageError as error:
+        row.faults.append(Fault("key", str(error)))
+        return None
 
 
 def import_users(options: argparse.Namespace) -> None:
     """Add everybody in a file; whoever is there already stays as they are."""
-    rows = read_rows(options.file)
+    found = read_list(options.file)
+    rows = found.rows
+    for notice in found.notices:
+        print(shown.plain(notice), file=sys.stderr)
     began = time.monotonic()
     outcomes = _add_all(rows, options)
     failed = [outcome for outcome in outcomes if outcome.has_failed]
     if options.json:
-        found = [{"line": item.row.number, "name": item.row.name, "result": item.result} for item in outcomes]
-        commands.show_json(found)
+        commands.show_json([_as_json(item) for item in outcomes])
     else:
         _report(outcomes, failed, time.monotonic() - began)
     if failed:
@@ -92,11 +82,11 @@ def _add_all(rows: list[Row], options: argparse.Namespace) -> list[Outcome]:
     with Progress(console=console, disable=options.json or not console.is_terminal) as progress:
         task = progress.add_task("Adding people", total=len(rows))
         with ThreadPoolExecutor(load().parallel_starts) as pool:
-            names = [row.name for row in rows]
             waiting = []
-            for place, row in enumerate(rows):
-                if row.name in names[:place]:
-                    outcomes.append(Outcome(row, f"{row.name} is in the file twice.", has_failed=True))
+            for row in rows:
+                has_sound_name = not {fault.column for fault in row.faults} & {"", "name"}
+                if row.faults and not (row.name in whole and has_sound_name):
+                    waiting.append(pool.submit(_look_further, row, options))
                 elif row.name in whole:  # with keys and settings of today, whatever the file says
                     outcomes.append(Outcome(row, "there already"))
                 else:
@@ -122,16 +112,24 @@ def _add(row: Row, options: argparse.Namespace) -> Outcome:
     return Outcome(row, "there already" if result["was_there"] else "added")
 
 
+def _look_further(row: Row, options: argparse.Namespace) -> Outcome:
+    """The outcome of a row that has faults already: with what the daemon would refuse besides."""
+    wrong = {fault.column for fault in row.faults}
+    if not wrong & {"", *class_list.NEEDED}:
+        try:
+            commands.ask("AddUser", {**_parameters(row, options), "dry_run": True}, _say_nothing)
+        except LabshellError as error:
+            row.faults.append(Fault("", str(error)))
+    return Outcome(row, " ".join(map(str, row.faults)), has_failed=True)
+
+
 def _parameters(row: Row, options: argparse.Namespace) -> dict[str, Any]:
     values = row.values
-    port = values.get("port", "")
-    if port and not (port.isascii() and port.isdigit()):
-        raise UsageError("{port} is not a port number.", port=repr(port)[:40])
     return {
         "name": row.name,
-        "keys": [_key(values["key"], options.file.parent)],
+        "keys": [values["key"]],
         "template": values.get("template") or None,
-        "port": int(port) if port else None,
+        "port": int(values["port"]) if values.get("port") else None,
         "settings": {name: values[name] for name in (PROFILE, *SETTINGS) if values.get(name)},
         "password": False,
         "dry_run": options.dry_run,
@@ -144,14 +142,31 @@ def _key(text: str, folder: Path) -> str:
 
 
 def _report(outcomes: list[Outcome], failed: list[Outcome], seconds: float) -> None:
+    for outcome in outcomes:
+        for fault in outcome.row.warnings:
+            print(_line(outcome.row, f"warning: {fault}"))
     for outcome in failed:
-        print(f"line {outcome.row.number}, {shown.plain(outcome.row.name)}: {shown.plain(outcome.result)}")
+        for sentence in [*map(str, outcome.row.faults)] or [outcome.result]:
+            print(_line(outcome.row, sentence))
     counts = [
         f"{len([item for item in outcomes if item.result == result])} {result}"
         for result in ("added", "there already", "possible")
         if any(item.result == result for item in outcomes)
     ]
     print(", ".join([*counts, f"{len(failed)} failed"]) + f", in {seconds:.0f} s.")
+
+
+def _line(row: Row, sentence: str) -> str:
+    return ", ".join(filter(None, [f"line {row.number}", shown.plain(row.name)])) + f": {shown.plain(sentence)}"
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    row = outcome.row
+    faults, warnings = (
+        [{"column": item.column or None, "sentence": item.sentence} for item in items]
+        for items in (row.faults, row.warnings)
+    )
+    return {"line": row.number, "name": row.name, "result": outcome.result, "faults": faults, "warnings": warnings}
 
 
 def _say_nothing(_: str) -> None:
