@@ -100,13 +100,23 @@ class Firewall:
         if container and container.is_service:
             wanted = self._wanted([container], {}, {})
         elif container and uid is not None and port is not None:
-            wanted = self._wanted([container], {user: uid}, {user: port})
+            wanted = self._wanted_beside_rivals(container, uid, port)
         adapter = self._on_network().adapter
         with self._lock:
             change = adapter.apply_user(user, wanted)
             self._changes += bool(change)
         if change:
             log.info("rules changed", extra={"user": user, "removed": len(change.remove), "added": len(change.add)})
+
+    def _wanted_beside_rivals(self, container: Container, uid: int, port: int) -> list[Forward]:
+        """The rules of one user, without the ports that users with overlapping blocks claim, too."""
+        user, (readable, _) = container.name, self._ports.readable_ports()
+        ports = {**readable, user: port}
+        names = forwards.rivals(user, ports, self._config.ports_per_user)
+        others = [other for name in names if (other := self._containers.get(name))]
+        uids = {name: found for name in names if (found := self._accounts.uid_of(name)) is not None}
+        wanted = self._wanted([container, *others], {**uids, user: uid}, ports)
+        return [forward for forward in wanted if forward.user == user]
 
     def has_live_rules(self, container: Container, uid: int, port: int) -> bool:
         """Whether the rules of one user are exactly those that should be."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -39,7 +40,8 @@ def wanted_forwards(
     """Every rule that should be live: owner, address and own forwards from the engine, port from /public.
 
     A container whose owner mark is not that of the account with its name gets none, nor one whose owner's time is
-    over; a forward outside its owner's block of `size` ports, or whose time is over, is none.
+    over; a forward outside its owner's block of `size` ports, or whose time is over, is none. A port that two
+    containers claim leads to neither: which of them is right only the administrator knows.
     """
     forwards = []
     today = datetime.date.fromtimestamp(now)  # noqa: DTZ012 - the last day ends at the host's own midnight
@@ -59,15 +61,22 @@ def wanted_forwards(
             for own in container.forwards
             if own.port in own_ports and not own.is_over(now)
         ]
-    return sorted(forwards)
+    claims = Counter(port for _, port in {(forward.user, forward.port) for forward in forwards})
+    return sorted(forward for forward in forwards if claims[forward.port] == 1)
+
+
+def rivals(user: str, ports: Mapping[str, int], size: int) -> list[str]:
+    """The other users whose blocks of `size` ports overlap the user's; a mistake in /public, if there are any."""
+    return sorted(name for name, port in ports.items() if name != user and abs(port - ports[user]) < size)
 
 
 def add_forward(
-    forwards: Collection[OwnForward], block: range, wanted: OwnForward, now: float
+    forwards: Collection[OwnForward], block: range, wanted: OwnForward, now: float, busy: Collection[int] = ()
 ) -> tuple[OwnForward, ...]:
     """The forwards with one more, on the lowest free port of the block after the first, which is for SSH.
 
-    A container port that is forwarded already keeps its host port and takes the new settings.
+    Ports in `busy` belong to something else on the host and are left out. A container port that is forwarded already
+    keeps its host port and takes the new settings.
     """
     if not 1 <= wanted.target <= 65535:
         raise UsageError("{target} is not a port number: 1 to 65535.", target=wanted.target)
@@ -77,7 +86,8 @@ def add_forward(
         raise UsageError("A name has up to 20 letters, digits and hyphens.")
     live = [own for own in forwards if not own.is_over(now)]
     same = [own.port for own in live if own.target == wanted.target and own.port in block]
-    free = [port for port in block[1:] if port not in {own.port for own in live}]
+    taken = {own.port for own in live}.union(busy)
+    free = [port for port in block[1:] if port not in taken]
     if not same and not free:
         raise UsageError("All your ports are in use, {first} to {last}; remove one first.",
                          first=block.start + 1, last=block.stop - 1)  # fmt: skip
@@ -87,9 +97,12 @@ def add_forward(
 
 
 def with_desktop(
-    forwards: Collection[OwnForward], block: range, port: str, target: int, now: float
+    forwards: Collection[OwnForward], block: range, port: str, target: int, now: float, busy: Collection[int] = ()
 ) -> tuple[OwnForward, ...]:
-    """The forwards with `port` of the block leading to a desktop, or with none that does."""
+    """The forwards with `port` of the block leading to a desktop, or with none that does.
+
+    Ports in `busy` belong to something else on the host and are refused.
+    """
     others = tuple(own for own in forwards if own.target != target)
     if port in ("", "none"):
         return others
@@ -98,6 +111,8 @@ def with_desktop(
                          first=block.start + 1, last=block.stop - 1)  # fmt: skip
     if int(port) in [own.port for own in others if not own.is_over(now)]:
         raise UsageError("{port} leads to another port of the container already.", port=port)
+    if int(port) in busy:
+        raise UsageError("Something on this machine has port {port} already.", port=port)
     wanted = OwnForward(int(port), target, "desktop")
     return tuple(sorted([*others, wanted], key=lambda own: own.port))
 

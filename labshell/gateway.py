@@ -175,8 +175,9 @@ class Gateway:
         with self.locks.held(user):
             container = self.containers.owned(user, uid)
             port = self.ports.ensure(user)
-            block = self.ports.block(port)
-            self.containers.set_forwards(user, forwards.add_forward(container.forwards, block, wanted, now))
+            own, block = container.forwards, self.ports.block(port)
+            busy = self.ports.busy_beside(own)
+            self.containers.set_forwards(user, forwards.add_forward(own, block, wanted, now, busy))
             self.firewall.forward_user(user)
 
     def remove_forward(self, user: str, uid: int, port: int) -> None:

@@ -224,8 +224,8 @@ class HostDoctor:
                     yield Finding(
                         "ports-overlap",
                         ERROR,
-                        f"The ports of {holders[number]} and {user} overlap at {number}.",
-                        "Give one of them another block: remove /public/ports/USER; the next login gives one.",
+                        f"The ports of {holders[number]} and {user} overlap at {number}: that port leads nowhere.",
+                        f"Give one of them another block: rm /public/ports/{user}, and labshell-admin start {user}",
                         user,
                     )
                     break

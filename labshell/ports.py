@@ -17,6 +17,7 @@ import psutil
 from labshell import files, policy
 from labshell.config import Paths
 from labshell.errors import LabshellError, TryAgain, UsageError
+from labshell.policy import OwnForward
 from labshell.watch import Watch
 
 Clock = Callable[[], datetime.datetime]
@@ -140,6 +141,10 @@ class PortRegistry:
     def _blocks_of_others(self, user: str) -> dict[int, str]:
         """Everybody else's blocks: first port -> whose."""
         return {first: holder for holder, first in self.all_ports().items() if holder != user}
+
+    def busy_beside(self, own: Collection[OwnForward]) -> set[int]:
+        """Ports of the host that belong to something else than these forwards, which may be live."""
+        return set(self._listening()) - {forward.port for forward in own}
 
     def check_single(self, port: int) -> None:
         """Refuse a port for a service that is somebody's, rests, or has something else behind it."""

@@ -309,7 +309,8 @@ class Users:
         if port is None:
             return None
         own, block = self._containers.owned(name, self._uid(name)).forwards, self._ports.block(port)
-        return forwards.with_desktop(own, block, settings[DESKTOP_PORT], DESKTOP, time.time())
+        busy = self._ports.busy_beside(own)
+        return forwards.with_desktop(own, block, settings[DESKTOP_PORT], DESKTOP, time.time(), busy)
 
     def _set_expiry(self, name: str, settings: Mapping[str, str]) -> None:
         if "expires" not in settings:

@@ -74,7 +74,7 @@ SHADOW = f"{POOL}/containers/template/rootfs/etc/shadow"
         ("owner-gone", "lxc config set bob user.labshell.owner=eve", "lxc config set bob user.labshell.owner=bob"),
         ("port-file-damaged", "cp /public/ports/bob /tmp/port; echo x > /public/ports/bob", "cp /tmp/port /public/ports/bob"),
         ("port-outside", "cp /public/ports/bob /tmp/port; echo 50000 > /public/ports/bob", "cp /tmp/port /public/ports/bob"),
-        ("ports-overlap", "cp /public/ports/bob /tmp/port; cp /public/ports/alice /public/ports/bob", "cp /tmp/port /public/ports/bob"),
+        ("ports-overlap", "cp /public/ports/bob /tmp/port; cp /public/ports/alice /public/ports/bob", "cp /tmp/port /public/ports/bob; labshell-admin reconcile"),
         (
             "disk-limits-off",  # the kernel does not count while it drops more than it is told to
             f"lxc copy template counted; lxc config device override counted root size=1GiB; {RECOUNT}; echo 0 > {THRESHOLD}; "

@@ -52,6 +52,37 @@ def test_an_own_forward_works_lasts_over_a_restart_and_is_removed(host: Host, al
     assert json.loads(host.client.ssh("alice", "ports --json", check=True).stdout) == []
 
 
+def test_a_port_on_which_the_host_listens_is_not_handed_out(host: Host, alice_port: int, web_page: int) -> None:
+    listen = f"import socket, sys; s = socket.create_server(('127.0.0.1', {alice_port + 1})); print('on', flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with host.background(["/usr/bin/python3", "-c", listen], **pipes) as service:
+        assert service.stdout is not None
+        assert service.stdout.readline() == "on\n"
+        host.client.ssh("alice", f"ports add {web_page}", check=True)
+        taken = host.admin("set", "alice", "--desktop-port", str(alice_port + 1), check=False)
+        service.communicate(timeout=20)  # it ends with its standard input
+    assert (taken.returncode, f"has port {alice_port + 1} already" in taken.stderr) == (2, True)
+    assert not answers(host, alice_port + 1)
+    assert answers(host, alice_port + 2)
+
+
+def test_a_port_that_two_users_files_hold_leads_to_neither(host: Host, alice_port: int, bob_port: int) -> None:
+    """Whatever the next login or reconcile makes of it; each has their own again when the file is right again."""
+    mine = {user: host.ssh_port(user) for user in ("alice", "bob")}
+    host.run(["tee", "/public/ports/bob"], input=f"{alice_port}\n")
+    try:
+        host.admin("reconcile")
+        for user in ("alice", "bob"):
+            host.client.ssh(user, "start", check=True)
+            assert not answers(host, alice_port)
+            assert not answers(host, bob_port)
+    finally:
+        host.run(["tee", "/public/ports/bob"], input=f"{bob_port}\n")
+        host.admin("reconcile")
+    for user, port in mine.items():
+        assert host.client.ssh(user, "hostname", port=port, check=True).stdout == f"{user}\n"
+
+
 def test_a_forward_for_one_network_is_closed_to_the_others(host: Host, alice_port: int, web_page: int) -> None:
     host.client.ssh("alice", f"ports add {web_page} --from 198.18.0.0/24", check=True)
     assert answers(host, alice_port + 1)

@@ -236,6 +236,50 @@ def test_own_forwards_are_wanted_within_the_block_and_their_time_only() -> None:
     assert wanted == [20000, 20003]
 
 
+@given(
+    st.dictionaries(st.sampled_from(["alice", "bob", "carol"]), st.integers(20000, 20012)),
+    st.lists(st.tuples(st.integers(20000, 20020), st.integers(1, 3)), max_size=6),
+    st.lists(st.tuples(st.integers(20000, 20020), st.integers(1, 3)), max_size=6),
+)
+def test_no_port_leads_to_two_containers_whatever_the_port_files_say(
+    ports: dict[str, int], alices: list[tuple[int, int]], bobs: list[tuple[int, int]]
+) -> None:
+    uids = {"alice": 30000, "bob": 30001, "carol": 30002}
+    own = {"alice": alices, "bob": bobs}
+    containers = [
+        Container(name=name, state="Running", owner=name, uid=uid, address=f"10.0.0.{uid - 29990}",
+                  forwards=tuple(OwnForward(*pair) for pair in own.get(name, [])))
+        for name, uid in uids.items()
+    ]  # fmt: skip
+    found = forwards.wanted_forwards(containers, uids, ports, 10, 0)
+    holders = {forward.port: {other.user for other in found if other.port == forward.port} for forward in found}
+    assert all(len(users) == 1 for users in holders.values())
+    for name, port in ports.items():
+        alone = [other for other in ports if other != name and abs(ports[other] - port) < 10] == []
+        if alone:
+            assert any(forward.user == name and forward.port == port for forward in found)
+
+
+def test_a_port_that_two_users_files_hold_leads_to_neither() -> None:
+    uids, same = {"alice": 30000, "bob": 30001}, {"alice": 20000, "bob": 20000}
+    bob = Container(name="bob", state="Running", owner="bob", uid=30001, address="10.0.0.3")
+    assert forwards.wanted_forwards([container(), bob], uids, same, 10, 0) == []
+    assert forwards.rivals("alice", same, 10) == ["bob"]
+    partly = {"alice": 20000, "bob": 20005}
+    found = forwards.wanted_forwards([container((OwnForward(20005, 80),)), bob], uids, partly, 10, 0)
+    assert [(forward.user, forward.port) for forward in found] == [("alice", 20000)]
+
+
+def test_a_port_of_the_hosts_own_is_not_handed_out() -> None:
+    block = range(20000, 20003)
+    one = forwards.add_forward((), block, OwnForward(0, 8888), 0, busy={20001})
+    assert one == (OwnForward(20002, 8888),)
+    with pytest.raises(UsageError, match="20001 to 20002"):
+        forwards.add_forward(one, block, OwnForward(0, 80), 0, busy={20001})
+    with pytest.raises(UsageError, match="has port 20001 already"):
+        forwards.with_desktop((), block, "20001", 3389, 0, busy={20001})
+
+
 def test_a_new_forward_takes_the_lowest_free_port_of_the_block() -> None:
     block = range(20000, 20003)
     one = forwards.add_forward((), block, OwnForward(0, 8888, "jupyter"), 0)
