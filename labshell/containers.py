@@ -21,7 +21,7 @@ from typing import Any
 import requests
 from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 
-from labshell import policy, records, shown
+from labshell import engine_logs, policy, records, shown
 from labshell.config import Config
 from labshell.engine import (
     CALL_SECONDS,
@@ -543,6 +543,7 @@ class Containers:
         self.stop(name, STOP_SECONDS, force=True)
         with asking(name, "be deleted"), contextlib.suppress(NotFound):
             self._engine.wait(self._engine.instance(name).delete(), COPY_SECONDS)
+        engine_logs.remove(self._engine.path, name)
 
     # Snapshots -----------------------------------------------------------------------------------------
 
@@ -668,7 +669,7 @@ def _drop_forwards(devices: dict[str, dict[str, str]]) -> None:
 
 def _save(answer: requests.Response, target: Path) -> None:
     try:
-        with target.open("xb") as file:
+        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             for chunk in answer.iter_content(1 << 20):
                 file.write(chunk)
             file.flush()

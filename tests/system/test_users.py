@@ -315,7 +315,9 @@ def test_removing_a_user_frees_everything_and_rests_the_ports(host: Host, alice_
     assert host.run(["pgrep", "-u", uid], check=False).stdout == ""
     archive = done.stdout.split("Archive: ")[1].strip()
     assert "backup/container/rootfs/etc/hostname" in host.run(["tar", "-tzf", archive], timeout=120).stdout
+    assert host.run(["stat", "-c", "%a", archive]).stdout == "600\n"
     host.run(["rm", archive])
+    assert not host.exists("/var/log/lxd/judy")
     assert str(port) in host.read("/var/lib/labshell/resting-ports.json")
     host.add_user("karl")
     assert host.ssh_port("karl") != port
