@@ -193,7 +193,7 @@ def size_of_terminal() -> tuple[int, int]:
 @contextlib.contextmanager
 def _raw_terminal() -> Iterator[None]:
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    tty.setraw(0, termios.TCSADRAIN)  # the default would throw away what was typed ahead
     try:
         yield
     finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -82,3 +84,23 @@ def test_it_ends_when_nobody_reads_any_more(kind: type[Pump]) -> None:
         relay([pump], until=[pump])
     for descriptor in (source, feed, target):
         os.close(descriptor)
+
+
+READ_RAW = """
+import os, select
+from labshell import streams
+with streams._raw_terminal():
+    os.write(1, os.read(0, 100) if select.select([0], [], [], 2)[0] else b"")
+"""
+
+
+@pytest.mark.parametrize("typed", [b"ls -l", b"ls -l\n", b"ls\nexit\npar"])
+def test_what_is_typed_before_the_terminal_is_raw_is_not_lost(typed: bytes) -> None:
+    ours, theirs = os.openpty()
+    try:
+        os.write(ours, typed)
+        done = subprocess.run([sys.executable, "-c", READ_RAW], stdin=theirs, stdout=subprocess.PIPE, timeout=60)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.stdout == typed
