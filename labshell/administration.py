@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from labshell import keys, policy, settings
+from labshell import key_files, policy, settings
 from labshell.adoption import Adoption
 from labshell.calls import Call, answers, at_once, progress
 from labshell.changes import ChangeLog
@@ -47,7 +47,7 @@ class AdminInterface:
     ) -> Iterator[dict[str, Any]]:
         new = NewUser(
             name=policy.checked_name(name),
-            keys=tuple(keys.parse(text) for text in keys_),
+            keys=tuple(key_files.read(text) for text in keys_),
             template=self._template(template),
             port=port,
             settings=self._settings_of_new(settings_),
@@ -79,7 +79,7 @@ class AdminInterface:
         change = Change(
             name=policy.checked_name(name),
             settings=settings.merged(self._gateway.config.profile, {}, settings_),
-            keys=tuple(keys.parse(text) for text in keys_),
+            keys=tuple(key_files.read(text) for text in keys_),
             port=port,
             has_password=password,
         )
@@ -137,7 +137,7 @@ class AdminInterface:
     def Adopt(
         self, name: str, keys_: list[str], dry_run: bool, _more: bool = False, _request: Call | None = None
     ) -> Iterator[dict[str, Any]]:
-        steps = self._adoption.adopt(name, [keys.parse(text) for text in keys_], dry_run=dry_run)
+        steps = self._adoption.adopt(name, [key_files.read(text) for text in keys_], dry_run=dry_run)
         return self._change(_request, steps, "adopt", name, {}, dry_run=dry_run, more=_more)
 
     def StartContainer(

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labshell import card, protocol, shown
+from labshell import card, protocol, shown, texts
 from labshell.errors import LabshellError, UsageError
 from labshell.settings import PROFILE, SETTINGS
 
@@ -123,10 +123,7 @@ def _changed(after: dict[str, Any]) -> str:
 def key_text(path: str) -> str:
     """The public key in a file, or on standard input for "-". What is in it is for the daemon to judge."""
     try:
-        content = sys.stdin.buffer.read(1 << 16) if path == "-" else Path(path).read_bytes()[: 1 << 16]
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise UsageError("{path} is not a public key: it is not text.", path=path) from None
+        return texts.decoded(sys.stdin.buffer.read(1 << 16) if path == "-" else Path(path).read_bytes()[: 1 << 16])
     except OSError as error:
         raise UsageError("{path} cannot be read: {why}.", path=path, why=error.strerror) from None
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from labshell import files, forwards, identity, idleness, keys, machine, policy
+from labshell import files, forwards, identity, idleness, key_files, keys, machine, policy
 from labshell.accounts import Accounts, end_processes
 from labshell.activity import Activity
 from labshell.closed import Closed
@@ -202,7 +202,7 @@ class Gateway:
 
     def add_key(self, user: str, uid: int, text: str) -> Steps[None]:
         """A public key more, in the container and on the host."""
-        key = keys.parse(text)
+        key = key_files.read(text)
         keys.check_amount([*self.accounts.keys_of(user), key])
         yield from self._change_key(user, uid, "add", key)
 

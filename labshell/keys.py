@@ -65,7 +65,8 @@ def parse(text: str) -> PublicKey:
     """The one public key in `text`; UsageError with the reason if it is anything else."""
     if PRIVATE.search(text):
         raise UsageError(
-            "This is a private key: keep it secret, and give the public one, in the file that ends in .pub."
+            "This is a private key: keep it secret, and give the public one, in the file that ends in .pub; "
+            "this shows it: ssh-keygen -y -f FILE"
         )
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not lines:
@@ -87,14 +88,14 @@ def _parse_line(line: str) -> PublicKey:
     kind, blob = words[0], words[1]
     comment = words[2] if len(words) > 2 else ""
     try:
-        fields = _fields(base64.b64decode(blob, validate=True))
+        parts = fields(base64.b64decode(blob, validate=True))
     except (ValueError, binascii.Error):
         raise UsageError("This public key is damaged or cut off; copy it again, in one line.") from None
-    if fields[0] != kind.encode():
+    if parts[0] != kind.encode():
         raise UsageError("This public key is damaged: its two halves are of different kinds.")
-    if len(fields) != FIELDS.get(kind, 3) or (kind == "ssh-ed25519" and len(fields[1]) != ED25519_BYTES):
+    if len(parts) != FIELDS.get(kind, 3) or (kind == "ssh-ed25519" and len(parts[1]) != ED25519_BYTES):
         raise UsageError("This public key is damaged: something is missing from it.")
-    if kind == "ssh-rsa" and int.from_bytes(fields[2], "big").bit_length() < RSA_BITS:
+    if kind == "ssh-rsa" and int.from_bytes(parts[2], "big").bit_length() < RSA_BITS:
         raise UsageError("This RSA key is too short to be safe; make a new one with: ssh-keygen -t ed25519")
     if not comment.isprintable():
         raise UsageError("The comment of this key has characters that cannot be shown.")
@@ -111,6 +112,10 @@ def _split_options(line: str) -> tuple[tuple[tuple[str, str], ...], str]:
             break
     rest = line[position:].strip()
     if not rest or rest.split(None, 1)[0] not in KEY_TYPES:
+        if "ssh-dss" in line.split():
+            raise UsageError(
+                "This is a DSA key, which is not safe any more; make a new one with: ssh-keygen -t ed25519"
+            )
         if "-cert-v01@openssh.com" in line:
             raise UsageError("This is a certificate; give the public key that it was made for.")
         raise UsageError("This is not a public key that OpenSSH knows: it should begin with ssh-ed25519 or the like.")
@@ -122,19 +127,28 @@ def _split_options(line: str) -> tuple[tuple[tuple[str, str], ...], str]:
     return tuple(kept), rest
 
 
-def _fields(blob: bytes) -> list[bytes]:
+def is_whole(blob: str) -> bool:
+    """Whether the base64 text is a key from its first byte to its last."""
+    try:
+        parts = fields(base64.b64decode(blob, validate=True))
+        return len(parts) >= FIELDS.get(parts[0].decode("ascii"), 3)
+    except ValueError:  # binascii.Error and UnicodeDecodeError are such
+        return False
+
+
+def fields(blob: bytes) -> list[bytes]:
     """The length-prefixed strings a key blob is made of (RFC 4253, section 6.6), or ValueError."""
-    fields = []
+    found = []
     rest = blob
     while rest:
         length = int.from_bytes(rest[:4], "big")
         if len(rest) < 4 + length or len(rest) < 4:
             raise ValueError("cut off")
-        fields.append(rest[4 : 4 + length])
+        found.append(rest[4 : 4 + length])
         rest = rest[4 + length :]
-    if not fields:
+    if not found:
         raise ValueError("empty")
-    return fields
+    return found
 
 
 def check_amount(listed: Iterable[PublicKey]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from labshell import class_list, commands, keys, machine, shown
+from labshell import class_list, commands, key_files, machine, shown
 from labshell.class_list import ClassList, Fault, Row
 from labshell.config import load
 from labshell.errors import LabshellError, UsageError
@@ -49,7 +49,7 @@ def _parsed_key(row: Row, folder: Path) -> PublicKey | None:
         return None
     try:
         row.values["key"] = _key(row.values["key"], folder)
-        return keys.parse(row.values["key"])
+        return key_files.read(row.values["key"])
     except UsageError as error:
         row.faults.append(Fault("key", str(error)))
         return None
@@ -138,7 +138,7 @@ def _parameters(row: Row, options: argparse.Namespace) -> dict[str, Any]:
 
 def _key(text: str, folder: Path) -> str:
     """The key itself, or what is in the file of that name beside the table."""
-    return text if " " in text else commands.key_text(str(folder / text))
+    return text if len(text.split()) > 1 else commands.key_text(str(folder / text))
 
 
 def _report(outcomes: list[Outcome], failed: list[Outcome], seconds: float) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SILENCE_SECONDS = 10.0  # the daemon says every few seconds that it is still at work
 PATIENCE_SECONDS = 600
 LONGEST_KEY = 32768
+PASTE_SECONDS = 0.2  # between two lines of what is pasted
 SNAPSHOT_METHODS = {
     "": "Snapshots", "create": "CreateSnapshot", "restore": "RestoreSnapshot", "delete": "DeleteSnapshot",
 }  # fmt: skip
@@ -71,6 +72,15 @@ def _write(descriptor: int, text: str) -> None:
             data = data[os.write(descriptor, data) :]
     except OSError:
         os._exit(1)
+
+
+def _goes_on(pasted: bytes) -> bool:
+    """Whether more lines of a key that is pasted follow: they are there already, or its END line is still missing."""
+    import select
+
+    if select.select([0], [], [], PASTE_SECONDS)[0]:
+        return True
+    return b"BEGIN " in pasted and b"END " not in pasted and not pasted.endswith(b"\n\n")
 
 
 def _read(most: int) -> bytes:
@@ -226,7 +236,7 @@ class Session:
 
     def _keys(self, request: verbs.Request) -> None:
         if request.action == "add":
-            text = request.arguments[0] if request.arguments else self._read_key()
+            text = self._read_key(request.arguments[0] if request.arguments else "")
             keys = self.answer("AddKey", {"key": text}, "keys")
         elif request.action == "remove":
             parameters = {"which": request.arguments[0], "even_the_last": "yes" in request.options}
@@ -236,16 +246,19 @@ class Session:
         if not self._json(request, keys):
             self.terminal.say(card.keys_text(keys, self.terminal.style))
 
-    def _read_key(self) -> str:
-        """A key on standard input, or typed where somebody can be asked."""
-        if self.terminal.is_interactive:
-            self.terminal.say(_("Paste the public key, in one line: "))
-        data = b""
-        while len(data) < LONGEST_KEY and (chunk := _read(LONGEST_KEY)):
-            data += chunk
-            if self.terminal.is_interactive and data.endswith(b"\n"):
+    def _read_key(self, given: str) -> str:
+        """A key that was given as an argument, comes on standard input or is pasted, in one line or several."""
+        from labshell import texts
+
+        interactive = self.terminal.is_interactive
+        if interactive and not given:
+            self.terminal.say(_("Paste the public key, then press Enter: "))
+        data = os.fsencode(f"{given}\n") if given else _read(LONGEST_KEY)
+        while data and len(data) < LONGEST_KEY and (_goes_on(data) if interactive else not given):
+            if not (chunk := _read(LONGEST_KEY)):
                 break
-        return data.decode("utf-8", "replace")
+            data += chunk
+        return texts.decoded(data)
 
     def _with_force(self, method: str, parameters: dict[str, Any], *, force: bool) -> Mapping[str, Any]:
         """Ask the daemon; a clean shutdown that did not work is offered again by force, if somebody is there."""
@@ -324,6 +337,9 @@ class Session:
 
     def command(self, command: str) -> None:
         """Run what was typed after `ssh HOST`."""
+        if command.split()[:2] == ["keys", "add"]:  # whose comment may be in the encoding of the user's computer
+            self.run(verbs.parse(command))
+            return
         try:
             command.encode()
         except UnicodeEncodeError:

@@ -156,7 +156,7 @@ def _arguments(verb: Verb, form: Form, rest: str) -> tuple[list[str], dict[str, 
             if not value:
                 raise UsageError("{option} needs a value: {usage}", option=word, usage=usage)
             options[word[2:]] = value
-        elif "..." in wanted and not word.startswith("--"):
+        elif "..." in wanted and (not word.startswith("--") or word.startswith("----")):  # a BEGIN line is no option
             arguments.append(rest.strip())
             break
         elif wanted and not word.startswith("--"):

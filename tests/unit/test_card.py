@@ -79,6 +79,13 @@ def test_a_refusal_names_the_right_commands() -> None:
     assert card.refusal(EVIL, "alice@gpu1", "").isprintable()
 
 
+def test_what_ssh_copy_id_sends_is_answered_with_the_command_that_adds_a_key() -> None:
+    sent = "exec sh -c 'cd ; umask 077 ; mkdir -p .ssh && cat >> .ssh/authorized_keys || exit 1 ;'"
+    assert card.refusal(sent, "alice@gpu1", "") == (
+        "ssh-copy-id cannot add a key here; run: ssh alice@gpu1 keys add < FILE.pub"
+    )
+
+
 def test_on_the_labs_own_network_the_address_is_the_way_in() -> None:
     direct = {**STATUS, "has_ports": False, "port": None, "last_port": None, "address": "192.0.2.77"}
     text = card.card(direct, PLAIN)

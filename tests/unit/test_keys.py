@@ -48,7 +48,7 @@ def test_a_public_key_is_taken_with_its_comment(kind: str) -> None:
      ("PuTTY-User-Key-File-3: ssh-ed25519\nPrivate-Lines: 1\n", "private key"), (f"cert-authority {KEY}", "option cert-authority"), (f"tunnel=\"1\" {KEY}", "option tunnel"), (f"{KEY}\n{KEY}\n", "more than one"), ("hello world", "not a public key"), (KEY[:50], "damaged"),
      ("ssh-ed25519", "cut off"), ("ssh-ed25519 !!!", "damaged"), ("ssh-ed25519 ", "cut off"), (FORGED, "different kinds"),
      (SHORT, "too short"), (f"{KEY} a\x1b[31m", "cannot be shown"),
-     ("ssh-dss AAAA", "not a public key"), ("ssh-ed25519 " + "A" * 20000, "too long")],
+     ("ssh-dss AAAA", "DSA key"), ("ssh-ed448 AAAA", "not a public key"), ("ssh-ed25519 " + "A" * 20000, "too long")],
 )  # fmt: skip
 def test_anything_else_is_refused_with_the_reason(text: str, reason: str) -> None:
     with pytest.raises(UsageError, match=reason) as caught:

@@ -128,3 +128,55 @@ def test_json_is_quiet_for_its_own_verb_and_not_for_the_rest_of_a_menu() -> None
     for line, is_quiet in (("version --json", True), ("version", False)):
         session.run(verbs.parse(line))
         assert terminal.is_quiet == is_quiet
+
+
+def key_sent(lines: bytes, command: str, *, on_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What goes to the daemon as the key for `command`, with `lines` sent or pasted."""
+    ours, theirs = os.openpty() if on_terminal else reversed(os.pipe())
+    kept, sent = os.dup(0), {}
+    terminal = SimpleNamespace(is_interactive=on_terminal, say=lambda _: None, style=None)
+    session = Session(terminal)  # type: ignore[arg-type]
+
+    def answer(_: str, parameters: dict[str, Any], __: str) -> list[object]:
+        sent.update(parameters)
+        return []
+
+    monkeypatch.setattr(session, "answer", answer)
+    try:
+        os.dup2(theirs, 0)
+        os.write(ours, lines)
+        if not on_terminal:
+            os.close(ours)
+        session.command(command)
+    finally:
+        os.dup2(kept, 0)
+        os.close(theirs)
+    return str(sent["key"])
+
+
+SSH2 = b"---- BEGIN SSH2 PUBLIC KEY ----\nComment: x\nAAAA\nBBBB\n---- END SSH2 PUBLIC KEY ----\n"
+
+
+@pytest.mark.parametrize("where", ["terminal", "pipe"])
+@pytest.mark.parametrize("lines", [SSH2, b"ssh-ed25519 AAAA\nBBBB x\n", b"ssh-ed25519 AAAA x\n"])
+def test_all_lines_of_a_key_that_is_pasted_or_sent_go_to_the_daemon(
+    lines: bytes, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = key_sent(lines, "keys add --json", on_terminal=where == "terminal", monkeypatch=monkeypatch)
+    assert sent == lines.decode()
+
+
+def test_lines_pasted_behind_the_verb_belong_to_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, rest = SSH2.split(b"\n", 1)
+    sent = key_sent(rest, f"keys add --json {first.decode()}", on_terminal=True, monkeypatch=monkeypatch)
+    assert sent == SSH2.decode()
+
+
+def test_a_key_with_a_comment_in_gbk_comes_undamaged_as_an_argument_and_on_standard_input(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key = "ssh-ed25519 AAAA alice@\u7535\u8111"
+    command = os.fsdecode(f"keys add --json {key}".encode("gbk"))
+    assert key_sent(b"", command, on_terminal=False, monkeypatch=monkeypatch).strip() == key
+    sent = key_sent(f"{key}\n".encode("gbk"), "keys add --json", on_terminal=False, monkeypatch=monkeypatch)
+    assert sent == f"{key}\n"
