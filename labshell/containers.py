@@ -21,7 +21,7 @@ from typing import Any
 import requests
 from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 
-from labshell import engine_logs, policy, records, shown
+from labshell import engine_logs, machine, policy, records, shown
 from labshell.config import Config
 from labshell.engine import (
     CALL_SECONDS,
@@ -497,6 +497,11 @@ class Containers:
             now = self.get(name)
             if now is not None and now.state == "Running":
                 return  # somebody else started it meanwhile: the engine itself does after a reboot
+            if action == "start" and machine.remove_left_interface(container.port_on_host):
+                # An engine that was killed while it started the container has left its port behind.
+                log.warning("an interface that was left is removed", extra={"interface": container.port_on_host})
+                self._change_state(name, {"action": action}, timeout_seconds)
+                return
             why = self._log_of_start(name)
             log.warning("start failed", extra={"container": name, "lxc_log": why})
             if container.config.get("nvidia.runtime") == "true" and "nvidia" in why.lower():

@@ -21,6 +21,7 @@ from labshell import btrfs, host_program, policy
 from labshell.errors import LabshellError
 
 SSH_KEYS = Path("/etc/ssh")
+INTERFACES = Path("/sys/class/net")
 PROC = Path("/proc")
 OFTEN_WRITTEN = (Path("/var/log"), Path("/var/lib/labshell"), Path("/run/labshell"))
 CLOCK_SLACK_SECONDS = 60
@@ -146,6 +147,17 @@ def allows_setuid(path: str) -> bool:
         return not os.statvfs(path).f_flag & os.ST_NOSUID
     except OSError:
         return False
+
+
+def remove_left_interface(name: str) -> bool:
+    """Delete a network interface that nothing is connected to any more; whether there was one."""
+    interface = INTERFACES / name
+    if not name or not interface.exists():
+        return False
+    with contextlib.suppress(OSError):  # reading it fails where the interface is down
+        if (interface / "carrier").read_text().strip() == "1":
+            return False
+    return host_program.run(["ip", "link", "delete", name]).returncode == 0
 
 
 def has_bridge_netfilter() -> bool:

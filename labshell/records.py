@@ -76,6 +76,7 @@ def container_of(item: Mapping[str, Any]) -> Container:
         pool=devices.get("root", {}).get("pool", ""),
         is_pinned="ipv4.address" in nic,
         is_fenced=_is_fenced(nic),
+        port_on_host=nic.get("host_name", ""),
         needs_bridge_netfilter=nic.get(IPV6_FILTER) == "true",
         is_template=config.get(TEMPLATE) == "true",
         is_service=config.get(SERVICE) == "true" and not config.get(OWNER),

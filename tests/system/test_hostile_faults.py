@@ -145,6 +145,17 @@ def test_an_engine_that_is_stopped_or_restarted_in_the_middle_of_a_start(host: H
     works(host, guest, port)
 
 
+def test_a_port_that_a_killed_engine_left_behind_does_not_keep_a_container_from_starting(
+    host: Host, guest: str
+) -> None:
+    port = host.ssh_port(guest)
+    name = host.run(["lxc", "config", "device", "get", guest, "eth0", "host_name"]).stdout.strip()
+    host.client.ssh(guest, "stop", check=True)
+    host.run(["ip", "link", "add", name, "type", "veth", "peer", "name", "left"])
+    works(host, guest, port)
+    assert host.run(["ip", "link", "show", "left"], check=False).returncode != 0
+
+
 def test_a_template_that_is_gone_is_said_and_the_container_stays(host: Host, guest: str) -> None:
     port = host.ssh_port(guest)
     host.client.ssh(guest, "run echo precious > thesis", check=True)

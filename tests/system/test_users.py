@@ -51,7 +51,7 @@ def test_a_bad_key_gets_one_sentence_and_changes_nothing(host: Host, alice_port:
     before = everything(host)
     for content, word in (
         (private.read_text(), "private key"),
-        (public + public.replace("somebody", "other"), "more than one key"),
+        (public + public.replace("somebody", "other"), "There are 2 keys in this"),
         ("", "empty"),
         ("ssh-ed25519 AAAA", "damaged"),
         ("hello", "not a public key"),
