@@ -134,7 +134,7 @@ class Adoption:
         if container.state != "Running":
             return []
         script = KEY_FILES.format(name=container.name)
-        _, text = self._containers.inside.run(container.name, ["sh", "-c", script], timeout_seconds=15)
+        _, text = self._containers.inside.ask(container.name, ["sh", "-c", script], timeout_seconds=15)
         found: dict[str, PublicKey] = {}
         for line in text.splitlines():
             try:

@@ -130,7 +130,7 @@ class Doctor:
     def _gpu(self, container: Container) -> Finding:
         if container.gpus_aside:
             return Finding(BAD, Progress("It was started without its GPU, which is not there."), TELL_ADMINISTRATOR)
-        status, output = self._containers.inside.run(container.name, ASK_GPU, timeout_seconds=30)
+        status, output = self._containers.inside.ask(container.name, ASK_GPU, timeout_seconds=30)
         if "version mismatch" in output:
             return Finding(BAD, Progress("The NVIDIA driver in the container is of another version than the host's."),
                            Progress("Install version {version} inside, without its kernel module.",

@@ -209,6 +209,8 @@ class FakeContainers:
             raise AssertionError("nothing runs in a stopped container")
         return 0, ""
 
+    ask = run
+
     def snapshots(self, name: str) -> list[Snapshot]:
         return [Snapshot(label, "2026-11-23T10:00:00Z") for label in self._existing(name).snapshots]
 

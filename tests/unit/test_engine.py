@@ -90,3 +90,22 @@ def test_files_in_a_container_are_asked_for_again_when_the_engines_server_for_th
     standing_in = SimpleNamespace(instance=lambda _: SimpleNamespace(files=Files()))
     Inside(cast(Engine, standing_in), tmp_path).delete_file("alice", "/root/note")
     assert next(answers, "all asked for") == "all asked for"
+
+
+def test_a_program_whose_output_was_lost_is_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As LXD 5.0 does on a loaded host: the exit status comes, and of the output nothing or a part."""
+    answers = iter([(0, ""), (0, "580.1"), (0, "580.105.08\nlabshell: 9\n")])
+    inside = Inside(cast(Engine, SimpleNamespace()), tmp_path)
+    monkeypatch.setattr(inside, "run", lambda *_: next(answers))
+    assert inside.ask("alice", ["nvidia-smi"]) == (9, "580.105.08\n")
+    assert next(answers, None) is None
+
+
+def test_a_program_that_shows_no_last_line_is_asked_three_times_at_most(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answers = iter([(127, "")] * 4)
+    inside = Inside(cast(Engine, SimpleNamespace()), tmp_path)
+    monkeypatch.setattr(inside, "run", lambda *_: next(answers))
+    assert inside.ask("alice", ["nvidia-smi"]) == (127, "")
+    assert len(list(answers)) == 1
