@@ -28,7 +28,7 @@ def finding(answer: tuple[int, str], monkeypatch: pytest.MonkeyPatch, host: str 
         return host
 
     monkeypatch.setattr(gpus, "driver_version", driver_version)
-    containers = SimpleNamespace(inside=SimpleNamespace(run=lambda *_, **__: answer))
+    containers = SimpleNamespace(inside=SimpleNamespace(ask=lambda *_, **__: answer))
     gateway: Any = SimpleNamespace(containers=containers)
     return Doctor(gateway)._gpu(ALICE)
 
