@@ -76,7 +76,7 @@ def test_a_check_that_cannot_be_made_does_not_end_the_others() -> None:
         raise TryAgain("The container engine is away; try again in a moment.")
 
     containers: Any = SimpleNamespace(
-        owned=lambda *_: ALICE, space=away, bridge=away, get=away, inside=SimpleNamespace(run=away, host_key=away)
+        owned=lambda *_: ALICE, space=away, bridge=away, get=away, inside=SimpleNamespace(ask=away, host_key=away)
     )
     gateway: Any = SimpleNamespace(
         containers=containers,
