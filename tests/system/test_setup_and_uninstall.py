@@ -71,6 +71,46 @@ def test_setting_up_again_keeps_the_administrators_configuration(fresh: Host) ->
     assert "menu_idle_minutes = 7" in fresh.read("/etc/labshell/labshell.toml")
 
 
+def useradd(host: Host, name: str) -> None:
+    host.run(["useradd", "--create-home", name])
+    assert f"{name}:" in host.read("/etc/subuid")
+    host.run(["userdel", "--remove", name])
+
+
+def test_accounts_of_the_hosts_own_can_be_added(fresh: Host) -> None:
+    useradd(fresh, "colleague")
+
+
+def test_a_range_that_left_no_ids_for_accounts_is_repaired_and_its_containers_start(fresh: Host) -> None:
+    ranges = fresh.read("/etc/subuid")
+    lines = "_lxd:100000:10000001\nroot:1000000:1000000000\n"
+    try:
+        restart_engine(fresh, lines)
+        fresh.add_user("early")
+        assert fresh.run(["useradd", "-m", "colleague"], check=False).returncode != 0
+        id_map = fresh.run(["lxc", "config", "get", "early", "volatile.idmap.base"]).stdout
+        fresh.run(["lxc", "stop", "--force", "early"])
+        fresh.set_up()
+        useradd(fresh, "colleague")
+        restart_engine(fresh, fresh.read("/etc/subuid"))
+        fresh.admin("start", "early")
+        assert fresh.run(["lxc", "config", "get", "early", "volatile.idmap.base"]).stdout == id_map
+        fresh.add_user("later")
+    finally:
+        fresh.remove_user("early")
+        fresh.remove_user("later")
+        restart_engine(fresh, ranges)
+
+
+def restart_engine(host: Host, ranges: str) -> None:
+    """The engine afresh with these lines in /etc/subuid and /etc/subgid."""
+    for file in ("/etc/subuid", "/etc/subgid"):
+        host.run(["tee", file], input=ranges)
+    host.steps("stop_by_hand lxd; start_by_hand lxd lxd --group lxd --logfile=/var/log/lxd/lxd.log")
+    host.steps("wait_until 60 lxc query /1.0")
+    host.restart_daemon()
+
+
 def test_an_sshd_configuration_with_an_error_is_never_loaded(fresh: Host) -> None:
     sshd = fresh.read("/run/sshd.pid")
     drop_in = fresh.read("/etc/ssh/sshd_config.d/00-labshell.conf")
