@@ -24,6 +24,7 @@ from labshell import files, host_program, keys
 from labshell.config import GROUP, LOGIN_SHELL, Paths
 from labshell.errors import LabshellError, UsageError
 from labshell.keys import PublicKey
+from labshell.uids import Uids
 
 log = logging.getLogger(__name__)
 END_SECONDS = 10
@@ -46,7 +47,7 @@ class Accounts:
 
     def __init__(self, paths: Paths, uid_range: tuple[int, int]) -> None:
         self._paths = paths
-        self._uid_range = uid_range
+        self._uids = Uids(paths, uid_range)
 
     def uid_of(self, user: str) -> int | None:
         """The uid of a researcher's account; None if there is none. UsageError for anybody else's account."""
@@ -88,7 +89,7 @@ class Accounts:
         """
         uid = self.uid_of(user)
         if uid is None:
-            uid = self._next_uid(reserved_uids)
+            uid = self._uids.take(reserved_uids)
             self._ensure_home(user)
             _run(
                 [
@@ -111,6 +112,17 @@ class Accounts:
             )
         self._ensure_home(user)
         return uid
+
+    def next_uid(self, reserved_uids: Collection[int] = ()) -> int:
+        """The uid that ensure() would give to a new account."""
+        return self._uids.next(reserved_uids)
+
+    def give_up(self, user: str) -> None:
+        """Undo ensure() for an account that was never used: its uid can be given again."""
+        uid = self.uid_of(user)
+        self.remove(user)
+        if uid is not None:
+            self._uids.give_back(uid)
 
     def lock(self, user: str) -> None:
         """Let nobody in as this user any more, and end what runs as them."""
@@ -178,23 +190,6 @@ class Accounts:
 
     def _ensure_home(self, user: str) -> None:
         files.ensure_folder(self._paths.homes / user)
-
-    def _next_uid(self, reserved: Collection[int]) -> int:
-        """The next uid of the range that nobody has or ever had; remembered before it is used."""
-        first, last = self._uid_range
-        counter = self._paths.state / "next-uid"
-        with files.locked(self._paths.run / "uids.lock"):
-            content = files.read(counter)
-            if content is not None and not content.strip().isdigit():
-                raise LabshellError("{path} does not hold a number; write the next free uid into it.", path=counter)
-            uid = max(first, int(content or 0))
-            in_use = {entry.pw_uid for entry in pwd.getpwall()} | set(reserved)
-            while uid in in_use:
-                uid += 1
-            if uid > last:
-                raise LabshellError("Every uid up to {last} has been used; widen uid_range.", last=last)
-            files.write(counter, f"{uid + 1}\n".encode(), 0o600)
-            return uid
 
 
 def group_names(user: str, gid: int) -> frozenset[str]:

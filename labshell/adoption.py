@@ -147,7 +147,7 @@ class Adoption:
     def _make_account(self, candidate: Candidate, found: list[PublicKey], undo: Undo) -> None:
         name = candidate.container.name
         if self._accounts.uid_of(name) is None:
-            undo.later(self._accounts.remove, name)
+            undo.later(self._accounts.give_up, name)
         else:
             before = self._accounts.keys_of(name)
             undo.later(lambda user: self._accounts.set_keys(user, before), name)

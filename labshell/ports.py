@@ -6,6 +6,7 @@ remedy; it is never overwritten.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -168,12 +169,20 @@ class PortRegistry:
                 if port not in (None, current):
                     raise UsageError("{user} already has port {port}.", user=user, port=current)
                 return current
-            if port is None:
-                port = self._choose()
-            else:
+            if port is not None:
                 self.check(user, port, even_resting=even_resting)
-            self._write(user, port)
-            return port
+                self._write(user, port)
+                return port
+            chosen = self._choose()
+            self._write(user, chosen)
+            following = chosen + self._pool.size
+            self._write_next(following if self._pool.fits(following) else self._pool.first)
+            return chosen
+
+    def next_port(self) -> int:
+        """The port that ensure() would give to a new user."""
+        with files.locked(self._lock):
+            return self._choose()
 
     def move(self, user: str, port: int) -> None:
         """Give the user another block; the one they had rests like a removed person's."""
@@ -221,11 +230,17 @@ class PortRegistry:
         files.write(self._resting_file, json.dumps(entries, indent=1).encode() + b"\n", 0o600)
 
     def give_up(self, user: str) -> None:
-        """Undo an allocation nobody has used yet: the block does not rest."""
+        """Undo an allocation nobody has used yet: the block is the next to be given."""
         with files.locked(self._lock):
+            content = files.read(self._paths.ports / user)
             files.remove(self._paths.ports / user)
+            port = policy.parse_port_file(content or b"")
+            with contextlib.suppress(LabshellError):  # a damaged next-port is named when a port is wanted
+                if port is not None and self._pool.fits(port) and port < self._start():
+                    self._write_next(port)
 
-    def _choose(self) -> int:
+    def _start(self) -> int:
+        """Where the search for a free block begins."""
         content = files.read(self._paths.next_port)
         start = self._pool.first if content is None else policy.parse_port_file(content)
         if start is None:
@@ -235,6 +250,10 @@ class PortRegistry:
                 path=self._paths.next_port,
                 first=self._pool.first,
             )
+        return start
+
+    def _choose(self) -> int:
+        start = self._start()
         blocks = {*self.all_ports().values(), *self.resting()}
         port = policy.choose_block(self._pool, start, blocks, self._listening())
         if port is None:
@@ -250,7 +269,6 @@ class PortRegistry:
         files.ensure_folder(self._paths.public)
         files.ensure_folder(self._paths.ports)
         files.write(self._paths.ports / user, f"{port}\n".encode())
-        following = port + self._pool.size
-        files.write(
-            self._paths.next_port, f"{following if self._pool.fits(following) else self._pool.first}\n".encode()
-        )
+
+    def _write_next(self, port: int) -> None:
+        files.write(self._paths.next_port, f"{port}\n".encode())

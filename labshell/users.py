@@ -137,7 +137,7 @@ class Users:
             is_left = self._accounts.is_locked(name)  # by a removal that did not come to its end
             is_new = self._accounts.uid_of(name) is None
             if is_new or is_left:
-                undo.later(self._accounts.remove if is_new else self._accounts.lock, name)
+                undo.later(self._accounts.give_up if is_new else self._accounts.lock, name)
                 self._forget_earlier(name)
             self._gateway.make_account(name, list(new.keys))
             if is_left:
@@ -421,7 +421,7 @@ class Users:
                 raise UsageError("{path} was not made by labshell: it has no keys in it.", path=path)
 
         def account() -> None:
-            undo.later(self._accounts.remove, name)
+            undo.later(self._accounts.give_up, name)
             undo.later(self._forget_earlier, name)
             public_keys = keys.parse_authorized_keys("\n".join(about["keys"]))
             uid = self._gateway.make_account(name, public_keys)

@@ -200,6 +200,33 @@ def test_damage_to_the_resting_file_is_named_and_nothing_changes(lab: Setting, c
     assert lab.registry.ensure("alice") == 20000
 
 
+def test_a_failed_add_uses_up_no_block(lab: Setting) -> None:
+    assert lab.registry.next_port() == lab.registry.ensure("alice") == 20000
+    lab.registry.give_up("alice")
+    assert lab.registry.next_port() == lab.registry.ensure("bob") == 20000
+    lab.registry.ensure("carol")
+    lab.registry.ensure("dora")
+    lab.registry.give_up("carol")
+    assert [lab.registry.ensure(name) for name in ("erin", "frank")] == [20010, 20030]
+
+
+def test_a_port_asked_for_by_number_leaves_those_before_it_to_the_next(lab: Setting) -> None:
+    lab.registry.ensure("alice", 20050)
+    assert [lab.registry.ensure(name) for name in ("bob", "carol")] == [20000, 20010]
+    lab.paths.next_port.write_text("20050\n")
+    assert lab.registry.ensure("dora") == 20060
+
+
+def test_giving_up_removes_a_damaged_file_and_leaves_a_damaged_next_port(lab: Setting) -> None:
+    (lab.paths.ports / "alice").write_text("what")
+    lab.registry.give_up("alice")
+    assert not (lab.paths.ports / "alice").exists()
+    lab.registry.ensure("alice")
+    lab.paths.next_port.write_text("what")
+    lab.registry.give_up("alice")
+    assert lab.paths.next_port.read_text() == "what"
+
+
 def test_a_next_port_ahead_of_the_pool_wraps_to_its_beginning(lab: Setting) -> None:
     lab.paths.next_port.write_text("20095\n")
     assert [lab.registry.ensure(name) for name in ("ann", "ben")] == [20000, 20010]
