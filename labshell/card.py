@@ -55,9 +55,10 @@ def card(status: Mapping[str, Any], style: Style) -> str:
     connections = _connections(status)
     if connections:
         lines += [_row(label, text, style) for label, text in connections]
-        if status.get("fingerprint"):
-            lines += [_row(_("Host key"), plain(status["fingerprint"]), style)]
-            lines += [_row("", _("what ssh shows at the first connection, to compare"), style, dim=True)]
+        keys = _fingerprints(status)
+        lines += [_row(_("Host key") if key == keys[0] else "", key, style) for key in keys]
+        if keys:
+            lines += [_row("", _("compare with the fingerprint ssh shows on first connection"), style, dim=True)]
     else:
         label = _("Port") if status["has_ports"] else _("Address")
         lines += [_row(label, _("none yet: start gives you one"), style)]
@@ -95,6 +96,14 @@ def _connections(status: Mapping[str, Any]) -> list[tuple[str, str]]:
         (_("Copy back"), f"{copy} {destination}:{_('FILE')} ."),
         ("VS Code", _("Remote-SSH: Add New SSH Host, then paste the line of Log in")),
     ]
+
+
+def _fingerprints(status: Mapping[str, Any]) -> list[str]:
+    """The keys of the two SSH servers a user meets, each with the place where ssh asks about it."""
+    gateway, container = status.get("gateway_fingerprint"), status.get("fingerprint")
+    place = _("port {port}").format(port=status["port"]) if status.get("port") else _("container")
+    keys = [(gateway, _("port {port}").format(port=status["host_port"])), (container, place)]
+    return [f"{plain(key)}  {place}" for key, place in keys if key]
 
 
 def _usage(status: Mapping[str, Any], cpu: float | None = None) -> list[tuple[str, str]]:

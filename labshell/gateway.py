@@ -395,6 +395,7 @@ class Gateway:
             "last_port": self.ports.block(port)[-1] if port else None,
             "host_key": container.host_key or None,
             "fingerprint": fingerprint,
+            "gateway_fingerprint": machine.ssh_fingerprint(),
             "uptime_seconds": _seconds_since(container.started_at) if running else None,
             "cpu_limit": container.config.get("limits.cpu") or None,
             "memory_used": usage.memory if usage else None,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from labshell import btrfs, host_program, policy
+from labshell import btrfs, host_program, keys, policy
 from labshell.errors import LabshellError
 
 SSH_KEYS = Path("/etc/ssh")
@@ -54,6 +54,14 @@ def ssh_host_keys() -> list[str]:
         path.read_text(encoding="ascii", errors="replace") for path in sorted(SSH_KEYS.glob("ssh_host_*_key.pub"))
     )
     return [" ".join(line.split()[:2]) for line in lines]
+
+
+def ssh_fingerprint() -> str | None:
+    """The fingerprint that ssh shows on the first connection to the host: it prefers Ed25519 to the other kinds."""
+    for line in sorted(ssh_host_keys(), key=lambda line: not line.startswith("ssh-ed25519")):
+        with contextlib.suppress(LabshellError):  # a kind that no ssh of today asks about, or half a file
+            return keys.parse(line).fingerprint
+    return None
 
 
 def load() -> Load:

@@ -10,10 +10,13 @@ import os
 import signal
 
 from labshell import shown, verbs
+from labshell.card import Style
 from labshell.errors import LabshellError
 from labshell.language import _
 from labshell.session import Interrupted, Session
 
+ROWS_OF_THE_LIST = 32  # with the card above it, the list with a line for each verb needs as many
+COLUMNS_OF_A_CHOICE = 15
 CHOICES = tuple(verb for verb in verbs.VERBS if verb.in_menu)
 
 
@@ -53,11 +56,35 @@ def _do(session: Session, line: str) -> bool:
 
 
 def _choices(session: Session) -> str:
-    style = session.terminal.style
+    columns, rows = _size_of_window()
+    if rows < ROWS_OF_THE_LIST:
+        return short_choices(columns, session.terminal.style)
+    return choices(session.terminal.style)
+
+
+def _size_of_window() -> tuple[int, int]:
+    """Columns and rows; a usual size if the terminal does not say."""
+    try:
+        columns, rows = os.get_terminal_size(1)
+    except OSError:
+        return 80, 24
+    return columns or 80, rows or 24
+
+
+def choices(style: Style) -> str:
+    """Every choice with what it does."""
     lines = [
         f" {style.bold(f'{number:2}')}  {verb.name:10}{_(verb.summary)}" for number, verb in enumerate(CHOICES, 1)
     ]
     return "\n".join(lines) + "\n"
+
+
+def short_choices(columns: int, style: Style) -> str:
+    """The choices side by side, for a window in which the list would push the card out of sight."""
+    cells = [f" {style.bold(f'{number:2}')}  {verb.name:10}" for number, verb in enumerate(CHOICES, 1)]
+    in_a_row = max(1, columns // COLUMNS_OF_A_CHOICE)
+    rows = ["".join(cells[first : first + in_a_row]).rstrip() for first in range(0, len(cells), in_a_row)]
+    return "\n".join([*rows, "  " + _("help says what each of them does."), ""])
 
 
 def _named(line: str) -> str:

@@ -196,4 +196,4 @@ def help_text(topic: str = "") -> str:
         lines += [f"    {f'--{option} {OPTIONS[option][0]}':18}{_(OPTIONS[option][1])}" for option in options]
         return "\n".join(lines) + "\n"
     lines = [f"  {verb.name:13}{_(verb.summary)}" for verb in VERBS]
-    return "\n".join([_("In the menu, or after ssh HOST:"), "", *lines, "", _("help VERB says more."), ""])
+    return "\n".join([_("In the menu, or after ssh HOST:"), *lines, _("help VERB says more."), ""])

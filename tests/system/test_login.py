@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import pexpect
 import pytest
 from hostile import as_researcher
 from testhost import ENVIRONMENT, Host, wait_until
+
+from labshell import keys
 
 pytestmark = pytest.mark.root
 
@@ -27,12 +30,12 @@ def processes_of(host: Host, name: str) -> list[str]:
 
 @contextlib.contextmanager
 def menu(
-    host: Host, name: str = "alice", term: str = "xterm-256color", columns: int = 80
+    host: Host, name: str = "alice", term: str = "xterm-256color", columns: int = 80, rows: int = 40
 ) -> Iterator[pexpect.spawn[str]]:
     """A menu in a terminal, whose session ends with the block however it ends."""
     argv = host.client.argv(host.client.ssh_argv(name, tty=True))
     child = pexpect.spawn(
-        argv[0], argv[1:], env={**ENVIRONMENT, "TERM": term}, encoding="utf-8", timeout=30, dimensions=(40, columns)
+        argv[0], argv[1:], env={**ENVIRONMENT, "TERM": term}, encoding="utf-8", timeout=30, dimensions=(rows, columns)
     )
     try:
         child.expect_exact("labshell> ")
@@ -199,6 +202,19 @@ def test_nothing_is_executed_for_a_login_but_the_login_shell_itself(host: Host, 
     host.run(["rm", trace])
     programs = [call.split('"')[1] for call in calls]
     assert programs[1:] == ["/opt/labshell/bin/labshell", "/usr/bin/python3"]
+
+
+@pytest.mark.parametrize("rows", [24, 31])
+def test_the_log_in_command_and_both_fingerprints_are_on_a_first_screen_with_few_rows(
+    host: Host, alice_port: int, rows: int
+) -> None:
+    with menu(host, rows=rows) as child:
+        screen = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", child.before or "").split("\n")[1 - rows :]
+    text = "\n".join(screen)
+    assert f"ssh -p {alice_port} alice@" in text
+    for port in (22, alice_port):
+        scanned = host.client.run(["ssh-keyscan", "-t", "ed25519", "-p", str(port), host.client.gateway]).stdout
+        assert keys.parse(scanned.split(None, 1)[1]).fingerprint in text
 
 
 # The menu ---------------------------------------------------------------------------------------------

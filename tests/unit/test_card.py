@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labshell import card, laptop, shown
+from labshell import card, language, laptop, menu, shown
 from labshell.card import Style
 
 STATUS = {
@@ -95,6 +95,42 @@ def test_on_the_labs_own_network_the_address_is_the_way_in() -> None:
     assert "start gives you one" in card.card({**direct, "address": None}, PLAIN)
     assert "192.0.2.77 ssh-ed25519" in laptop.known_hosts(direct, []).replace("alice.gpu1.lab.example,", "")
     assert "reached at its own address" in card.forwards_text(direct, [], PLAIN)
+
+
+def fullest_status() -> dict[str, object]:
+    """A status of which every row of the card is there, each as long as it gets."""
+    return {
+        **STATUS, "gateway_fingerprint": "SHA256:" + "y" * 43, "cpu_limit": "0-31,64-95", "stops_at": "2026-11-29T10:00:00Z",
+        "held_until": "2026-11-29T10:00:00Z", "held_for": "thesis",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("chosen", language.LANGUAGES)
+def test_the_first_screen_fits_a_window_of_80_columns_and_24_rows(chosen: str) -> None:
+    language.use(chosen)
+    try:
+        lines = (card.card(fullest_status(), PLAIN) + menu.short_choices(80, PLAIN) + "labshell> ").split("\n")
+    finally:
+        language.use(language.ENGLISH)
+    assert len(lines) <= 24
+    assert max(shown.width(line) for line in lines) <= 80
+
+
+@pytest.mark.parametrize("columns", [10, 40, 79, 80, 200])
+def test_the_short_menu_has_every_choice_with_its_number_and_fits(columns: int) -> None:
+    text = menu.short_choices(columns, PLAIN)
+    words = text.split()
+    assert all(words[words.index(verb.name) - 1] == str(number) for number, verb in enumerate(menu.CHOICES, 1))
+    assert max(len(line) for line in text.splitlines()[:-1]) <= max(columns, 15)
+
+
+def test_the_card_names_the_key_of_the_host_and_of_the_container_with_their_places() -> None:
+    lines = card.card({**STATUS, "gateway_fingerprint": "SHA256:host", "host_port": 2222}, PLAIN).splitlines()
+    assert "  Host key     SHA256:host  port 2222" in lines
+    assert any("x" * 43 + "  port 20010" in line for line in lines)
+    direct = {**STATUS, "has_ports": False, "port": None, "gateway_fingerprint": "SHA256:host"}
+    assert "x" * 43 + "  container" in card.card(direct, PLAIN)
+    assert "Host key" not in card.card({**STATUS, "fingerprint": None}, PLAIN)
 
 
 def test_the_laptops_files_name_ports_and_keys() -> None:
