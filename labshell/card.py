@@ -311,14 +311,3 @@ def command_for_files(command: str) -> str | None:
     if words[0].rpartition("/")[2] in SFTP_SERVERS:
         return "exec /usr/lib/openssh/sftp-server"
     return command if words[0] in FILE_PROGRAMS else None
-
-
-def refusal(command: str, gateway: str, way_in: str) -> str:
-    """One sentence for a command that is no verb: where such a thing works, exact to the letter."""
-    if "authorized_keys" in command and "ssh" in command:  # what ssh-copy-id sends
-        text = _("ssh-copy-id cannot add a key here; run: ssh {gateway} keys add < FILE.pub")
-        return text.format(gateway=gateway)
-    word = plain(command.split()[0])[:40]
-    ways = [f"ssh {gateway} run {word}", *([f"{way_in} {word}"] if way_in else [])]
-    text = _("{word} is not a verb of labshell (help lists them); programs run in your container: {ways}")
-    return text.format(word=word, ways=_(" or ").join(ways))

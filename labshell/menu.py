@@ -43,7 +43,7 @@ def run(session: Session, idle_minutes: int) -> None:
 def _do(session: Session, line: str) -> bool:
     """Do one line; whether the menu goes on."""
     try:
-        request = verbs.parse(line)
+        request = _request(line)
         if request.verb.name == "quit":
             return False
         session.run(request)
@@ -53,6 +53,17 @@ def _do(session: Session, line: str) -> bool:
     except Interrupted:
         session.terminal.complain(_("Interrupted; what has begun goes on."))
     return True
+
+
+def _request(line: str) -> verbs.Request:
+    """What a line asks for. UsageError: of a line that belongs elsewhere, it says where."""
+    if verbs.ALIASES.get(line.split()[0], line.split()[0]) not in verbs.BY_NAME:
+        from labshell import mistyped
+
+        raise mistyped.in_menu(line, len(CHOICES), verbs.COMMANDS)
+    if line.split()[:2] != ["keys", "add"]:
+        verbs.refuse_undecodable(line)
+    return verbs.parse(line)
 
 
 def _choices(session: Session) -> str:

@@ -327,23 +327,22 @@ class Session:
 
     def refuse(self, command: str) -> LabshellError:
         """The error for a command that is no verb: it names the right one, with the real host and port."""
+        from labshell import mistyped
+
         gateway, way_in = shown.gateway(self.user, os.uname().nodename), ""
         try:
             status = self.ask("Status", {})
             gateway, way_in = shown.gateway(status["user"], status["host"], status["host_port"]), card.way_in(status)
         except LabshellError:
             pass
-        return UsageError("{refusal}", refusal=card.refusal(command, gateway, way_in))
+        return UsageError("{refusal}", refusal=mistyped.after_ssh(command, gateway, way_in, verbs.COMMANDS))
 
     def command(self, command: str) -> None:
         """Run what was typed after `ssh HOST`."""
         if command.split()[:2] == ["keys", "add"]:  # whose comment may be in the encoding of the user's computer
             self.run(verbs.parse(command))
             return
-        try:
-            command.encode()
-        except UnicodeEncodeError:
-            raise UsageError("This command is not in UTF-8, as everything here has to be.") from None
+        verbs.refuse_undecodable(command)
         name = command.split()[0]
         inside = card.command_for_files(command)
         if inside is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from labshell import shown
 from labshell.errors import UsageError
 from labshell.language import _, mark
 
@@ -96,12 +95,17 @@ VERBS = (
     Verb("doctor", "check everything between you and your container", Form(options="json")),
     Verb("ssh-config", "lines for ~/.ssh/config on your laptop", in_menu=False),
     Verb("known-hosts", "lines for ~/.ssh/known_hosts on your laptop", in_menu=False),
-    Verb("help", "what there is, or more about one verb", Form("", "[VERB]")),
+    Verb("help", "what there is, or more about one verb", Form("", "[VERB] [ACTION]")),
     Verb("version", "the version of labshell", Form(options="json"), in_menu=False),
     Verb("quit", "leave; the container goes on running"),
 )  # fmt: skip
 BY_NAME = {verb.name: verb for verb in VERBS}
-ALIASES = {"?": "help", "exit": "quit", "logout": "quit", "-h": "help", "--help": "help", "--version": "version"}
+HELP_WORDS = ("-h", "--help")
+ALIASES = {
+    "?": "help", **dict.fromkeys(HELP_WORDS, "help"), "--version": "version",
+    **dict.fromkeys(("exit", "logout", "q", "bye", ":q", ":q!", ":wq", "exit()", "quit()"), "quit"),
+}  # fmt: skip
+COMMANDS = (*BY_NAME, "exit", "logout")  # what may have been meant by a word that is none of them
 
 
 class Request:
@@ -122,10 +126,8 @@ def parse(line: str) -> Request:
 
     Words are split at blanks and compared with the table: nothing is expanded, quoted or run.
     """
-    name, _, rest = line.strip().partition(" ")
-    verb = BY_NAME.get(ALIASES.get(name, name))
-    if verb is None:
-        raise _unknown(name)
+    name, rest = _first_word(line)
+    verb = find(name)
     longest = (
         LONGEST_COMMAND if any("..." in word for form in verb.forms for word in form.arguments) else LONGEST_LINE
     )
@@ -135,10 +137,41 @@ def parse(line: str) -> Request:
     form = next((form for form in verb.forms if form.action and form.action == first), verb.forms[0])
     if form.action or (first == "list" and verb.name in LISTS):
         rest = rest.partition(first)[2]
+    if _asks_for_help(form, rest):
+        return Request(BY_NAME["help"], Form(), [verb.name], {})
     arguments, options = _arguments(verb, form, rest)
-    if verb.name == "help" and arguments and arguments[0] not in BY_NAME:
-        raise _unknown(arguments[0])
+    if verb.name == "help" and arguments:
+        arguments = [find(arguments[0]).name]
     return Request(verb, form, arguments, options)
+
+
+def find(name: str) -> Verb:
+    """The verb of that name; UsageError if there is none."""
+    verb = BY_NAME.get(ALIASES.get(name, name))
+    if verb is None:
+        from labshell import mistyped
+
+        raise mistyped.unknown(name, COMMANDS)
+    return verb
+
+
+def refuse_undecodable(line: str) -> None:
+    """What is sent on to the daemon or to a program has to be text."""
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        raise UsageError("This command is not in UTF-8, as everything here has to be.") from None
+
+
+def _asks_for_help(form: Form, rest: str) -> bool:
+    """Whether a word for help is among a verb's own; behind the first word of a command it belongs to that."""
+    takes_command = any("..." in word for word in form.arguments)
+    for word in rest.split():
+        if word in HELP_WORDS:
+            return True
+        if takes_command and not word.startswith("--"):
+            return False
+    return False
 
 
 def _arguments(verb: Verb, form: Form, rest: str) -> tuple[list[str], dict[str, str]]:
@@ -162,7 +195,7 @@ def _arguments(verb: Verb, form: Form, rest: str) -> tuple[list[str], dict[str, 
         elif wanted and not word.startswith("--"):
             arguments.append(word)
         else:
-            raise UsageError("{verb} does not take {word}: {usage}", verb=verb.name, word=_short(word), usage=usage)
+            raise _wrong_word(verb, form, word)
         rest = following
     if len(arguments) < len([word for word in form.arguments if not word.startswith("[")]):
         raise UsageError("{verb} needs more: {usage}", verb=verb.name, usage=usage)
@@ -176,12 +209,11 @@ def _first_word(text: str) -> tuple[str, str]:
     return word, text[len(word) :]
 
 
-def _short(word: str) -> str:
-    return shown.plain(word)[:40]
+def _wrong_word(verb: Verb, form: Form, word: str) -> UsageError:
+    from labshell import mistyped
 
-
-def _unknown(word: str) -> UsageError:
-    return UsageError("There is no verb {word}; help lists what there is.", word=_short(word))
+    actions = [] if form.action else [other.action for other in verb.forms]
+    return mistyped.wrong_word(verb.name, word, actions, form.options)
 
 
 def help_text(topic: str = "") -> str:

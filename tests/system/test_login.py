@@ -101,14 +101,15 @@ def test_two_logins_at_once_make_one_start_and_both_get_the_card(host: Host, ali
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("nonsense", "nonsense is not a verb of labshell"),
-        ("status; id", "status; is not a verb"),
-        ("$(id)", "$(id) is not a verb"),
+        ("nonsense", "nonsense is not a command of labshell"),
+        ("status; id", "There is no command status;. Did you mean: ssh "),
+        ("stauts", "Did you mean: ssh "),
+        ("$(id)", "$(id) is not a command"),
         ("stop now", "stop does not take now"),
         ("status --verbose", "status does not take --verbose"),
         ("run", "run needs more"),
         ("enter --fast", "enter does not take --fast"),
-        ("\x1b[31mred", "is not a verb"),
+        ("\x1b[31mred", "is not a command"),
     ],
 )
 def test_anything_unknown_gets_one_sentence_on_stderr_and_status_2(
@@ -232,12 +233,31 @@ def test_the_menu_takes_verbs_by_name_and_number_until_ctrl_d(host: Host, alice_
         child.expect_exact("shut it down and start it again")
         child.expect_exact("labshell> ")
         child.sendline("nonsense")
-        child.expect_exact("There is no verb nonsense")
+        child.expect_exact("There is no command nonsense")
         child.expect_exact("labshell> ")
         child.sendeof()
         child.expect(pexpect.EOF)
         child.close()
         assert child.exitstatus == 0
+
+
+def test_whatever_is_typed_into_the_menu_it_goes_on_with_one_sentence(host: Host, alice_port: int) -> None:
+    assert alice_port
+    lines = {
+        "stauts": "Did you mean `status`?", "16": "from 1 to 15", "ls": "`enter` opens one", "ssh -p 20010 alice@gpu1": "your own computer",
+        "status --help": "status [--json]", "help stop": "stop [--force]", "x" * 3000: "There is no command xxx",
+        "run \x80": "UTF-8", "snapshot rm a": "snapshot delete", "\x01\x02": "labshell> ",
+    }  # fmt: skip
+    with menu(host) as child:
+        for line, part in lines.items():
+            child.sendline(line.encode("latin-1").decode("utf-8", "surrogateescape"))
+            child.expect_exact(part)
+            child.expect_exact("labshell> ")
+        child.sendline("q")
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == 0
+        assert "reference" not in (child.before or "")
 
 
 def test_tab_completes_a_verb_in_the_menu(host: Host, alice_port: int) -> None:

@@ -72,20 +72,6 @@ def test_what_file_programs_send_runs_inside_and_nothing_else_does(command: str,
     assert card.command_for_files(command) == inside
 
 
-def test_a_refusal_names_the_right_commands() -> None:
-    text = card.refusal("nvidia-smi -l", "alice@gpu1", card.way_in({**STATUS, "host": "gpu1"}))
-    assert "ssh alice@gpu1 run nvidia-smi" in text
-    assert "ssh -p 20010 alice@gpu1 nvidia-smi" in text
-    assert card.refusal(EVIL, "alice@gpu1", "").isprintable()
-
-
-def test_what_ssh_copy_id_sends_is_answered_with_the_command_that_adds_a_key() -> None:
-    sent = "exec sh -c 'cd ; umask 077 ; mkdir -p .ssh && cat >> .ssh/authorized_keys || exit 1 ;'"
-    assert card.refusal(sent, "alice@gpu1", "") == (
-        "ssh-copy-id cannot add a key here; run: ssh alice@gpu1 keys add < FILE.pub"
-    )
-
-
 def test_on_the_labs_own_network_the_address_is_the_way_in() -> None:
     direct = {**STATUS, "has_ports": False, "port": None, "last_port": None, "address": "192.0.2.77"}
     text = card.card(direct, PLAIN)

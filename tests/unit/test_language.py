@@ -13,7 +13,7 @@ from babel.messages.catalog import Catalog
 from babel.messages.mofile import read_mo
 from babel.messages.pofile import read_po
 
-from labshell import card, language, laptop, shown, verbs
+from labshell import card, language, laptop, mistyped, shown, verbs
 from labshell.errors import UsageError
 
 PACKAGE = Path(language.__file__).parent
@@ -178,7 +178,7 @@ def screens() -> dict[str, str]:
         "gpus": card.gpus_text({"why_none": None, "gpus": [gpu]}, style),
         "doctor": card.doctor_text([finding, {**finding, "result": "good"}, {**finding, "result": "unknown"}], style),
         "help": "\n".join(line[15:] for line in verbs.help_text().splitlines()),
-        "refusal": card.refusal("frob", "alice@gpu1", "20010").replace("frob", ""),
+        "refusal": mistyped.after_ssh("frob", "alice@gpu1", "20010", verbs.COMMANDS).replace("frob", ""),
         "ssh-config": "".join(line for line in laptop.ssh_config(STATUS).splitlines() if line.startswith("#")),
         "error": shown.error(UsageError("You have no snapshot {name}; snapshot lists them.", name="before")),
     }
