@@ -120,28 +120,40 @@ class GatewayInterface:
         return self._do("snapshots", _request, _then(create, self._snapshots.list), more=_more)
 
     def RestoreSnapshot(
-        self, name: str, _more: bool = False, _request: Call | None = None
+        self, name: str, dry_run: bool | None, _more: bool = False, _request: Call | None = None
     ) -> Iterator[dict[str, Any]]:
-        restore = partial(self._snapshots.restore, name=name)
+        restore = partial(self._snapshots.look if dry_run else self._snapshots.restore, name=name)
         return self._do("snapshots", _request, _then(restore, self._snapshots.list), more=_more)
 
     def DeleteSnapshot(
-        self, name: str, _more: bool = False, _request: Call | None = None
+        self, name: str, dry_run: bool | None, _more: bool = False, _request: Call | None = None
     ) -> Iterator[dict[str, Any]]:
-        delete = partial(self._snapshots.delete, name=name)
+        delete = partial(self._snapshots.look if dry_run else self._snapshots.delete, name=name)
         return self._do("snapshots", _request, _then(delete, self._snapshots.list), more=_more)
 
     def Rebuild(
-        self, template: str | None, force: bool, _more: bool = False, _request: Call | None = None
+        self,
+        template: str | None,
+        force: bool,
+        dry_run: bool | None,
+        _more: bool = False,
+        _request: Call | None = None,
     ) -> Iterator[dict[str, Any]]:
         rebuild = partial(self._rebuild.rebuild, template=template or "", force=force)
-        return self._report(_request, rebuild, more=_more)
+        look = partial(self._rebuild.look_at_template, template=template or "")
+        return self._report(_request, look if dry_run else rebuild, more=_more)
 
-    def UndoRebuild(self, force: bool, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        return self._report(_request, partial(self._rebuild.undo, force=force), more=_more)
+    def UndoRebuild(
+        self, force: bool, dry_run: bool | None, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        undo = partial(self._rebuild.undo, force=force)
+        return self._report(_request, self._rebuild.look_at_kept if dry_run else undo, more=_more)
 
-    def ForgetKept(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        return self._report(_request, self._rebuild.forget, more=_more)
+    def ForgetKept(
+        self, dry_run: bool | None, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        forget = self._rebuild.look_at_kept if dry_run else self._rebuild.forget
+        return self._report(_request, forget, more=_more)
 
     def Hold(
         self, lasting: str, reason: str | None, _more: bool = False, _request: Call | None = None

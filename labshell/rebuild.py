@@ -42,8 +42,7 @@ class Rebuild:
         """
         with self._gateway.locks.held(user):
             old = self._containers.owned(user, uid)
-            template = policy.choose_template(template or self._config.template, self._containers.templates(),
-                                              self._config.template)  # fmt: skip
+            template = self._chosen(template)
             self._refuse_changing(template)
             self._gateway.closed.refuse_if_closed()
             self._gateway.refuse_full_pool(old)
@@ -97,6 +96,23 @@ class Rebuild:
             self._containers.delete(kept)
             self._containers.set_kept(user, "")
         return self._gateway.status(user, uid)
+
+    def look_at_template(self, user: str, uid: int, template: str) -> Steps[dict[str, Any]]:
+        """Change nothing; UsageError if a rebuild would find no such template."""
+        self._containers.owned(user, uid)
+        self._chosen(template)
+        yield from ()
+        return self._gateway.status(user, uid)
+
+    def look_at_kept(self, user: str, uid: int) -> Steps[dict[str, Any]]:
+        """Change nothing; UsageError if no container is kept."""
+        self._kept_of(self._containers.owned(user, uid))
+        yield from ()
+        return self._gateway.status(user, uid)
+
+    def _chosen(self, template: str) -> str:
+        usual = self._config.template
+        return policy.choose_template(template or usual, self._containers.templates(), usual)
 
     def _make(self, old: Container, uid: int, template: str, fresh: str) -> Steps[None]:
         """The new container beside the old one, with another address for now, tried and stopped."""

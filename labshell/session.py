@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SILENCE_SECONDS = 10.0  # the daemon says every few seconds that it is still at work
 PATIENCE_SECONDS = 600
 LONGEST_KEY = 32768
+YES = (b"y", b"yes", "是".encode())
 PASTE_SECONDS = 0.2  # between two lines of what is pasted
 SNAPSHOT_METHODS = {
     "": "Snapshots", "create": "CreateSnapshot", "restore": "RestoreSnapshot", "delete": "DeleteSnapshot",
@@ -142,10 +143,9 @@ class Session:
 
     def _state(self, request: verbs.Request) -> None:
         name = request.verb.name
-        ends_jobs = name in ("stop", "restart") and self.terminal.is_interactive and "yes" not in request.options
-        if ends_jobs and not self.confirm(_("Everything that runs in your container ends. Go on?")):
-            return
         if name in ("stop", "restart"):
+            if "yes" not in request.options and self.ask("Status", {})["state"] != "stopped":
+                self._agree(request, _("Everything that runs in your container ends. Go on?"))
             status = self._with_force(name.capitalize(), {}, force="force" in request.options)
         else:
             status = self.ask(name.capitalize(), {})
@@ -170,10 +170,11 @@ class Session:
             "restore": _("Everything changed since {name} is lost, and what runs ends. Go on?"),
             "delete": _("{name} is lost for good. Go on?"),
         }
-        if request.action in warnings and not self._agreed(request, warnings[request.action].format(name=name)):
-            return
-        parameters = {"name": name} if request.action else {}
-        snapshots = self.answer(SNAPSHOT_METHODS[request.action], parameters, "snapshots")
+        method, parameters = SNAPSHOT_METHODS[request.action], {"name": name} if request.action else {}
+        if request.action in warnings and "yes" not in request.options:
+            self.ask(method, {**parameters, "dry_run": True})
+            self._agree(request, warnings[request.action].format(name=name))
+        snapshots = self.answer(method, parameters, "snapshots")
         if not self._json(request, snapshots):
             self.terminal.say(card.snapshots_text(snapshots, self.terminal.style))
 
@@ -185,15 +186,19 @@ class Session:
             "undo": _("The container from before the rebuild comes back, and what runs ends. Go on?"),
             "forget": _("The container from before the rebuild is lost for good. Go on?"),
         }
-        if not self._agreed(request, warnings[request.action]):
-            return
-        force = "force" in request.options
-        if request.action == "forget":
-            status = self.ask("ForgetKept", {})
-        elif request.action == "undo":
-            status = self._with_force("UndoRebuild", {}, force=force)
+        method, parameters = {
+            "": ("Rebuild", {"template": request.options.get("template")}),
+            "undo": ("UndoRebuild", {}),
+            "forget": ("ForgetKept", {}),
+        }[request.action]
+        force = {"force": False} if request.action != "forget" else {}
+        if "yes" not in request.options:
+            self.ask(method, {**parameters, **force, "dry_run": True})
+            self._agree(request, warnings[request.action])
+        if force:
+            status = self._with_force(method, parameters, force="force" in request.options)
         else:
-            status = self._with_force("Rebuild", {"template": request.options.get("template")}, force=force)
+            status = self.ask(method, parameters)
         if not self._json(request, status):
             self.terminal.say(card.status_text(status, self.terminal.style))
 
@@ -226,13 +231,12 @@ class Session:
         findings = self._show(request, "Doctor", "findings", card.doctor_text)
         self.exit_status = int(any(found["result"] == "bad" for found in findings))
 
-    def _agreed(self, request: verbs.Request, question: str) -> bool:
-        """Whether something that cannot be undone may be done: asked on a terminal, --yes without one."""
-        if "yes" in request.options:
-            return True
-        if not self.terminal.is_interactive:
-            raise UsageError("Without a terminal, say --yes: {usage}", usage=request.usage)
-        return self.confirm(question)
+    def _agree(self, request: verbs.Request, question: str) -> None:
+        """Ask before something ends or is lost. LabshellError if the answer is not yes, with everything as it was."""
+        if not self.terminal.is_interactive or self.terminal.is_quiet:
+            raise UsageError("Without a question on a terminal, this needs --yes: {usage}", usage=request.usage)
+        if not self.confirm(question):
+            raise LabshellError("Nothing was changed.")
 
     def _keys(self, request: verbs.Request) -> None:
         if request.action == "add":
@@ -322,8 +326,15 @@ class Session:
         streams.relay_connection(*descriptors)
 
     def confirm(self, question: str) -> bool:
+        """Whether the answer is a yes. No other line, Ctrl-C, Ctrl-D or closed terminal is one."""
         self.terminal.say(f"{question} [y/N] ")
-        return _read(verbs.LONGEST_LINE).strip().lower() in (b"y", b"yes", "是".encode())
+        try:
+            answer = _read(verbs.LONGEST_LINE)
+        except (Interrupted, OSError):
+            answer = b""
+        if not answer.endswith(b"\n"):
+            self.terminal.say("\n")
+        return answer.strip().lower() in YES
 
     def refuse(self, command: str) -> LabshellError:
         """The error for a command that is no verb: it names the right one, with the real host and port."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from labshell import identity, policy
+from labshell import identity, policy, shown
 from labshell.containers import KEEP, RESTORE, STOP_SECONDS
 from labshell.engine import DiskFull
 from labshell.errors import LabshellError, TryAgain, UsageError
@@ -115,9 +115,19 @@ class Snapshots:
             yield Progress("Deleting {name}", {"name": name})
             self._containers.delete_snapshot(user, name)
 
+    def look(self, user: str, uid: int, name: str) -> Steps[None]:
+        """Change nothing; UsageError if there is no such snapshot."""
+        self._containers.owned(user, uid)
+        self._existing(user, name)
+        yield from ()
+
     def _existing(self, user: str, name: str) -> None:
-        if name not in [snapshot.name for snapshot in self._containers.snapshots(user)]:
-            raise UsageError("You have no snapshot {name}; snapshot lists them.", name=repr(name)[:60])
+        names = [snapshot.name for snapshot in self._containers.snapshots(user)]
+        if not names:
+            raise UsageError("You have no snapshots; `snapshot create` makes one.")
+        if name not in names:
+            raise UsageError("You have no snapshot {name}, but these: {names}", name=shown.plain(name)[:40],
+                             names=", ".join(names))  # fmt: skip
 
     def _settle_create(self, user: str, work: dict[str, Any]) -> None:
         self._containers.wait_until_idle(user)

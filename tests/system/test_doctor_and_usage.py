@@ -59,7 +59,7 @@ def test_each_thing_that_is_broken_is_named_with_its_remedy(host: Host, guest: s
     with foreign_rule(host, port):
         assert "Something else takes" in bad(host, guest)["Port"]["finding"]["sentence"]
     assert bad(host, guest) == {}
-    host.client.ssh(guest, "stop", check=True)
+    host.client.ssh(guest, "stop --yes", check=True)
     found = bad(host, guest)
     assert set(found) >= {"Container"}
     assert "start" in found["Container"]["remedy"]["sentence"]

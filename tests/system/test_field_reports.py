@@ -109,7 +109,7 @@ class Boot(NamedTuple):
 @pytest.fixture(scope="module")
 def after_boot(host: Host, fred: str, fay: str, desktop: str) -> Boot:
     """Engine, daemon and all containers stopped, the rules wiped, and both started. fay ran before, fred did not."""
-    host.client.ssh(fred, "stop", check=True)
+    host.client.ssh(fred, "stop --yes", check=True)
     host.client.ssh(fay, "start", check=True)
     before = addresses_and_ports(host)
     banner = banner_from(host.client, host.client.gateway, 10001)
@@ -176,7 +176,7 @@ def show(host: Host, name: str) -> dict[str, Any]:
 
 def test_report_1_gpus_are_given_to_a_container_that_starts_without_them_too(host: Host, fay: str) -> None:
     """No NVIDIA hardware here: shown are the device, the start that does not fail, and the sentence."""
-    host.client.ssh(fay, "stop", check=True)
+    host.client.ssh(fay, "stop --yes", check=True)
     host.admin("set", fay, "--gpus", "all")
     try:
         assert [device["type"] for device in instance(host, fay)["devices"].values()].count("gpu") == 1
@@ -241,7 +241,7 @@ def test_report_1_port_80_of_the_host_captures_nobody_elses_web_traffic(host: Ho
 
 
 def test_report_2_a_login_starts_the_container_and_says_how_to_connect(host: Host, fay: str) -> None:
-    host.client.ssh(fay, "stop", check=True)
+    host.client.ssh(fay, "stop --yes", check=True)
     card = host.client.ssh(fay, check=True).stdout
     port = host.read("/public/ports/fay").strip()
     assert f"ssh -p {port} fay@gateway" in card
@@ -280,7 +280,7 @@ def test_report_2_users_have_nothing_on_the_host(host: Host, fay: str) -> None:
 def test_report_2_a_gpu_is_shared_by_several_at_once(host: Host, fred: str, fay: str) -> None:
     """Report 5's four cards for everybody, too. No such GPU here: shown is that nobody has it alone."""
     for user in (fred, fay):
-        host.client.ssh(user, "stop", check=True)
+        host.client.ssh(user, "stop --yes", check=True)
         host.admin("set", user, "--gpus", "0000:01:00.0,0000:02:00.0")
     try:
         rows = {row["user"]: row["gpus"] for row in json.loads(host.admin("list", "--json").stdout)}
@@ -383,7 +383,7 @@ def test_report_2_gpu_devices_that_are_missing_after_boot_are_made(host: Host) -
 def test_report_2_before_a_driver_upgrade_it_is_known_whom_it_touches(host: Host, fay: str) -> None:
     touched = {row["name"] for row in json.loads(host.admin("drain", "--plan", "--json").stdout)["containers"]}
     assert fay in touched
-    host.client.ssh(fay, "stop", check=True)
+    host.client.ssh(fay, "stop --yes", check=True)
     host.admin("drain", "--message", "new driver until six.")
     try:
         done = host.client.ssh(fay, "start")
@@ -554,7 +554,7 @@ def test_report_4_each_ones_ports_lie_together_and_the_next_ones_begin_after_the
 
 def test_report_4_one_gpu_of_several_is_chosen_by_its_address(host: Host, fay: str) -> None:
     """No such GPU here: shown is the device that the engine is given."""
-    host.client.ssh(fay, "stop", check=True)
+    host.client.ssh(fay, "stop --yes", check=True)
     host.admin("set", fay, "--gpus", "0000:01:00.0")
     devices = instance(host, fay)["devices"].values()
     assert [device["pci"] for device in devices if device["type"] == "gpu"] == ["0000:01:00.0"]
@@ -591,7 +591,7 @@ def test_report_5_the_hosts_driver_is_used_and_none_is_installed_inside(host: Ho
     host.run(["chmod", "755", "/usr/local/bin/nvidia-container-cli"])
     try:
         with host.configured("nvidia_runtime = true"):
-            host.client.ssh(fay, "stop", check=True)
+            host.client.ssh(fay, "stop --yes", check=True)
             host.admin("set", fay, "--gpus", "all")
             assert instance(host, fay)["config"]["nvidia.runtime"] == "true"
             done = host.client.ssh(fay, "start", check=True)
@@ -697,7 +697,7 @@ def test_wish_2_a_driver_of_another_version_inside_is_named(host: Host, had_gpu:
 
 
 def test_wish_3_a_container_whose_gpu_is_gone_starts_every_time_and_its_owner_knows(host: Host, fay: str) -> None:
-    host.client.ssh(fay, "stop", check=True)
+    host.client.ssh(fay, "stop --yes", check=True)
     host.admin("set", fay, "--gpus", "all")
     try:
         for verb in ("start", "restart --yes"):
@@ -723,7 +723,7 @@ test_wish_5_docker_or_ufw_with_forward_drop_cut_nobody_off = (
 def test_wish_4_port_and_address_are_the_same_after_everything_was_started_again(host: Host, fay: str) -> None:
     """tests/system/test_reboot.py does it with a whole host."""
     before = (show(host, fay)["address"], host.ssh_port(fay))
-    host.client.ssh(fay, "stop", check=True)
+    host.client.ssh(fay, "stop --yes", check=True)
     host.run(["iptables-legacy", "-t", "nat", "-F"])
     host.restart_daemon()
     host.client.ssh(fay, "start", check=True)
@@ -758,7 +758,7 @@ def test_wish_6_a_tunnel_reaches_what_listens_inside(host: Host, fay: str) -> No
 
 
 def test_wish_7_start_returns_when_the_container_is_usable(host: Host, fay: str) -> None:
-    host.client.ssh(fay, "stop", check=True)
+    host.client.ssh(fay, "stop --yes", check=True)
     host.client.ssh(fay, "start", check=True)
     assert inside(host, fay, "hostname") == "fay\n"
 

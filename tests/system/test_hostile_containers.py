@@ -96,7 +96,7 @@ def answers(host: Host, port: int) -> bool:
 @pytest.fixture
 def sleeping_bob(host: Host, bob: str, bob_port: int) -> Iterator[str]:
     """Bob with his container stopped, so that his address is free to be taken."""
-    host.client.ssh(bob, "stop", check=True)
+    host.client.ssh(bob, "stop --yes", check=True)
     yield bob
     works(host, bob, bob_port)
 
@@ -268,7 +268,7 @@ def test_a_container_that_fills_its_disk_harms_nobody(host: Host, guest: str, bo
     limit_disk(host, guest)
     assert "quota" in host.client.ssh(guest, "run head -c 4G /dev/zero > big", timeout=120).stderr
     assert "big" in host.client.ssh(guest, "run ls").stdout
-    for verb in ("status", "keys", "snapshot create full", "stop"):
+    for verb in ("status", "keys", "snapshot create full", "stop --yes"):
         served_or_told(host.client.ssh(guest, verb, timeout=120))
     refused = one_sentence(host.client.ssh(guest, "start", timeout=120))
     # It may start with the last byte, and have none left for its SSH server.
@@ -332,7 +332,7 @@ def test_a_container_with_a_snapshot_that_was_left_is_removed_when_the_administr
     host.add_user(guest)
 
 
-@pytest.mark.parametrize("verbs", [[], ["stop"]], ids=["running", "stopped"])
+@pytest.mark.parametrize("verbs", [[], ["stop --yes"]], ids=["running", "stopped"])
 def test_a_snapshot_is_the_way_out_of_a_full_disk_as_often_as_it_is_needed(
     host: Host, guest: str, verbs: list[str]
 ) -> None:
@@ -351,7 +351,7 @@ def test_a_snapshot_is_the_way_out_of_a_full_disk_as_often_as_it_is_needed(
 
 def test_a_container_that_ignores_its_shutdown_is_said_and_can_be_forced(host: Host, guest: str) -> None:
     inside(host, guest, "systemctl mask halt.target poweroff.target reboot.target systemd-halt.service")
-    done = host.client.ssh(guest, "stop", timeout=90)
+    done = host.client.ssh(guest, "stop --yes", timeout=90)
     assert "--force" in one_sentence(done)
     works(host, guest, host.ssh_port(guest))
     host.client.ssh(guest, "stop --force --yes", check=True)

@@ -101,7 +101,7 @@ def test_a_bridge_that_is_gone_is_said_and_comes_back_with_the_engine(
     host: Host, alice: str, alice_port: int, guest: str, how: str
 ) -> None:
     port = host.ssh_port(guest)
-    host.client.ssh(guest, "stop", check=True)
+    host.client.ssh(guest, "stop --yes", check=True)
     host.run(["ip", "link", *(["delete", "lxdbr0"] if how == "deleted" else ["set", "lxdbr0", "down"])])
     try:
         one_sentence(host.client.ssh(guest, "start", timeout=120))
@@ -122,7 +122,7 @@ def test_a_pool_that_cannot_be_written_is_said_and_nobody_is_half_added(
     host: Host, alice: str, alice_port: int, guest: str
 ) -> None:
     port, key = host.ssh_port(guest), str(host.client.make_key("unlucky").with_suffix(".pub"))
-    host.client.ssh(guest, "stop", check=True)
+    host.client.ssh(guest, "stop --yes", check=True)
     with read_only(host, POOL):
         served_or_told(host.client.ssh(alice, "start", timeout=60))
         for verb in ("snapshot create one", "rebuild --yes", "start"):
@@ -137,7 +137,7 @@ def test_a_pool_that_cannot_be_written_is_said_and_nobody_is_half_added(
 @pytest.mark.parametrize("moment", ["stopped", "restarted"])
 def test_an_engine_that_is_stopped_or_restarted_in_the_middle_of_a_start(host: Host, guest: str, moment: str) -> None:
     port = host.ssh_port(guest)
-    host.client.ssh(guest, "stop", check=True)
+    host.client.ssh(guest, "stop --yes", check=True)
     with host.client.background(host.client.argv(host.client.ssh_argv(guest, "start"))):
         time.sleep(0.4)
         restart_engine(host, seconds_away=4 if moment == "stopped" else 0)
@@ -150,7 +150,7 @@ def test_a_port_that_a_killed_engine_left_behind_does_not_keep_a_container_from_
 ) -> None:
     port = host.ssh_port(guest)
     name = host.run(["lxc", "config", "device", "get", guest, "eth0", "host_name"]).stdout.strip()
-    host.client.ssh(guest, "stop", check=True)
+    host.client.ssh(guest, "stop --yes", check=True)
     host.run(["ip", "link", "add", name, "type", "veth", "peer", "name", "left"])
     works(host, guest, port)
     assert host.run(["ip", "link", "show", "left"], check=False).returncode != 0

@@ -121,7 +121,7 @@ def test_whoever_runs_goes_on_and_a_start_a_rebuild_and_a_new_person_are_told_wh
     host: Host, daemon: str, people: dict[str, int]
 ) -> None:
     public = str(host.client.make_key("unlucky").with_suffix(".pub"))
-    host.client.ssh("rests", "stop", check=True)
+    host.client.ssh("rests", "stop --yes", check=True)
     with without_a_free_byte(host):
         works(host, "runs", people["runs"])
         done = done_without_a_free_byte(host, daemon, "rests", (REBUILD, SNAPSHOT, "start"))

@@ -78,7 +78,8 @@ def test_the_card_fits_a_terminal_of_80_columns(host: Host, alice_port: int) -> 
 
 def test_stop_start_and_restart_do_what_they_say_and_answer_in_json(host: Host, alice_port: int) -> None:
     assert alice_port
-    for verb, state in (("stop", "stopped"), ("start", "running"), ("restart", "running"), ("status", "running")):
+    verbs = {"stop --yes": "stopped", "start": "running", "restart --yes": "running", "status": "running"}
+    for verb, state in verbs.items():
         answer = json.loads(host.client.ssh("alice", f"{verb} --json", check=True).stdout)
         assert answer["state"] == state
         assert state_of(host, "alice") == state.upper()
@@ -260,13 +261,65 @@ def test_whatever_is_typed_into_the_menu_it_goes_on_with_one_sentence(host: Host
         assert "reference" not in (child.before or "")
 
 
+@pytest.mark.parametrize("answer", ["n\r", "\r", "\x04", "\x03", "maybe\r", "yes please\r", "\x00\x80\xff\r", "y" * 4000 + "\r"])
+def test_whatever_is_not_a_yes_changes_nothing_and_says_so_on_its_own_line(
+    host: Host, alice_port: int, answer: str
+) -> None:
+    assert alice_port
+    with menu(host) as child:
+        child.sendline("stop")
+        child.expect_exact("[y/N] ")
+        child.send(answer.encode("latin-1").decode("utf-8", "surrogateescape"))
+        child.expect(r"\nNothing was changed\.")
+        child.expect_exact("labshell> ")
+        child.sendline("q")
+        child.expect(pexpect.EOF)
+    assert state_of(host, "alice") == "RUNNING"
+
+
+def test_what_ends_or_deletes_something_needs_a_yes_and_nobody_is_asked_about_what_is_not_there(
+    host: Host, alice_port: int
+) -> None:
+    assert alice_port
+    host.client.ssh("alice", "snapshot create there", check=True)
+    for command in ("stop", "restart", "stop --json", "snapshot delete there", "snapshot restore there", "rebuild"):
+        done = host.client.ssh("alice", command)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert "--yes" in done.stderr
+    assert state_of(host, "alice") == "RUNNING"
+    with menu(host) as child:
+        for command, sentence in {
+            "snapshot restore nix": "You have no snapshot nix, but these: there",
+            "snapshot delete nix": "You have no snapshot nix, but these: there",
+            "rebuild undo": "No container is kept from before a rebuild.",
+            "rebuild forget": "No container is kept from before a rebuild.",
+            "rebuild --template nix": "nix",
+        }.items():
+            child.sendline(command)
+            child.expect_exact(sentence)
+            child.expect_exact("labshell> ")
+            assert "[y/N]" not in (child.before or "")
+    argv = host.client.argv(host.client.ssh_argv("alice", "stop", tty=True))
+    child = pexpect.spawn(argv[0], argv[1:], env={**ENVIRONMENT, "TERM": "xterm"}, encoding="utf-8", timeout=30)
+    child.expect_exact("[y/N] ")
+    child.sendline("no")
+    child.expect_exact("labshell: Nothing was changed.")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 1
+    host.client.ssh("alice", "snapshot delete there --yes", check=True)
+    assert host.client.ssh("alice", "snapshot restore there").stderr == (
+        "labshell: You have no snapshots; `snapshot create` makes one.\n"
+    )
+
+
 def test_tab_completes_a_verb_in_the_menu(host: Host, alice_port: int) -> None:
     with menu(host) as child:
         child.send("statu\t\r")
         child.expect(rf"SSH port\s+(\x1b\[0m)?{alice_port}")
         child.expect_exact("labshell> ")
         child.send("snapshot rest\tnone --y\t\r")
-        child.expect_exact("You have no snapshot 'none'")
+        child.expect_exact("You have no snapshots;")
         child.sendline("quit")
         child.expect(pexpect.EOF)
 
@@ -291,6 +344,7 @@ def test_ctrl_c_while_something_runs_comes_back_to_the_menu(host: Host, alice_po
         child.sendline("restart")
         child.expect_exact("[y/N] ")
         child.sendline("")
+        child.expect_exact("Nothing was changed.")
         child.expect_exact("labshell> ")
         child.sendline("restart --yes")
         child.expect_exact("Stopping your container")

@@ -16,7 +16,7 @@ def drained(host: Host, alice_port: int, bob_port: int) -> Iterator[None]:
     """Alice's container stopped, bob's running, and the host drained."""
     assert alice_port
     assert bob_port
-    host.client.ssh("alice", "stop", check=True)
+    host.client.ssh("alice", "stop --yes", check=True)
     host.client.ssh("bob", "start", check=True)
     host.admin("drain", "--message", "new driver until 18:00.")
     yield

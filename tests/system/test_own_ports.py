@@ -160,7 +160,7 @@ def test_the_laptops_files_work_as_they_are_printed(host: Host, alice_port: int)
         config.replace(f"Host {name}-gateway\n", f"Host {name}-gateway\n    HostKeyAlias {name}\n")
         + f"Host *\n{strict}"
     )
-    host.client.ssh("alice", "stop", check=True)
+    host.client.ssh("alice", "stop --yes", check=True)
     assert host.client.run(["ssh", "-F", str(file), name, "hostname"], env=ENVIRONMENT).stdout == "alice\n"
     direct = [
         "ssh",

@@ -89,7 +89,7 @@ def lab(host: Host) -> Iterator[Lab]:
             inside.run("labshell-admin", "add-user", name, "--key", "/root/.ssh/id_ed25519.pub")
         inside.run("labshell-admin", "add-service", "homepage", "--forward", "8088:22", "--autostart")
         inside.ssh("alice", "ports add 2222 --name second")
-        inside.ssh("bob", "stop")
+        inside.ssh("bob", "stop --yes")
         yield inside
 
 

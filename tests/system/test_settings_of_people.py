@@ -125,11 +125,11 @@ def test_a_gpu_that_is_not_there_does_not_keep_a_container_from_starting(host: H
     found = host.client.ssh(dora, "doctor")
     assert found.returncode == 1
     assert "It was started without its GPU" in found.stdout
-    again = host.client.ssh(dora, "restart", check=True)
+    again = host.client.ssh(dora, "restart --yes", check=True)
     assert again.stderr.startswith("Your container runs without its GPU")
     assert host.client.ssh(dora, "status", check=True).stderr == ""
     host.admin("set", dora, "--gpus", "none")
-    host.client.ssh(dora, "restart", check=True)
+    host.client.ssh(dora, "restart --yes", check=True)
     assert host.client.ssh(dora, "doctor").returncode == 0
 
 

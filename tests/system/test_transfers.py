@@ -75,7 +75,7 @@ def test_run_is_the_user_and_with_root_is_root_and_always_inside(host: Host, ali
 
 def test_run_starts_a_stopped_container(host: Host, alice_port: int) -> None:
     assert alice_port
-    host.client.ssh("alice", "stop", check=True)
+    host.client.ssh("alice", "stop --yes", check=True)
     assert host.client.ssh("alice", "run hostname", check=True).stdout == "alice\n"
 
 
@@ -148,7 +148,7 @@ def on_laptop(host: Host, laptop: Path, *argv: str, check: bool = True, input: s
 
 def test_proxy_starts_the_container_and_carries_200_megabytes_there_and_back(host: Host, laptop: Path) -> None:
     """Where a campus firewall opens port 22 alone: with the lines of ssh-config, HOST is the container."""
-    host.client.ssh("alice", "stop", check=True)
+    host.client.ssh("alice", "stop --yes", check=True)
     config = ["-F", str(laptop / "config")]
     assert on_laptop(host, laptop, "ssh", *config, "HOST", "hostname").stdout == "alice\n"
     sent = laptop / "sent"

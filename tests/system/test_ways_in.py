@@ -93,7 +93,7 @@ def test_the_container_sees_the_clients_own_address(way: Way) -> None:
 
 def test_a_login_starts_a_stopped_container_and_the_same_line_works(way: Way) -> None:
     before = way.door
-    way.client.ssh(NAME, "stop", check=True)
+    way.client.ssh(NAME, "stop --yes", check=True)
     status = json.loads(way.client.ssh(NAME, "status --json", check=True).stdout)
     assert status["state"] == "stopped"
     way.client.ssh(NAME, "start", check=True)

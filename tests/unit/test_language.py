@@ -180,7 +180,7 @@ def screens() -> dict[str, str]:
         "help": "\n".join(line[15:] for line in verbs.help_text().splitlines()),
         "refusal": mistyped.after_ssh("frob", "alice@gpu1", "20010", verbs.COMMANDS).replace("frob", ""),
         "ssh-config": "".join(line for line in laptop.ssh_config(STATUS).splitlines() if line.startswith("#")),
-        "error": shown.error(UsageError("You have no snapshot {name}; snapshot lists them.", name="before")),
+        "error": shown.error(UsageError("You have no snapshot {name}, but these: {names}", name="before", names="a")),
     }
 
 
