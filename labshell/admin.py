@@ -152,6 +152,7 @@ def parser() -> argparse.ArgumentParser:
         choices=tuple(recipes.EXTRAS),
         help="what to add; repeatable",
     )
+    build.add_argument("--minimal", action="store_true", help="no editors, tools, locales and package lists")
     _add_dry_run(build)
     build.set_defaults(run=_here("template_build"))
     publish = verbs.add_parser("publish", help="make a template of a container, without keys, histories and marks")

@@ -42,9 +42,9 @@ def enter(options: Options) -> None:
 def template_build(options: Options) -> None:
     config, engine, containers = _containers()
     name = options.name or config.template
-    if options.rootfs and (options.release or options.extras):
-        raise UsageError("--rootfs is used as it is: --release and --with are for a new root file system.")
-    recipe = Recipe(options.release, tuple(options.extras))
+    if options.rootfs and (options.release or options.extras or options.minimal):
+        raise UsageError("--rootfs is used as it is: --release, --with and --minimal are for a new root file system.")
+    recipe = Recipe(options.release, tuple(options.extras), options.minimal)
     _follow(templates.build(engine, containers, name, options.rootfs, recipe), name, options)
 
 

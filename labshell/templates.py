@@ -19,7 +19,7 @@ from labshell import policy
 from labshell.containers import Containers
 from labshell.engine import COPY_SECONDS, Engine, asking
 from labshell.errors import LabshellError, UsageError
-from labshell.recipes import DHCP_CLIENT, EXTRAS, INTERFACES, PACKAGES, USUAL, Recipe
+from labshell.recipes import APT, DHCP_CLIENT, EXTRAS, INTERFACES, LANGUAGES, LOCALE, USUAL, Recipe
 from labshell.records import TEMPLATE
 
 BUILD_SECONDS = 1800
@@ -147,24 +147,34 @@ def listing(containers: Containers, configured: str) -> list[dict[str, object]]:
 
 
 def build_rootfs(target: Path, recipe: Recipe = USUAL) -> None:
-    """Write a root file system with sshd, sudo and DHCP as the tar file `target`. It has no host keys."""
-    release, sources = checked_sources(recipe)
-    hooks = [
-        "rm -f $1/etc/ssh/ssh_host_* $1/etc/machine-id $1/var/lib/dbus/machine-id",
-        "touch $1/etc/machine-id",
-        f"printf '{_escaped(INTERFACES)}' > $1/etc/network/interfaces",
-        f"printf '{_escaped(DHCP_CLIENT)}' >> $1/etc/dhcp/dhclient.conf",
-    ]
-    packages = " ".join([PACKAGES, *(EXTRAS[extra] for extra in recipe.extras)])
-    argv = ["mmdebstrap", "--variant=minbase", f"--include={packages.replace(' ', ',')}"]
-    argv += [f"--customize-hook={hook}" for hook in hooks]
-    argv += [release, str(target), *map(str, sources)]
+    """Write the root file system of a recipe as the tar file `target`. It has no host keys."""
+    argv = mmdebstrap(target, recipe, *checked_sources(recipe))
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LabshellError("mmdebstrap could not be run: {why}.", why=error) from error
     if done.returncode != 0:
         raise LabshellError("mmdebstrap failed:\n{output}", output=done.stderr[-2000:])
+
+
+def mmdebstrap(target: Path, recipe: Recipe, release: str, sources: list[Path]) -> list[str]:
+    """The command line that makes a root file system."""
+    hooks = [
+        "rm -f $1/etc/ssh/ssh_host_* $1/etc/machine-id $1/var/lib/dbus/machine-id",
+        "touch $1/etc/machine-id",
+        f"printf '{_escaped(INTERFACES)}' > $1/etc/network/interfaces",
+        f"printf '{_escaped(DHCP_CLIENT)}' >> $1/etc/dhcp/dhclient.conf",
+        f"printf '{_escaped(LOCALE)}' > $1/etc/profile.d/labshell-locale.sh",
+        "ln -sf /dev/null $1/etc/systemd/system/systemd-binfmt.service",  # fails in a container
+    ]
+    argv = ["mmdebstrap", "--variant=minbase", f"--include={','.join(recipe.packages)}"]
+    if not recipe.minimal:
+        argv.append("--skip=cleanup/apt/lists")
+        argv.append(f"--setup-hook=printf '{_escaped(APT)}' > $1/etc/apt/apt.conf.d/60labshell")
+        generated = "".join(f"{language}.UTF-8 UTF-8\n" for language in LANGUAGES.split())
+        hooks += [f"printf '{_escaped(generated)}' > $1/etc/locale.gen", 'chroot "$1" locale-gen']
+    argv += [f"--customize-hook={hook}" for hook in hooks]
+    return [*argv, release, str(target), *map(str, sources)]
 
 
 def _escaped(text: str) -> str:

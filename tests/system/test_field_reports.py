@@ -423,21 +423,31 @@ def test_report_3_containers_reach_the_outside_under_ufw_without_a_rule_by_hand(
 
 
 @pytest.mark.parametrize(
-    ("wanted", "packages"), [("desktop", {"xfce4", "xrdp"}), ("docker", {"docker.io"})], ids=["desktop", "docker"]
+    ("options", "packages", "left_out"),
+    [
+        ([], {"git", "vim", "nano", "python3", "locales", "xauth", "wget", "unzip"}, {"docker.io"}),
+        (["--minimal"], {"less", "rsync"}, {"git", "vim", "locales"}),
+        (["--with", "desktop"], {"git", "xfce4", "xrdp"}, {"docker.io"}),
+        (["--with", "docker", "--minimal"], {"docker.io"}, {"git", "xrdp"}),
+    ],
+    ids=["usual", "minimal", "desktop", "docker"],
 )
 def test_report_3_a_template_with_a_desktop_or_docker_is_one_command(
-    host: Host, wanted: str, packages: set[str]
+    host: Host, options: list[str], packages: set[str], left_out: set[str]
 ) -> None:
     """Shown is what is asked of mmdebstrap, by a stand-in for it: the packages are hundreds of megabytes."""
     host.run(["tee", "/usr/local/bin/mmdebstrap"], input='#!/bin/sh\necho "asked: $*" >&2\nexit 1\n')
     host.run(["chmod", "755", "/usr/local/bin/mmdebstrap"])
     try:
-        done = host.admin("template", "build", "--name", "wanted", "--with", wanted, check=False)
+        done = host.admin("template", "build", "--name", "wanted", *options, check=False)
+        refused = host.admin("template", "build", "--rootfs", "/dev/null", "--minimal", check=False)
     finally:
         host.run(["rm", "/usr/local/bin/mmdebstrap"])
     asked = re.search(r"asked: .*--include=(\S+)", done.stderr)
     assert asked is not None, done.stderr
     assert packages | {"openssh-server", "sudo"} <= set(asked.group(1).split(","))
+    assert left_out.isdisjoint(asked.group(1).split(","))
+    assert (refused.returncode, "--rootfs is used as it is" in refused.stderr) == (2, True)
 
 
 def test_report_3_a_row_says_name_desktop_or_not_docker_or_not(host: Host) -> None:

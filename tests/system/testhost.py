@@ -243,7 +243,10 @@ class Host(Machine):
 
     def _build_rootfs(self, rootfs: Path) -> None:
         part = rootfs.with_suffix(".part.tar")
-        build = f"from pathlib import Path; from labshell import templates; templates.build_rootfs(Path('{part}'))"
+        build = (
+            "from pathlib import Path; from labshell import recipes, templates; "
+            f"templates.build_rootfs(Path('{part}'), recipes.Recipe(minimal=True))"
+        )
         self.run(["/opt/labshell/venv/bin/python", "-Ic", build], outside_network=True, timeout=600)
         part.rename(rootfs)
         for older in sorted(CACHE.glob("rootfs-*.tar"), key=lambda path: path.stat().st_mtime)[:-2]:
