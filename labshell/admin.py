@@ -125,7 +125,15 @@ def parser() -> argparse.ArgumentParser:
     command("undrain", commands.undrain, "After maintenance: let containers start again.")
     idle = command("idle", commands.idle, "List who uses their container, the longest idle first.")
     idle.add_argument("--stop", action="store_true", help="stop those whose time is over by idle_stop_days")
-    command("doctor", _here("doctor"), "Look at everything that has to be right on this host, and name the remedies.")
+    check = command(
+        "doctor", _here("doctor"), "Look at everything that has to be right on this host, and name the remedies."
+    )
+    check.add_argument(
+        "--try",
+        dest="try_it",
+        action="store_true",
+        help="instead: make a container from the template, log in to it, look from inside, and remove it again",
+    )
     listing = command("list", commands.list_users, "List everybody: state, address, ports, use, what is wrong.")
     listing.add_argument("--sort", choices=commands.SORTABLE, default="user", help="the column to sort by")
     log = command("log", commands.show_log, "Who changed what when.")

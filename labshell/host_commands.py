@@ -7,6 +7,8 @@ other commands take.
 
 from __future__ import annotations
 
+import logging
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,11 +17,13 @@ from labshell import policy, shown, templates
 from labshell.commands import Options, show_json, table
 from labshell.config import Config, load
 from labshell.containers import Containers, containers_of
+from labshell.daemon import make_gateway
 from labshell.engine import Engine
 from labshell.errors import UsageError
 from labshell.host_doctor import HostDoctor
 from labshell.programs import become
 from labshell.recipes import Recipe
+from labshell.trial import GOOD, Outcome, Trial
 
 
 def _containers() -> tuple[Config, Engine, Containers]:
@@ -83,6 +87,10 @@ def _follow(steps: Iterator[str], name: str, options: Options) -> None:
 
 def doctor(options: Options) -> None:
     """Everything that is not as it has to be; an error among the findings is exit status 1."""
+    logging.getLogger("labshell").addHandler(logging.NullHandler())  # a log line is no finding
+    if options.try_it:
+        _try_host(options)
+        return
     findings = list(HostDoctor(load()).examine())
     if options.json:
         show_json([asdict(finding) for finding in findings])
@@ -92,4 +100,33 @@ def doctor(options: Options) -> None:
     if not findings and not options.json:
         print("Everything is as it has to be.")
     if any(finding.severity == "error" for finding in findings):
+        sys.exit(1)
+
+
+def _try_host(options: Options) -> None:
+    """Make a container, look whether it is as it has to be from inside, and remove it again."""
+    outcomes: list[Outcome] = []
+
+    def begin(step: str) -> None:
+        if not options.json:
+            print(f"{shown.plain(step):58} ", end="", flush=True)
+
+    def end(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        if not options.json:
+            result = "" if outcome.result == GOOD else f"  {outcome.result}"
+            print(f"{outcome.seconds:6.1f} s{result}")
+            if outcome.detail:
+                print(f"    {shown.plain(outcome.detail)}")
+
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C does: what was made is removed
+        signal.signal(number, signal.default_int_handler)
+    trial = Trial(make_gateway(load()), begin, end)
+    trial.check()
+    is_good = trial.run()
+    if options.json:
+        show_json({"is_good": is_good, "steps": [asdict(outcome) for outcome in outcomes]})
+    else:
+        print("A user's container works on this host." if is_good else "A user's container does not work here.")
+    if not is_good:
         sys.exit(1)

@@ -10,7 +10,7 @@ import logging
 import shlex
 from collections.abc import Callable, Iterator
 
-from labshell import kernel_doctor, machine, policy, protocol
+from labshell import kernel_doctor, machine, policy, protocol, trial
 from labshell.accounts import Accounts
 from labshell.config import LOGIN_SHELL, Config
 from labshell.containers import containers_of
@@ -298,6 +298,14 @@ class HostDoctor:
                 name,
             )
         yield from self._left_snapshots(item)
+        if name == trial.NAME:
+            yield Finding(
+                "trial-left",
+                NOTE,
+                f"The container {name} is of a trial: one that runs now, or one that was killed.",
+                "labshell-admin doctor --try",
+                name,
+            )
         if item.owner and item.owner not in uids:
             if item.name == item.owner:
                 remedy = f"labshell-admin adopt {name} if the same person comes back, remove-user {name} if not"

@@ -148,8 +148,8 @@ def overlap_of_block(pool: PortPool, port: int, blocks: Mapping[int, str]) -> st
 # Addresses ---------------------------------------------------------------------------------------------
 
 
-def choose_address(bridge: str, taken: Collection[str], strangers: str = "") -> str:
-    """The lowest free IPv4 address on a bridge.
+def choose_address(bridge: str, taken: Collection[str], strangers: str = "", *, is_last: bool = False) -> str:
+    """The lowest free IPv4 address on a bridge, or the highest with `is_last`.
 
     `bridge` is the gateway's own address with its prefix, as LXD writes it: "10.83.0.1/24"; so are `strangers`, the
     spans that its DHCP server gives to whoever asks: "10.83.0.240-10.83.0.254,10.83.0.20-10.83.0.29".
@@ -157,7 +157,9 @@ def choose_address(bridge: str, taken: Collection[str], strangers: str = "") -> 
     interface = ipaddress.IPv4Interface(bridge)
     used = {ipaddress.IPv4Address(address) for address in taken} | {interface.ip}
     spans = [span_of(span) for span in strangers.split(",") if span]
-    for host in interface.network.hosts():
+    first, last = (int(interface.network[at]) for at in (1, -2))
+    for number in range(last, first - 1, -1) if is_last else range(first, last + 1):
+        host = ipaddress.IPv4Address(number)
         if host not in used and not any(first <= host <= last for first, last in spans):
             return str(host)
     raise LabshellError("The bridge {network} has no free address left.", network=interface.network)

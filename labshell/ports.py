@@ -213,6 +213,15 @@ class PortRegistry:
             files.ensure_folder(self._paths.ports)
             files.write(self._paths.ports / user, f"{port}\n".encode())
 
+    def spare_port(self) -> int:
+        """The last port that is nobody's, for a moment: nothing is written down. The first ones are given next."""
+        blocks = [*self.readable_ports()[0].values(), *self.resting()]
+        used = {port for first in blocks for port in self._pool.block(first)} | set(self._listening())
+        found = next((port for port in range(self._pool.last, self._pool.first - 1, -1) if port not in used), None)
+        if found is None:
+            raise TryAgain("No port from {first} to {last} is free.", first=self._pool.first, last=self._pool.last)
+        return found
+
     def release(self, user: str) -> None:
         """Take the user's block back; it rests before somebody else may get it."""
         with files.locked(self._lock):

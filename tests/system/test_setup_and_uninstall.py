@@ -139,6 +139,7 @@ def test_quickstart_shows_the_card_and_the_name_of_the_container(fresh: Host) ->
         port = fresh.ssh_port("demo")
         assert f"ssh -p {port} demo@" in shown
         assert f"-p {port} demo@localhost hostname\ndemo\n" in shown
+        assert "\nA user's container works on this host.\n" in shown
 
 
 def test_uninstall_deletes_nothing_unasked(fresh: Host) -> None:

@@ -189,6 +189,7 @@ def test_a_chosen_address_is_free_and_an_error_means_that_none_is(taken: set[int
     used = [f"10.0.0.{number}" for number in taken]
     if free:
         assert policy.choose_address(f"10.0.0.{own}/28", used) == f"10.0.0.{free[0]}"
+        assert policy.choose_address(f"10.0.0.{own}/28", used, is_last=True) == f"10.0.0.{free[-1]}"
     else:
         with pytest.raises(LabshellError, match="no free address"):
             policy.choose_address(f"10.0.0.{own}/28", used)

@@ -523,3 +523,21 @@ def test_without_anybody_watching_every_file_is_read(lab: Setting, monkeypatch: 
     for port in (20000, 20010):
         (lab.paths.ports / "alice").write_text(f"{port}\n")
         assert lab.registry.all_ports() == {"alice": port}
+
+
+def test_a_spare_port_is_the_last_free_one_and_nothing_is_written(lab: Setting) -> None:
+    last = POOL.last
+    assert lab.registry.spare_port() == last
+    lab.listening = {last}
+    assert lab.registry.spare_port() == last - 1
+    lab.registry.adopt("alice", last - POOL.size + 1)
+    assert lab.registry.spare_port() == last - POOL.size
+    before = sorted(lab.paths.public.rglob("*"))
+    lab.registry.spare_port()
+    assert sorted(lab.paths.public.rglob("*")) == before
+
+
+def test_there_may_be_no_spare_port(lab: Setting) -> None:
+    lab.listening = set(range(POOL.first, POOL.last + 1))
+    with pytest.raises(TryAgain):
+        lab.registry.spare_port()
