@@ -32,7 +32,13 @@ def parser() -> argparse.ArgumentParser:
 
     add = command("add-user", commands.add_user, "Give a person an account, a container, ports and rules.")
     add.add_argument("name")
-    add.add_argument("--key", action="append", required=True, metavar="FILE", help="public key file, - for stdin")
+    add.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="public key file, - for stdin; without, the keys of an account that is there",
+    )
     add.add_argument("--template", help=TEMPLATE_HELP)
     add.add_argument("--port", type=int, help="SSH port, instead of the next free block")
     add.add_argument(

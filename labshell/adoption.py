@@ -96,17 +96,22 @@ class Adoption:
         for candidate in sorted(found, key=lambda one: one.port or 0):
             name, port, problem = candidate.container.name, candidate.port, candidate.problem
             if port is not None and not problem:
-                problem = self._problem_of_port(name, port, before)
+                problem = self._problem_of_port(name, port, before, self._own_ports(candidate))
                 before |= {} if problem else {port: name}
             checked.append(replace(candidate, problem=problem))
         return sorted(checked, key=lambda one: one.container.name)
 
-    def _problem_of_port(self, name: str, port: int, others: dict[int, str]) -> str | None:
+    def _problem_of_port(self, name: str, port: int, others: dict[int, str], own: set[int]) -> str | None:
         try:
-            self._ports.check_adopt(name, port, others)
+            self._ports.check_adopt(name, port, others, own)
         except LabshellError as error:
             return _as_problem(error)
         return None
+
+    def _own_ports(self, candidate: Candidate) -> set[int]:
+        """The host ports that lead to a container already, by proxy devices or by somebody's own rules."""
+        by_rules = self._firewall.ports_to(candidate.address) if candidate.address else set()
+        return {proxy.port for proxy in candidate.proxies} | by_rules
 
     def _candidate(self, container: Container) -> Candidate:
         name = container.name
@@ -181,7 +186,7 @@ class Adoption:
         if self._ports.port_of(name) is None:
             undo.later(self._ports.give_up, name)
         if candidate.port is not None:
-            self._ports.adopt(name, candidate.port)
+            self._ports.adopt(name, candidate.port, self._own_ports(candidate))
         port = self._ports.ensure(name)
         block = self._ports.block(port)
         ours = [proxy for proxy in candidate.proxies if proxy.port in block]

@@ -118,6 +118,10 @@ class Firewall:
         wanted = self._wanted([container, *others], {**uids, user: uid}, ports)
         return [forward for forward in wanted if forward.user == user]
 
+    def live(self) -> list[Forward]:
+        """The forwards that are live, whether wanted or not."""
+        return self._on_network().adapter.live()
+
     def has_live_rules(self, container: Container, uid: int, port: int) -> bool:
         """Whether the rules of one user are exactly those that should be."""
         live = [forward for forward in self._on_network().adapter.live() if forward.user == container.name]
@@ -126,6 +130,10 @@ class Firewall:
     def old_port(self, address: str) -> int | None:
         """The port that somebody's own rule leads to SSH on this address."""
         return self._on_network().iptables.port_of_others(f"{address}:{policy.SSH}")
+
+    def ports_to(self, address: str) -> set[int]:
+        """The host ports that somebody's own rules lead to this address."""
+        return self._on_network().iptables.ports_to(address)
 
     def packets(self, user: str) -> int | None:
         """How many connections the rules of one user have taken; None where nobody counts."""

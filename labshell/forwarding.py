@@ -56,6 +56,11 @@ class Forwarding:
         found = (ports for where, ports in rules.redirections_of_others(_saved()) if where == destination)
         return min(next(found, ()), default=None)
 
+    def ports_to(self, address: str) -> set[int]:
+        """Ports that DNAT rules of others lead to an address."""
+        every = rules.redirections_of_others(_saved())
+        return {port for where, ports in every if where.partition(":")[0] == address for port in ports}
+
     def apply(self, wanted: Iterable[Forward]) -> forwards.Difference:
         """Make the live rules those in `wanted`, chains and jumps included. Returns what differed."""
         wanted = sorted(wanted)
@@ -90,6 +95,15 @@ class Forwarding:
 
 def _saved() -> rules.Saved:
     return rules.parse(_save())
+
+
+def saved_by(program: str) -> rules.Saved:
+    """The rules of "iptables-legacy" or "iptables-nft"; none where it has none to tell."""
+    try:
+        done = host_program.run([f"{program}-save"])
+    except LabshellError:
+        return rules.parse("")
+    return rules.parse(done.stdout if done.returncode == 0 else "")
 
 
 def _save(*options: str) -> str:

@@ -290,6 +290,11 @@ COMMIT
         return True
 
 
+def ruleset() -> str:
+    """Every rule of nftables, as JSON; empty where nft cannot tell."""
+    return _run(["nft", "--json", "list", "ruleset"], may_fail=True) or ""
+
+
 def _set(setting: Path, value: str) -> None:
     """Make a kernel setting what it should be; one that is not there is nobody's."""
     try:

@@ -28,6 +28,8 @@ CLOCK_SLACK_SECONDS = 60
 MOST_OF_PROCESS_BYTES = 16384
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "lustre"})
 OWN_ADDRESS = re.compile("clientaddr=[^,]*")
+IS_UP = 1  # IFF_UP
+SOURCE = re.compile(r"\bsrc=([0-9.]+)")
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def ways_out() -> list[str]:
     return [interface for metric, interface in defaults if metric == best]
 
 
-def _mounts() -> Iterator[tuple[str, str, str, str]]:
+def mounts() -> Iterator[tuple[str, str, str, str]]:
     """Source, folder, kind and options of every mount of the host."""
     for line in (PROC / "self/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
         source, folder, kind, options = line.split()[:4]
@@ -104,7 +106,7 @@ def _mounts() -> Iterator[tuple[str, str, str, str]]:
 def file_servers() -> list[str]:
     """The IPv4 addresses of the servers whose files this host has mounted, as the mounts themselves have them."""
     found = set()
-    for source, _, kind, options in _mounts():
+    for source, _, kind, options in mounts():
         if kind in NETWORK_FILE_SYSTEMS:
             found |= set(re.findall(r"[0-9]+(?:\.[0-9]+){3}", f"{source} {OWN_ADDRESS.sub('', options)}"))
     return sorted(address for address in found if _is_ipv4(address))
@@ -118,7 +120,7 @@ def uncounted_file_systems() -> list[str]:
         if btrfs.has_lost_count(counts)
         for device in (counts.parent / "devices").iterdir()
     }
-    folders = {source: folder for source, folder, kind, _ in _mounts() if kind == "btrfs"}
+    folders = {source: folder for source, folder, kind, _ in mounts() if kind == "btrfs"}
     return sorted(folder for source, folder in folders.items() if Path(source).resolve().name in uncounted)
 
 
@@ -279,3 +281,30 @@ def today() -> datetime.date:
 
 def utc_time() -> str:
     return f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M}"
+
+
+def interface_state(name: str) -> str:
+    """ "up" or "down", as it was set; empty if there is no such network interface."""
+    try:
+        flags = int((INTERFACES / name / "flags").read_text(), 16)
+    except (OSError, ValueError):
+        return ""
+    return "up" if flags & IS_UP else "down"
+
+
+def has_address(interface: str, address: str) -> bool:
+    return address in [item.address for item in psutil.net_if_addrs().get(interface, [])]
+
+
+def is_connected(interface: str) -> bool:
+    """Whether a port of a container is on a bridge."""
+    return (INTERFACES / interface / "master").exists()
+
+
+def tracked_sources() -> Iterator[str]:
+    """The source address of each connection that the kernel tracks, where it tells."""
+    with contextlib.suppress(OSError), (PROC / "net/nf_conntrack").open(encoding="ascii", errors="replace") as lines:
+        for line in lines:
+            found = SOURCE.search(line)
+            if found:
+                yield found[1]

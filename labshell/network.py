@@ -7,7 +7,8 @@ gives the address, so what is pinned there is the hardware address.
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pylxd.exceptions import NotFound
 
@@ -31,6 +32,7 @@ class Bridge:
     name: str
     address: str
     strangers: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict, hash=False)  # the engine's own
 
     @property
     def gateway(self) -> str:
@@ -63,7 +65,7 @@ class Network:
             raise LabshellError(
                 "The network {network} has no IPv4 address of its own; forwarding needs one.", network=self.name
             )
-        return Bridge(self.name, address, settings.get("ipv4.dhcp.ranges", ""))
+        return Bridge(self.name, address, settings.get("ipv4.dhcp.ranges", ""), settings)
 
     def leases(self) -> list[tuple[str, str]]:
         """Hardware address and IPv4 address of each lease of the engine's own DHCP server; "" for the gateway's."""

@@ -132,9 +132,13 @@ def conflict_with_block(pool: PortPool, port: int, blocks: Mapping[int, str], bu
     overlap = overlap_of_block(pool, port, blocks)
     if overlap:
         return overlap
-    for used in sorted(set(pool.block(port)) & set(busy)):
-        return f"something on this machine listens on port {used}"
-    return None
+    return busy_in_block(pool, port, busy)
+
+
+def busy_in_block(pool: PortPool, port: int, busy: Collection[int]) -> str | None:
+    """Which port of a block something else has, as the end of a sentence; None if there is none."""
+    used = sorted(set(pool.block(port)) & set(busy))
+    return f"something on this machine listens on port {used[0]}" if used else None
 
 
 def overlap_of_block(pool: PortPool, port: int, blocks: Mapping[int, str]) -> str | None:

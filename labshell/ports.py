@@ -62,6 +62,18 @@ class PortRegistry:
         """The ports of whoever has `port` as their SSH port."""
         return self._pool.block(port)
 
+    def fits(self, port: int) -> bool:
+        """Whether the block at `port` lies among those that are handed out."""
+        return self._pool.fits(port)
+
+    def is_handed_out(self, port: int) -> bool:
+        """Whether a port lies in a block that is, or may be, somebody's."""
+        return self._pool.first <= port <= self._pool.last
+
+    def free_block(self) -> int:
+        """The first port of the block that would be given next. Nothing is written down."""
+        return self._choose()
+
     def port_of(self, user: str) -> int | None:
         """The user's SSH port, the first of their block."""
         path = self._paths.ports / user
@@ -133,9 +145,7 @@ class PortRegistry:
         others = self._blocks_of_others(user)
         if not even_resting:
             others |= dict.fromkeys(self.resting(), "a removed user")
-        own = self.port_of(user)
-        busy = set(self._listening()) - set(self._pool.block(own) if own else ())
-        reason = policy.conflict_with_block(self._pool, port, others, busy)
+        reason = policy.conflict_with_block(self._pool, port, others, self._listening())
         if reason:
             raise UsageError("Port {port} cannot be given: {reason}.", port=port, reason=reason)
 
@@ -193,22 +203,27 @@ class PortRegistry:
                 self._let_rest(old)
             files.write(self._paths.ports / user, f"{port}\n".encode())
 
-    def check_adopt(self, user: str, port: int, others: Mapping[int, str] | None = None) -> None:
+    def check_adopt(
+        self, user: str, port: int, others: Mapping[int, str] | None = None, own: Collection[int] = ()
+    ) -> None:
         """Refuse a port from before labshell that cannot stay `user`'s: somebody else has a port of its block.
 
-        `others` are blocks that are about to be taken over, too: first port -> whose.
+        `others` are blocks that are about to be taken over, too: first port -> whose. `own` are ports that lead to
+        `user` already, whatever listens there for that.
         """
-        reason = policy.overlap_of_block(self._pool, port, self._blocks_of_others(user) | dict(others or {}))
+        blocks = self._blocks_of_others(user) | dict(others or {})
+        busy = set(self._listening()) - set(own)
+        reason = policy.overlap_of_block(self._pool, port, blocks) or policy.busy_in_block(self._pool, port, busy)
         if reason:
             raise UsageError("Port {port} cannot be kept: {reason}.", port=port, reason=reason)
 
-    def adopt(self, user: str, port: int) -> None:
+    def adopt(self, user: str, port: int, own: Collection[int] = ()) -> None:
         """Keep a port that somebody had before labshell came, wherever it lies, if it is nobody else's."""
         policy.checked_name(user)
         with files.locked(self._lock):
             if self.port_of(user) == port:
                 return
-            self.check_adopt(user, port)
+            self.check_adopt(user, port, own=own)
             files.ensure_folder(self._paths.public)
             files.ensure_folder(self._paths.ports)
             files.write(self._paths.ports / user, f"{port}\n".encode())

@@ -212,11 +212,11 @@ def redirections_of_others(live: Saved) -> list[tuple[str, set[int]]]:
     for rule in (rule for rules in others for rule in rules):
         destination, ports = DNAT.search(rule), PORT_LIST.search(rule)
         if destination and ports:
-            found.append((destination.group(1), _numbers(ports.group(1))))
+            found.append((destination.group(1), numbers(ports.group(1))))
     return found
 
 
-def _numbers(ports: str) -> set[int]:
+def numbers(ports: str) -> set[int]:
     """ "80", "80,443", "8000:8010" as numbers."""
     pairs = (part.partition(":") for part in ports.split(","))
     return {port for first, _, last in pairs for port in range(int(first), int(last or first) + 1)}

@@ -88,6 +88,8 @@ class Users:
         undo = Undo(CLEAN_UP)
         password = secrets.token_urlsafe(PASSWORD_BYTES) if new.has_password else ""
         with self._gateway.locks.held(new.name):
+            if not new.keys and self._accounts.uid_of(policy.checked_name(new.name)) is not None:
+                new = replace(new, keys=tuple(self._accounts.keys_of(new.name)))
             self._check(new)
             was_there = self._find(new.name).problem is None
             undo.later(self._firewall.forward_user, new.name)

@@ -24,11 +24,12 @@ def findings(host: Host) -> dict[str, dict[str, Any]]:
 
 @contextlib.contextmanager
 def broken(host: Host, change: str, back: str) -> Iterator[None]:
+    """Broken while the block runs. What is only this host's is broken: of the kernel's limits a copy is lowered."""
     host.run(["sh", "-c", change])
     try:
         yield
     finally:
-        host.run(["sh", "-c", back])
+        host.run(["sh", "-c", back], check=False)  # the remedy has done it already, perhaps
 
 
 def test_a_sound_host_has_nothing_to_find(host: Host, alice: str) -> None:
@@ -42,6 +43,8 @@ RECOUNT = f"btrfs quota rescan -w {POOL}"
 THRESHOLD = f"/sys/fs/btrfs/$(findmnt --noheadings --output UUID {POOL})/qgroups/drop_subtree_threshold"
 LEFT = Path(POOL, "containers-snapshots/bob/left")
 NFT = "iptables-nft -w"
+# The machine's own sshd is told to read its files again; and which template is meant only the administrator knows.
+NOT_TYPED = ("template-missing", "sshd-open", "ports-overlap")
 SHADOW = f"{POOL}/containers/template/rootfs/etc/shadow"
 
 
@@ -51,13 +54,13 @@ SHADOW = f"{POOL}/containers/template/rootfs/etc/shadow"
         ("ip-forward", "sysctl -qw net.ipv4.ip_forward=0", "sysctl -qw net.ipv4.ip_forward=1"),
         (
             "inotify-few",
-            "sysctl -n fs.inotify.max_user_instances > /tmp/limit; sysctl -qw fs.inotify.max_user_instances=4000",
-            "sysctl -qw fs.inotify.max_user_instances=$(cat /tmp/limit)",
+            "echo 4000 > /run/limit; mount --bind /run/limit /proc/sys/fs/inotify/max_user_instances",
+            "umount /proc/sys/fs/inotify/max_user_instances",
         ),
         (
             "terminals-few",
-            "sysctl -n kernel.pty.max > /tmp/limit; sysctl -qw kernel.pty.max=65000",
-            "sysctl -qw kernel.pty.max=$(cat /tmp/limit)",
+            "echo 65000 > /run/limit; mount --bind /run/limit /proc/sys/kernel/pty/max",
+            "umount /proc/sys/kernel/pty/max",
         ),
         ("dhcp-open", "lxc network unset lxdbr0 ipv4.dhcp.ranges", "lxc network set lxdbr0 ipv4.dhcp.ranges=10.83.0.240-10.83.0.254"),
         ("group-too-much", "groupadd -f docker; usermod -aG docker alice", "gpasswd -d alice docker"),
@@ -72,9 +75,9 @@ SHADOW = f"{POOL}/containers/template/rootfs/etc/shadow"
         ),
         ("raw-config", "lxc config set bob raw.lxc=lxc.log.level=1", "lxc config unset bob raw.lxc"),
         ("owner-gone", "lxc config set bob user.labshell.owner=eve", "lxc config set bob user.labshell.owner=bob"),
-        ("port-file-damaged", "cp /public/ports/bob /tmp/port; echo x > /public/ports/bob", "cp /tmp/port /public/ports/bob"),
-        ("port-outside", "cp /public/ports/bob /tmp/port; echo 50000 > /public/ports/bob", "cp /tmp/port /public/ports/bob"),
-        ("ports-overlap", "cp /public/ports/bob /tmp/port; cp /public/ports/alice /public/ports/bob", "cp /tmp/port /public/ports/bob; labshell-admin reconcile"),
+        ("port-file-damaged", "cp /public/ports/bob /run/port; echo x > /public/ports/bob", "cp /run/port /public/ports/bob"),
+        ("port-outside", "cp /public/ports/bob /run/port; echo 50000 > /public/ports/bob", "cp /run/port /public/ports/bob"),
+        ("ports-overlap", "cp /public/ports/bob /run/port; cp /public/ports/alice /public/ports/bob", "cp /run/port /public/ports/bob; labshell-admin reconcile"),
         (
             "disk-limits-off",  # the kernel does not count while it drops more than it is told to
             f"lxc copy template counted; lxc config device override counted root size=1GiB; {RECOUNT}; echo 0 > {THRESHOLD}; "
@@ -93,13 +96,13 @@ SHADOW = f"{POOL}/containers/template/rootfs/etc/shadow"
         ),
         (
             "template-missing",
-            "cp /etc/labshell/labshell.toml /tmp/toml; sed -i '1i template = \"none-such\"' /etc/labshell/labshell.toml",
-            "cp /tmp/toml /etc/labshell/labshell.toml",
+            "cp /etc/labshell/labshell.toml /run/toml; sed -i '1i template = \"none-such\"' /etc/labshell/labshell.toml",
+            "cp /run/toml /etc/labshell/labshell.toml",
         ),
         (
             "template-password",
-            f"cp -a {SHADOW} /tmp/shadow; sed -i 's/^root:[^:]*/root:$6$x$y/' {SHADOW}",
-            f"cp -a /tmp/shadow {SHADOW}",
+            f"cp -a {SHADOW} /run/shadow; sed -i 's/^root:[^:]*/root:$6$x$y/' {SHADOW}",
+            f"cp -a /run/shadow {SHADOW}",
         ),
         (
             "sshd-open",
@@ -116,6 +119,9 @@ def test_what_is_wrong_is_found_with_a_remedy_and_is_gone_when_it_is_right(
         assert id in found
         assert found[id]["remedy"]
         assert found[id]["severity"] in ("error", "warning", "note")
+        if id not in NOT_TYPED:
+            host.run(["bash", "-c", found[id]["remedy"]], timeout=120)
+            assert id not in findings(host)
     host.admin("reconcile")
     assert id not in findings(host)
 
@@ -156,5 +162,5 @@ def test_an_engine_that_is_away_is_a_finding_and_not_a_traceback(host: Host, ali
     finally:
         host.run(["tee", CONFIG], input=before)
     assert done.returncode == 1
-    assert "engine-unknown" in done.stdout
+    assert [line.split()[1] for line in done.stdout.splitlines() if not line.startswith(" ")] == ["engine-away"]
     assert "Traceback" not in done.stdout + done.stderr

@@ -1,0 +1,110 @@
+"""The host is broken in a way that labs have met; doctor finds it, its remedy is typed as it is, and it is gone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from testhost import TREE, Host, wheels
+
+pytestmark = pytest.mark.root
+
+PORT = "$(cat /public/ports/alice)"
+DISK = "labshell-admin start bob; labshell-admin set bob --disk 700MiB"
+FILL = "lxc exec bob -- sh -c 'dd if=/dev/urandom of=/big bs=1M count=700 status=none; sync'"
+SSH_OFF = "labshell-admin start bob; lxc exec bob -- systemctl {} ssh; labshell-admin stop bob --force"
+LISTEN = "setsid setpriv --reuid nobody --regid nogroup --clear-groups python3 -m http.server {} >/run/out 2>&1 & echo $! >/run/pid; sleep 2"
+FOURTH = "for user in aa bb cc; do useradd -M -N -g labshell -s /opt/labshell/bin/labshell -d /home/$user $user; done"
+NATIVE = "nft add table ip other; nft add chain ip other here '{{ type {} hook {} priority -7; policy {}; }}'"
+
+FAULTS = {  # what it is: the id, what breaks the host, what is left to put back when the remedy has been typed
+    "a container deleted by hand": ("container-missing", "lxc delete --force bob", ""),
+    "a container whose mark is gone": ("container-foreign", "lxc config unset bob user.labshell.owner", ""),
+    "an emptied key file": ("keys-none", ": > /etc/labshell/keys/bob", ""),
+    "no key file": ("keys-none", "rm /etc/labshell/keys/bob", ""),
+    "a key file that all may write": ("keys-closed", "chmod 666 /etc/labshell/keys/bob", ""),
+    "a key file of the user's": ("keys-closed", "chown bob /etc/labshell/keys/bob", ""),
+    "a key file that nobody may read": ("keys-closed", "chmod 600 /etc/labshell/keys/bob", ""),
+    "a key file with two names": ("keys-closed", "ln /etc/labshell/keys/bob /etc/labshell/keys/.bob", "rm /etc/labshell/keys/.bob"),
+    "a link for a key file": ("keys-closed", "mv /etc/labshell/keys/bob /etc/labshell/bob; ln -s ../bob /etc/labshell/keys/bob", "rm /etc/labshell/bob"),
+    "a closed folder of keys": ("keys-closed", "chmod 700 /etc/labshell/keys", ""),
+    "rubbish in a key file": ("keys-damaged", "echo rubbish >> /etc/labshell/keys/bob", ""),
+    "lxcfs stopped": ("lxcfs-away", "kill $(cat /run/labshell/lxcfs.pid); sleep 1", ""),
+    "lxcfs killed": ("lxcfs-away", "kill -9 $(cat /run/labshell/lxcfs.pid); sleep 1", ""),
+    "units that are disabled": ("not-at-boot", "mkdir -p /run/systemd/system", "rmdir /run/systemd/system"),
+    "a foreign rule": ("port-led-away", f"iptables-legacy -w -t nat -I PREROUTING -p tcp --dport {PORT} -j DNAT --to-destination 192.0.2.1:80", ""),
+    "a foreign rule for a range": ("port-led-away", "iptables-legacy -w -t nat -I PREROUTING -p tcp -m multiport --dports 80,20000:20100 -j REDIRECT --to-ports 9", ""),
+    "a foreign rule of the other variant": ("port-led-away", f"iptables-nft -w -t nat -I PREROUTING -p tcp --dport {PORT} -j DNAT --to-destination 192.0.2.1:80", ""),
+    "a foreign rule of nftables": ("port-led-away", f"{NATIVE.format('nat', 'prerouting', 'accept')}; nft add rule ip other here tcp dport {PORT} redirect to :9", "nft delete table ip other"),
+    "a full disk": ("disk-full", f"{DISK}; {FILL}; labshell-admin stop bob --force", "lxc exec bob -- rm /big; labshell-admin set bob --disk none"),
+    "an override of sshd for the fourth user": ("sshd-open", f"{FOURTH}; printf 'Match User cc\\nX11Forwarding yes\\n' > /etc/ssh/sshd_config.d/00-aaa.conf", "rm /etc/ssh/sshd_config.d/50-00-aaa.conf; for user in aa bb cc; do userdel $user; done"),
+    "SSH disabled in a stopped container": ("ssh-disabled", SSH_OFF.format("disable"), ""),
+    "SSH masked in a stopped container": ("ssh-disabled", SSH_OFF.format("mask"), ""),
+    "the connection table nearly full": ("connections-used-up", "for name in count max; do echo 262144 > /run/$name; mount --bind /run/$name /proc/sys/net/netfilter/nf_conntrack_$name; done", "for name in count max; do umount /proc/sys/net/netfilter/nf_conntrack_$name; done"),
+    "a program on a user's port": ("port-listener", LISTEN.format("20005"), "kill $(cat /run/pid)"),
+    "a program inside port_range": ("port-left-out", LISTEN.format("25555"), ""),
+    "a service's port in a user's block": ("ports-overlap", "lxc copy template web; lxc config set web user.labshell.service=true user.labshell.forwards='[{\"port\": 20015, \"target\": 80}]'", "lxc delete web"),
+    "INPUT that drops": ("input-drop", "iptables-legacy -w -P INPUT DROP", "iptables-legacy -w -P INPUT ACCEPT; iptables-legacy -w -F INPUT"),
+    "INPUT of the other variant that ends with REJECT": ("input-drop", "iptables-nft -w -A INPUT -p tcp --dport 22 -j ACCEPT; iptables-nft -w -A INPUT -j REJECT", "iptables-nft -w -F INPUT"),
+    "nftables that drop": ("input-drop", NATIVE.format("filter", "input", "drop") + "; nft add rule ip other here tcp dport 22 accept", "nft delete table ip other"),
+    "the bridge down": ("network-down", "ip link set lxdbr0 down", ""),
+    "no DNS and DHCP server": ("network-dns", "kill $(sed -n 's/^pid: //p' /var/lib/lxd/networks/lxdbr0/dnsmasq.pid); sleep 1", ""),
+    "a template that runs": ("template-runs", "lxc start template", ""),
+    "sshd stopped": ("sshd-away", "kill $(cat /run/sshd.pid); sleep 1", ""),
+    "LXD stopped": ("engine-away", "kill $(cat /run/labshell/lxd.pid); sleep 3", ""),
+    "the daemon stopped": ("daemon-away", "kill $(cat /run/labshell/labshelld.pid); sleep 2", ""),
+    "terminals": ("terminals-few", "echo 65000 > /run/max; mount --bind /run/max /proc/sys/kernel/pty/max", "umount /proc/sys/kernel/pty/max"),
+}  # fmt: skip
+
+
+def findings(host: Host) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(host.admin("doctor", "--json", check=False).stdout)
+    return found
+
+
+def typed(host: Host, remedy: str) -> None:
+    """A remedy as the administrator types it, with what it leaves to them."""
+    if "scripts/setup-host" in remedy:
+        remedy = remedy.replace("scripts/setup-host", f"{TREE}/scripts/setup-host --wheels {wheels()}")
+    remedy = remedy.replace("FILE", str(host.client.make_key("bob").with_suffix(".pub")))
+    host.run(["bash", "-c", remedy], timeout=300, check=False, env={"SYSTEMD_OFFLINE": "1"})
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found_and_its_remedy_works_when_typed(host: Host, alice: str, bob: str, fault: str) -> None:
+    name, change, back = FAULTS[fault]
+    host.run(["bash", "-c", change], timeout=120)
+    try:
+        found = [finding for finding in findings(host) if finding["id"] == name]
+        assert found
+        for finding in found:
+            typed(host, finding["remedy"])
+        left = findings(host)
+    finally:
+        host.run(["bash", "-c", back], check=False)
+    assert name not in {finding["id"] for finding in left}
+
+
+def test_an_engine_that_is_stopped_is_one_finding(host: Host, alice: str) -> None:
+    host.run(["bash", "-c", "kill $(cat /run/labshell/lxd.pid); sleep 3"])
+    try:
+        found = findings(host)
+    finally:
+        typed(host, "scripts/setup-host")
+    assert [finding["id"] for finding in found] == ["engine-away"]
+    assert "LXD does not run" in found[0]["finding"]
+
+
+def test_a_program_on_a_users_port_is_named_with_its_account_and_the_user(host: Host, alice: str) -> None:
+    host.run(["bash", "-c", LISTEN.format("20005")])
+    try:
+        [found] = [finding for finding in findings(host) if finding["id"] == "port-listener"]
+    finally:
+        host.run(["bash", "-c", "kill $(cat /run/pid)"])
+    assert all(word in found["finding"] for word in ("python3", "nobody", "20005", alice))
+
+
+def test_the_host_is_sound_when_every_remedy_has_been_typed(host: Host, alice: str, bob: str) -> None:
+    host.admin("reconcile")
+    assert findings(host) == []
