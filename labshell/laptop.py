@@ -1,7 +1,8 @@
 """Text for the files in ~/.ssh on a researcher's laptop. Pure.
 
-With the lines of ssh_config, `ssh HOST` starts the container and logs in to it through the host's port 22, and so do
-VS Code, scp, sftp, rsync and port forwards. With those of known_hosts the first connection asks nothing.
+With the lines of ssh_config, `ssh USER.HOST` starts the container and logs in to it through the host's port 22, and
+so do VS Code, scp, sftp, rsync and port forwards; HOST is still the gateway. With those of known_hosts the first
+connection asks nothing.
 """
 
 from __future__ import annotations
@@ -19,24 +20,32 @@ if TYPE_CHECKING:
 CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,aes128-ctr"
 
 
+# The connection of ProxyCommand is for one program: it must neither use nor become a connection that others share
+# (ControlMaster), and it asks for nothing that the gateway refuses.
+PROXY = "ssh -T -a -x -o ControlMaster=no -o ControlPath=none -o ClearAllForwardings=yes"
+
+
 def ssh_config(status: Mapping[str, Any]) -> str:
-    """A block for the container under the host's own name, and one for the gateway that it goes through."""
+    """A block for the container under a name of its own, and one for what it shares with the gateway.
+
+    The container has no HostName: a ControlPath with %h in it would be that of the gateway. The empty line is for a
+    file whose last line has no end.
+    """
     user, host, port = plain(status["user"]), plain(status["host"]), status["host_port"]
-    about = _("{user}'s container on {host}, started when it is needed").format(user=user, host=host)
+    name = _alias(user, host)
+    about = _("{user}'s container on {host}, started when it is needed: ssh {name}")
     return (
-        f"# {about}\n"
-        f"Host {host}\n"
-        f"    HostName {host}\n"
+        f"\n# {about.format(user=user, host=host, name=name)}\n"
+        f"Host {name}\n"
+        f"    HostKeyAlias {name}\n"
+        f"    ProxyCommand {PROXY} {user}@{host} proxy\n"
+        f"# {_('The gateway itself: ssh {host} help').format(host=host)}\n"
+        f"Host {host} {name}\n"
         f"    User {user}\n"
-        f"    HostKeyAlias {_alias(user, host)}\n"
-        f"    Ciphers {CIPHERS}\n"
-        f"    ProxyCommand ssh -T {host}-gateway proxy\n"
-        f"# {_('the gateway itself: ssh {host}-gateway help').format(host=host)}\n"
-        f"Host {host}-gateway\n"
-        f"    HostName {host}\n"
         f"    Port {port}\n"
-        f"    User {user}\n"
         f"    Ciphers {CIPHERS}\n"
+        f"    # {_('if your key has another name than usual (-i), take the # away and name it here:')}\n"
+        f"    # IdentityFile ~/.ssh/id_ed25519\n"
     )
 
 

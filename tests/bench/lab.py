@@ -176,19 +176,18 @@ class Lab:
         """Bytes a second into the container, by the block that ssh-config prints or by the port."""
         folder = self.host.client.folder
         identity = f"    IdentityFile {folder}/alice\n    UserKnownHostsFile {folder}/known_hosts\n    StrictHostKeyChecking accept-new\n"
-        block = self.ssh("alice", "ssh-config").stdout.replace(
-            "HostName gateway", f"HostName {self.host.client.gateway}"
-        )
+        block = self.ssh("alice", "ssh-config").stdout
         block = block.replace("ProxyCommand ssh ", f"ProxyCommand ssh -F {folder}/config ")
-        (folder / "config").write_text(f"{block}Host *\n{identity}")
-        port = f"    HostName {self.host.client.gateway}\n    Port {self.port('alice')}\n    User alice\n"
-        (folder / "port").write_text(f"Host gateway\n{port}{identity}")
+        address = f"    HostName {self.host.client.gateway}\n"
+        (folder / "config").write_text(f"{block}Host gateway\n{address}Host *\n{identity}")
+        port = f"{address}    Port {self.port('alice')}\n    User alice\n"
+        (folder / "port").write_text(f"Host alice.gateway\n{port}{identity}")
         argv = [
             "ssh",
             "-F",
             str(folder / ("config" if through_gateway else "port")),
             "-T",
-            "gateway",
+            "alice.gateway",
             "cat > /dev/null",
         ]
 

@@ -144,7 +144,7 @@ def test_a_wrong_request_changes_nothing(host: Host, alice_port: int, words: str
 
 
 def test_the_laptops_files_work_as_they_are_printed(host: Host, alice_port: int) -> None:
-    """`ssh HOST` starts the container and logs in, with nothing asked and nothing believed."""
+    """`ssh alice.HOST` starts the container and logs in, with nothing asked and nothing believed."""
     assert alice_port
     name = host.run(["hostname"]).stdout.strip()
     folder = host.client.folder
@@ -152,25 +152,12 @@ def test_the_laptops_files_work_as_they_are_printed(host: Host, alice_port: int)
     known = folder / "exact_known_hosts"
     known.write_text(host.client.ssh("alice", "known-hosts", check=True).stdout)
     file = folder / "exact_config"
-    config = config.replace("ssh -T", f"ssh -F {file} -T").replace(
-        f"HostName {name}", f"HostName {host.client.gateway}"
-    )
+    config = config.replace("ssh -T", f"ssh -F {file} -T")
+    gateway = f"Host {name}\nHostName {host.client.gateway}\nHostKeyAlias {name}\n"
     strict = f"StrictHostKeyChecking yes\nBatchMode yes\nUserKnownHostsFile {known}\nIdentityFile {folder / 'alice'}\nLogLevel ERROR\n"
-    file.write_text(
-        config.replace(f"Host {name}-gateway\n", f"Host {name}-gateway\n    HostKeyAlias {name}\n")
-        + f"Host *\n{strict}"
-    )
+    file.write_text(f"{gateway}{config}Host *\n{strict}")
     host.client.ssh("alice", "stop --yes", check=True)
-    assert host.client.run(["ssh", "-F", str(file), name, "hostname"], env=ENVIRONMENT).stdout == "alice\n"
-    direct = [
-        "ssh",
-        "-F",
-        str(file),
-        "-o",
-        f"HostKeyAlias=[{name}]:{alice_port}",
-        "-o",
-        "ProxyCommand=none",
-        "-p",
-        str(alice_port),
-    ]
-    assert host.client.run([*direct, name, "hostname"], env=ENVIRONMENT).stdout == "alice\n"
+    ssh = ["ssh", "-F", str(file)]
+    assert host.client.run([*ssh, f"alice.{name}", "hostname"], env=ENVIRONMENT).stdout == "alice\n"
+    direct = ["-o", f"HostKeyAlias=[{name}]:{alice_port}", "-p", str(alice_port)]
+    assert host.client.run([*ssh, *direct, name, "hostname"], env=ENVIRONMENT).stdout == "alice\n"

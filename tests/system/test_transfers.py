@@ -137,9 +137,9 @@ def laptop(host: Host, alice_port: int, tmp_path: Path) -> Path:
 
 
 def on_laptop(host: Host, laptop: Path, *argv: str, check: bool = True, input: str | None = None) -> Completed:
-    """A command on the laptop, where HOST is the gateway's own name."""
+    """A command on the laptop, where HOST is the container in the lines of ssh-config."""
     name = host.run(["hostname"]).stdout.strip()
-    line = shlex.join(word.replace("HOST", name) for word in argv)
+    line = shlex.join(word.replace("HOST", f"alice.{name}") for word in argv)
     mount = f"mount --bind {laptop}/hosts /etc/hosts; exec {line}"
     return host.client.run(
         ["unshare", "--mount", "sh", "-c", mount], check=check, input=input, timeout=180, env=ENVIRONMENT
@@ -147,7 +147,7 @@ def on_laptop(host: Host, laptop: Path, *argv: str, check: bool = True, input: s
 
 
 def test_proxy_starts_the_container_and_carries_200_megabytes_there_and_back(host: Host, laptop: Path) -> None:
-    """Where a campus firewall opens port 22 alone: with the lines of ssh-config, HOST is the container."""
+    """Where a campus firewall opens port 22 alone: with the lines of ssh-config, alice.HOST is the container."""
     host.client.ssh("alice", "stop --yes", check=True)
     config = ["-F", str(laptop / "config")]
     assert on_laptop(host, laptop, "ssh", *config, "HOST", "hostname").stdout == "alice\n"
@@ -187,7 +187,7 @@ with socket.create_connection(("127.0.0.1", 7080), timeout=10) as connection:
 def test_an_editor_can_run_its_server_inside_and_reach_it_through_its_own_tunnel(host: Host, laptop: Path) -> None:
     name = host.run(["hostname"]).stdout.strip()
     (laptop / "server").write_text(SERVER)
-    line = f"mount --bind {laptop}/hosts /etc/hosts; exec ssh -F {laptop}/config -T -D 7080 {name} bash < {laptop}/server"
+    line = f"mount --bind {laptop}/hosts /etc/hosts; exec ssh -F {laptop}/config -T -D 7080 alice.{name} bash < {laptop}/server"
     with host.client.background(["unshare", "--mount", "sh", "-c", line], stdout=subprocess.PIPE) as editor:
         assert editor.stdout is not None
         words = editor.stdout.readline().split()
@@ -198,7 +198,7 @@ def test_an_editor_can_run_its_server_inside_and_reach_it_through_its_own_tunnel
 
 def test_local_forwards_go_through_the_container_and_not_through_the_host(host: Host, laptop: Path) -> None:
     name = host.run(["hostname"]).stdout.strip()
-    line = f"mount --bind {laptop}/hosts /etc/hosts; exec ssh -F {laptop}/config -N -L 7022:127.0.0.1:22 {name}"
+    line = f"mount --bind {laptop}/hosts /etc/hosts; exec ssh -F {laptop}/config -N -L 7022:127.0.0.1:22 alice.{name}"
     with host.client.background(["unshare", "--mount", "sh", "-c", line], stdin=subprocess.DEVNULL):
         wait_until(
             lambda: (

@@ -120,7 +120,10 @@ def test_the_card_names_the_key_of_the_host_and_of_the_container_with_their_plac
 
 
 def test_the_laptops_files_name_ports_and_keys() -> None:
-    assert "ProxyCommand ssh -T gpu1.lab.example-gateway proxy" in laptop.ssh_config(STATUS)
+    config = laptop.ssh_config({**STATUS, "host_port": 33})
+    assert "Host alice.gpu1.lab.example\n" in config
+    assert "alice@gpu1.lab.example proxy\n" in config
+    assert "Host gpu1.lab.example alice.gpu1.lab.example\n    User alice\n    Port 33\n" in config
     assert laptop.known_hosts({**STATUS, "host_port": 33}, ["ssh-rsa BBBB"]).splitlines() == [
         "[gpu1.lab.example]:33 ssh-rsa BBBB",
         "alice.gpu1.lab.example,[gpu1.lab.example]:20010 ssh-ed25519 AAAA",
