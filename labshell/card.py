@@ -299,15 +299,3 @@ def doctor_text(findings: list[Mapping[str, Any]], style: Style) -> str:
         if found.get("remedy"):
             lines.append(f"  {' ' * (RESULT_WIDTH + LABEL_WIDTH)}{sentence(found['remedy'])}")
     return "\n".join(lines) + "\n"
-
-
-SFTP_SERVERS = ("sftp-server", "internal-sftp")
-FILE_PROGRAMS = ("scp", "rsync", "git-upload-pack", "git-receive-pack", "git-upload-archive")
-
-
-def command_for_files(command: str) -> str | None:
-    """What to run in the container for a command that a file program's client sent; None for anything else."""
-    words = command.split(None, 1)
-    if words[0].rpartition("/")[2] in SFTP_SERVERS:
-        return "exec /usr/lib/openssh/sftp-server"
-    return command if words[0] in FILE_PROGRAMS else None

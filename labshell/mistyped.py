@@ -138,6 +138,9 @@ def after_ssh(command: str, gateway: str, way_in: str, commands: Collection[str]
         text = _("ssh-copy-id cannot add a key here; run: ssh {gateway} keys add < FILE.pub")
         return text.format(gateway=gateway)
     word = command.split()[0]
+    if word.rpartition("/")[2] == "mosh-server":
+        text = _("mosh does not work here: it needs UDP, and only TCP is forwarded; log in with: {way_in}")
+        return text.format(way_in=way_in or f"ssh -t {gateway} enter")
     ways = [f"ssh {gateway} run {_short(word)}", *([f"{way_in} {_short(word)}"] if way_in else [])]
     near = "" if word in FOR_A_SHELL else nearest(word, commands)
     if near:

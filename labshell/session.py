@@ -37,6 +37,7 @@ class Terminal:
 
     def __init__(self) -> None:
         self.is_interactive = os.isatty(0) and os.isatty(1)
+        self.is_dumb = os.environ.get("TERM") == "dumb"  # of a program, as a rule: Emacs is one
         if not shown.is_known_terminal(os.environ.get("TERM", "")):
             os.environ["TERM"] = "dumb"
         colour = os.isatty(1) and os.environ["TERM"] != "dumb" and not os.environ.get("NO_COLOR")
@@ -350,14 +351,18 @@ class Session:
 
     def command(self, command: str) -> None:
         """Run what was typed after `ssh HOST`."""
+        from labshell import clients
+
         if command.split()[:2] == ["keys", "add"]:  # whose comment may be in the encoding of the user's computer
             self.run(verbs.parse(command))
             return
         verbs.refuse_undecodable(command)
         name = command.split()[0]
-        inside = card.command_for_files(command)
+        inside = clients.command_inside(command)
         if inside is not None:
             self.enter(inside)
+            if self.exit_status == clients.NOT_FOUND:
+                self.terminal.complain(clients.not_installed(command))
         elif verbs.ALIASES.get(name, name) in verbs.BY_NAME:
             self.run(verbs.parse(command))
         else:
@@ -365,6 +370,9 @@ class Session:
 
 
 def _number(word: str) -> int:
-    if not (word.isascii() and word.isdigit() and len(word) <= 5):
+    word, _, protocol = word.partition("/")
+    if protocol == "udp":
+        raise UsageError("Only TCP is forwarded: there are no ports for UDP.")
+    if protocol not in ("", "tcp") or not (word.isascii() and word.isdigit() and len(word) <= 5):
         raise UsageError("{word} is not a port number.", word=shown.plain(word)[:40])
     return int(word)

@@ -11,7 +11,7 @@ import resource
 import sys
 
 from labshell import card, language, lean, shown
-from labshell.errors import LabshellError
+from labshell.errors import LabshellError, UsageError
 from labshell.language import _
 from labshell.lean import signal
 from labshell.session import Interrupted, Session, Terminal
@@ -53,8 +53,16 @@ def interrupt(*_: object) -> None:
 
 
 def login(session: Session) -> None:
-    """A login without a command: start, the card, and the menu where there is a terminal."""
+    """A login without a command: start, the card, and the menu where there is a terminal.
+
+    A program that takes the menu for a shell would wait for a prompt that never comes: it gets an error.
+    """
     status = session.ask("Start", {})
+    if session.terminal.is_interactive and session.terminal.is_dumb:
+        raise UsageError(
+            "This terminal is of type dumb, which the menu cannot use. Log in to the container with: {way_in}",
+            way_in=card.way_in(status) or "enter",
+        )
     session.terminal.say(card.card(status, session.terminal.style))
     if session.terminal.is_interactive:
         from labshell import menu

@@ -194,6 +194,8 @@ def _arguments(verb: Verb, form: Form, rest: str) -> tuple[list[str], dict[str, 
             break
         elif wanted and not word.startswith("--"):
             arguments.append(word)
+        elif word == "--udp":
+            raise UsageError("Only TCP is forwarded: there are no ports for UDP.")
         else:
             raise _wrong_word(verb, form, word)
         rest = following

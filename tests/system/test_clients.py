@@ -117,3 +117,49 @@ def test_settings_for_all_hosts_that_the_gateway_refuses_bring_no_noise(host: Ho
     assert done.stdout == "alice\n"
     assert "gateway" not in done.stderr
     assert "Address already in use" not in done.stderr
+
+
+def test_rsync_may_be_told_what_to_run_at_the_other_end(host: Host, home: Path, line: Type) -> None:
+    (home / "sent").mkdir()
+    (home / "sent/file").write_text("hello\n")
+    line("rsync -a --rsync-path='sudo rsync' sent/ alice@GPU1:/root/sent/")
+    line("rsync -a --rsync-path='mkdir -p deep/er && rsync' sent/ alice@GPU1:deep/er/")
+    line("rsync -a --rsync-path=/usr/bin/rsync alice@GPU1:deep/er/file back")
+    assert (home / "back").read_text() == "hello\n"
+    assert host.client.ssh("alice", "run --root cat /root/sent/file", check=True).stdout == "hello\n"
+    (home / "batch").write_text("get /root/sent/file asroot\n")
+    line("sftp -s 'sudo /usr/lib/openssh/sftp-server' -b batch alice@GPU1")
+    assert (home / "asroot").read_text() == "hello\n"
+    host.client.ssh("alice", "run --root rm -r /root/sent /home/alice/deep", check=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("mosh-server new -s", "only TCP is forwarded; log in with: ssh -p PORT alice@GPU1"),
+        ("ports add 60001 --udp", "Only TCP is forwarded"),
+        ("ports add 60001/udp", "Only TCP is forwarded"),
+        ("ports remove 60001/sctp", "not a port number"),
+        ("/bin/sh -c 'echo ~'", "or ssh -p PORT alice@GPU1 /bin/sh"),
+    ],
+)
+def test_a_program_that_cannot_work_here_gets_one_sentence_that_fits(
+    host: Host, alice_port: int, command: str, sentence: str
+) -> None:
+    done = host.client.ssh("alice", command)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert sentence.replace("PORT", str(alice_port)).replace("GPU1", name_of(host)) in done.stderr
+
+
+def test_a_program_that_takes_the_menu_for_a_shell_is_told_the_port_at_once(host: Host, alice_port: int) -> None:
+    done = host.client.ssh("alice", tty=True, env={"TERM": "dumb"}, timeout=20)
+    assert done.returncode == 2
+    assert f"ssh -p {alice_port} alice@{name_of(host)}" in done.stdout + done.stderr
+    assert "labshell> " not in done.stdout
+
+
+def test_a_file_program_that_is_not_in_the_container_is_named_with_its_package(host: Host, alice_port: int) -> None:
+    assert alice_port
+    done = host.client.ssh("alice", "rdiff-backup server")
+    assert done.returncode == 127
+    assert done.stderr.endswith("install it there: sudo apt install rdiff-backup\n")

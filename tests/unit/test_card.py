@@ -62,16 +62,6 @@ def test_a_stopped_container_and_one_without_a_port_have_a_card_too() -> None:
     assert "None yet" in card.forwards_text(STATUS, [], PLAIN)
 
 
-@pytest.mark.parametrize(
-    ("command", "inside"),
-    [("internal-sftp", "exec /usr/lib/openssh/sftp-server"), ("/usr/lib/openssh/sftp-server -f X", "exec /usr/lib/openssh/sftp-server"),
-     ("scp -t /tmp", "scp -t /tmp"), ("rsync --server . /", "rsync --server . /"), ("git-upload-pack 'x y'", "git-upload-pack 'x y'"),
-     ("ls", None), ("/bin/scp -t x", None), ("scpx", None), ("bash -c 'scp -t x'", None)],
-)  # fmt: skip
-def test_what_file_programs_send_runs_inside_and_nothing_else_does(command: str, inside: str | None) -> None:
-    assert card.command_for_files(command) == inside
-
-
 def test_on_the_labs_own_network_the_address_is_the_way_in() -> None:
     direct = {**STATUS, "has_ports": False, "port": None, "last_port": None, "address": "192.0.2.77"}
     text = card.card(direct, PLAIN)
