@@ -19,7 +19,7 @@ FULL, NEARLY_FULL = 0.95, 0.80
 FULL_OF_ONE = 0.99
 GIB = 1 << 30
 LOOKS_AT_ONCE = 8
-BOOT_SECONDS = 60
+BOOT_SECONDS = 30
 UNITS = Path("/etc/systemd/system")
 OF_SSH = (
     *(f"multi-user.target.wants/{name}" for name in ("ssh.service", "sshd.service")),
@@ -56,7 +56,7 @@ def template(gateway: Gateway) -> Iterator[Finding]:
     found = containers.get(name)
     if found is not None and found.owner is None and found.state != "Stopped":
         words = f"The template {name} runs, and nothing is cloned from it."
-        yield Finding("template-runs", ERROR, words, f"lxc stop {name}", name)
+        yield Finding("template-runs", ERROR, words, f"lxc stop --force {name}", name)
         return
     try:
         containers.check_template(name)

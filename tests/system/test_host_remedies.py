@@ -40,6 +40,7 @@ FAULTS = {  # what it is: the id, what breaks the host, what is left to put back
     "a full disk": ("disk-full", f"{DISK}; {FILL}; labshell-admin stop bob --force", "lxc exec bob -- rm /big; labshell-admin set bob --disk none"),
     "an override of sshd for the fourth user": ("sshd-open", f"{FOURTH}; printf 'Match User cc\\nX11Forwarding yes\\n' > /etc/ssh/sshd_config.d/00-aaa.conf", "rm /etc/ssh/sshd_config.d/50-00-aaa.conf; for user in aa bb cc; do userdel $user; done"),
     "SSH disabled in a stopped container": ("ssh-disabled", SSH_OFF.format("disable"), ""),
+    "SSH stopped in a container that runs": ("ssh-away", "labshell-admin start bob; sleep 31; lxc exec bob -- systemctl stop ssh", ""),
     "SSH masked in a stopped container": ("ssh-disabled", SSH_OFF.format("mask"), ""),
     "the connection table nearly full": ("connections-used-up", "for name in count max; do echo 262144 > /run/$name; mount --bind /run/$name /proc/sys/net/netfilter/nf_conntrack_$name; done", "for name in count max; do umount /proc/sys/net/netfilter/nf_conntrack_$name; done"),
     "a program on a user's port": ("port-listener", LISTEN.format("20005"), "kill $(cat /run/pid)"),
@@ -103,6 +104,19 @@ def test_a_program_on_a_users_port_is_named_with_its_account_and_the_user(host: 
     finally:
         host.run(["bash", "-c", "kill $(cat /run/pid)"])
     assert all(word in found["finding"] for word in ("python3", "nobody", "20005", alice))
+
+
+@pytest.mark.parametrize(("listens", "port"), [("25555", "25550"), ("20005", "20001")])
+def test_a_block_in_which_the_host_listens_is_refused(host: Host, alice: str, listens: str, port: str) -> None:
+    before = host.ssh_port(alice)
+    host.run(["bash", "-c", LISTEN.format(listens)])
+    try:
+        refused = host.admin("set", alice, "--port", port, check=False)
+    finally:
+        host.run(["bash", "-c", "kill $(cat /run/pid)"])
+    assert refused.returncode == 2
+    assert f"listens on port {listens}" in refused.stderr
+    assert host.ssh_port(alice) == before
 
 
 def test_the_host_is_sound_when_every_remedy_has_been_typed(host: Host, alice: str, bob: str) -> None:
