@@ -16,6 +16,10 @@ FILL = "lxc exec bob -- sh -c 'dd if=/dev/urandom of=/big bs=1M count=700 status
 SSH_OFF = "labshell-admin start bob; lxc exec bob -- systemctl {} ssh; labshell-admin stop bob --force"
 LISTEN = "setsid setpriv --reuid nobody --regid nogroup --clear-groups python3 -m http.server {} >/run/out 2>&1 & echo $! >/run/pid; sleep 2"
 FOURTH = "for user in aa bb cc; do useradd -M -N -g labshell -s /opt/labshell/bin/labshell -d /home/$user $user; done"
+SERVICE = (
+    "lxc copy template web; port=$(($(cat /public/ports/bob) + 5)); "
+    'lxc config set web user.labshell.service=true user.labshell.forwards="[{\\"port\\": $port, \\"target\\": 80}]"'
+)
 NATIVE = "nft add table ip other; nft add chain ip other here '{{ type {} hook {} priority -7; policy {}; }}'"
 
 FAULTS = {  # what it is: the id, what breaks the host, what is left to put back when the remedy has been typed
@@ -34,7 +38,7 @@ FAULTS = {  # what it is: the id, what breaks the host, what is left to put back
     "lxcfs killed": ("lxcfs-away", "kill -9 $(cat /run/labshell/lxcfs.pid); sleep 1", ""),
     "units that are disabled": ("not-at-boot", "mkdir -p /run/systemd/system", "rmdir /run/systemd/system"),
     "a foreign rule": ("port-led-away", f"iptables-legacy -w -t nat -I PREROUTING -p tcp --dport {PORT} -j DNAT --to-destination 192.0.2.1:80", ""),
-    "a foreign rule for a range": ("port-led-away", "iptables-legacy -w -t nat -I PREROUTING -p tcp -m multiport --dports 80,20000:20100 -j REDIRECT --to-ports 9", ""),
+    "a foreign rule for a range": ("port-led-away", "iptables-legacy -w -t nat -I PREROUTING -p tcp -m multiport --dports 80,20000:29999 -j REDIRECT --to-ports 9", ""),
     "a foreign rule of the other variant": ("port-led-away", f"iptables-nft -w -t nat -I PREROUTING -p tcp --dport {PORT} -j DNAT --to-destination 192.0.2.1:80", ""),
     "a foreign rule of nftables": ("port-led-away", f"{NATIVE.format('nat', 'prerouting', 'accept')}; nft add rule ip other here tcp dport {PORT} redirect to :9", "nft delete table ip other"),
     "a full disk": ("disk-full", f"{DISK}; {FILL}; labshell-admin stop bob --force", "lxc exec bob -- rm /big; labshell-admin set bob --disk none"),
@@ -43,9 +47,9 @@ FAULTS = {  # what it is: the id, what breaks the host, what is left to put back
     "SSH stopped in a container that runs": ("ssh-away", "labshell-admin start bob; sleep 31; lxc exec bob -- systemctl stop ssh", ""),
     "SSH masked in a stopped container": ("ssh-disabled", SSH_OFF.format("mask"), ""),
     "the connection table nearly full": ("connections-used-up", "for name in count max; do echo 262144 > /run/$name; mount --bind /run/$name /proc/sys/net/netfilter/nf_conntrack_$name; done", "for name in count max; do umount /proc/sys/net/netfilter/nf_conntrack_$name; done"),
-    "a program on a user's port": ("port-listener", LISTEN.format("20005"), "kill $(cat /run/pid)"),
+    "a program on a user's port": ("port-listener", LISTEN.format("$(($(cat /public/ports/alice) + 5))"), "kill $(cat /run/pid)"),
     "a program inside port_range": ("port-left-out", LISTEN.format("25555"), ""),
-    "a service's port in a user's block": ("ports-overlap", "lxc copy template web; lxc config set web user.labshell.service=true user.labshell.forwards='[{\"port\": 20015, \"target\": 80}]'", "lxc delete web"),
+    "a service's port in a user's block": ("ports-overlap", SERVICE, "lxc delete web"),
     "INPUT that drops": ("input-drop", "iptables-legacy -w -P INPUT DROP", "iptables-legacy -w -P INPUT ACCEPT; iptables-legacy -w -F INPUT"),
     "INPUT of the other variant that ends with REJECT": ("input-drop", "iptables-nft -w -A INPUT -p tcp --dport 22 -j ACCEPT; iptables-nft -w -A INPUT -j REJECT", "iptables-nft -w -F INPUT"),
     "nftables that drop": ("input-drop", NATIVE.format("filter", "input", "drop") + "; nft add rule ip other here tcp dport 22 accept", "nft delete table ip other"),
@@ -98,25 +102,26 @@ def test_an_engine_that_is_stopped_is_one_finding(host: Host, alice: str) -> Non
 
 
 def test_a_program_on_a_users_port_is_named_with_its_account_and_the_user(host: Host, alice: str) -> None:
-    host.run(["bash", "-c", LISTEN.format("20005")])
+    port = host.ssh_port(alice) + 5
+    host.run(["bash", "-c", LISTEN.format(port)])
     try:
         [found] = [finding for finding in findings(host) if finding["id"] == "port-listener"]
     finally:
         host.run(["bash", "-c", "kill $(cat /run/pid)"])
-    assert all(word in found["finding"] for word in ("python3", "nobody", "20005", alice))
+    assert all(word in found["finding"] for word in ("python3", "nobody", str(port), alice))
 
 
-@pytest.mark.parametrize(("listens", "port"), [("25555", "25550"), ("20005", "20001")])
-def test_a_block_in_which_the_host_listens_is_refused(host: Host, alice: str, listens: str, port: str) -> None:
+def test_a_block_in_which_the_host_listens_is_refused_even_over_ones_own(host: Host, alice: str) -> None:
     before = host.ssh_port(alice)
-    host.run(["bash", "-c", LISTEN.format(listens)])
-    try:
-        refused = host.admin("set", alice, "--port", port, check=False)
-    finally:
-        host.run(["bash", "-c", "kill $(cat /run/pid)"])
-    assert refused.returncode == 2
-    assert f"listens on port {listens}" in refused.stderr
-    assert host.ssh_port(alice) == before
+    for wanted in (before + 1, 25550):
+        host.run(["bash", "-c", LISTEN.format(wanted + 5)])
+        try:
+            refused = host.admin("set", alice, "--port", str(wanted), check=False)
+        finally:
+            host.run(["bash", "-c", "kill $(cat /run/pid)"])
+        assert refused.returncode == 2
+        assert f"listens on port {wanted + 5}" in refused.stderr
+        assert host.ssh_port(alice) == before
 
 
 def test_the_host_is_sound_when_every_remedy_has_been_typed(host: Host, alice: str, bob: str) -> None:
