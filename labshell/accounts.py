@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from labshell import files, host_program, keys
+from labshell import files, host_program, keys, shown
 from labshell.config import GROUP, LOGIN_SHELL, Paths
 from labshell.errors import LabshellError, UsageError
 from labshell.keys import PublicKey
@@ -162,7 +162,7 @@ class Accounts:
             moment = (self._paths.state / "logins" / user).stat().st_mtime
         except OSError:
             return None
-        return datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).isoformat(timespec="seconds")
+        return shown.rfc3339(datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).isoformat())
 
     def remove(self, user: str) -> None:
         """Take the account, its keys and its home away, locked first."""

@@ -52,6 +52,7 @@ class AdminInterface:
             port=port,
             settings=self._settings_of_new(settings_),
             has_password=password,
+            profile=settings_.get(settings.PROFILE, ""),
         )
         steps = self._users.add(new, dry_run=dry_run)
         return self._change(_request, steps, "add-user", name, settings_, dry_run=dry_run, more=_more)
@@ -82,6 +83,7 @@ class AdminInterface:
             keys=tuple(key_files.read(text) for text in keys_),
             port=port,
             has_password=password,
+            profile=settings_.get(settings.PROFILE, ""),
         )
         about = {**settings_, **{word: "changed" for word in change.words if word not in settings_}}
         steps = self._users.set(change, dry_run=dry_run)

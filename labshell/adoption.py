@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from labshell import forwards, keys, policy
+from labshell import forwards, keys, plans, policy
 from labshell.errors import LabshellError, UsageError
 from labshell.gateway import Gateway, Steps
 from labshell.keys import PublicKey
@@ -76,11 +76,29 @@ class Adoption:
         found = given or self._keys_inside(container)
         if not found:
             raise UsageError("No key of {name}'s was found inside; give one with --key FILE.", name=name)
+        if dry_run:
+            would = self._would(candidate, found)
+            return {**candidate.row, "keys": [key.fingerprint for key in found], "would": would}
         undo = Undo("labshell-admin list says what is left.")
         with self._gateway.locks.held(name):
             undo.later(self._firewall.forward_user, name)
-            yield from do(name, "taken over", self._steps(candidate, found, undo), undo, dry_run=dry_run)
+            yield from do(name, "taken over", self._steps(candidate, found, undo), undo)
         return {**candidate.row, "keys": [key.fingerprint for key in found]}
+
+    def _would(self, candidate: Candidate, found: list[PublicKey]) -> list[str]:
+        """What adopt() would do, as sentences."""
+        name = candidate.container.name
+        uid = self._accounts.uid_of(name)
+        names = f"{plans.counted(len(found), 'key')}: {plans.key_names(found)}"
+        port = self._ports.port_of(name) or candidate.port or self._ports.next_port()
+        of_account = f"Would make the account {name} (uid {self._gateway.next_uid()}) with {names}."
+        if uid is not None:
+            of_account = f"Would give the account {name} (uid {uid}) {names}."
+        return [
+            of_account,
+            f"Would mark the container {name} as {name}'s and pin its address {candidate.address}.",
+            f"Would give {name} the ports {port}-{self._ports.block(port)[-1]}.",
+        ]
 
     def _steps(self, candidate: Candidate, found: list[PublicKey], undo: Undo) -> Iterator[NamedStep]:
         yield "Making the account", lambda: self._make_account(candidate, found, undo)

@@ -7,7 +7,7 @@ ordinary length, and a line to copy is never broken.
 from __future__ import annotations
 
 from labshell.language import _, mark
-from labshell.shown import duration, padded, plain, sentence, size, width
+from labshell.shown import duration, limit, moment, padded, plain, sentence, size, width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,8 +140,8 @@ def _rows(label: str, parts: list[str]) -> list[tuple[str, str]]:
     return rows
 
 
-def _of(used: int, limit: str | None) -> str:
-    return _("{used} of {limit}").format(used=size(used), limit=plain(limit)) if limit else size(used)
+def _of(used: int, most: str | None) -> str:
+    return _("{used} of {limit}").format(used=size(used), limit=limit(most)) if most else size(used)
 
 
 def _row(label: str, text: str, style: Style, *, dim: bool = False) -> str:
@@ -160,8 +160,8 @@ def status_text(status: Mapping[str, Any], style: Style) -> str:
         if status["last_port"] > status["port"]:
             rows.append((_("Your ports"), _span(status["port"], status["last_port"])))
     if status.get("kept"):
-        moment = _moment(status["kept"])
-        rows.append((_("Kept"), _("the container from before the rebuild of {moment}").format(moment=moment)))
+        text = _("the container from before the rebuild of {moment}").format(moment=moment(status["kept"]))
+        rows.append((_("Kept"), text))
         rows.append(("", _("rebuild undo brings it back, rebuild forget frees its space")))
     rows += [*_usage(status), *_idle(status)]
     return "".join(_row(label, text, style) + "\n" for label, text in rows)
@@ -169,11 +169,6 @@ def status_text(status: Mapping[str, Any], style: Style) -> str:
 
 def _span(first: int, last: int) -> str:
     return _("{first} to {last}").format(first=first, last=last)
-
-
-def _moment(text: object) -> str:
-    """A moment for people, from RFC 3339 in UTC."""
-    return f"{plain(text)[:16].replace('T', ' ')} UTC"
 
 
 def keep_text(status: Mapping[str, Any], style: Style) -> str:
@@ -191,10 +186,10 @@ def keep_text(status: Mapping[str, Any], style: Style) -> str:
 def _idle(status: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     if status.get("stops_at"):
-        text = _("nobody uses it: stopped at {moment}, unless: keep 3d").format(moment=_moment(status["stops_at"]))
+        text = _("nobody uses it: stopped at {moment}, unless: keep 3d").format(moment=moment(status["stops_at"]))
         rows.append((_("Idle"), text))
     if status.get("held_until"):
-        text = _("not stopped for being idle until {moment}").format(moment=_moment(status["held_until"]))
+        text = _("not stopped for being idle until {moment}").format(moment=moment(status["held_until"]))
         rows.append((_("Idle"), text))
         if status.get("held_for"):
             rows.append(("", plain(status["held_for"])))
@@ -230,10 +225,10 @@ def forwards_text(status: Mapping[str, Any], forwards: list[Mapping[str, Any]], 
 
 
 def snapshots_text(snapshots: list[Mapping[str, Any]], style: Style) -> str:
-    """Kept states, oldest first; times are UTC."""
+    """Kept states, oldest first."""
     lines = []
     for snapshot in snapshots:
-        about = [_moment(snapshot["created"])]
+        about = [moment(snapshot["created"])]
         if snapshot.get("size"):
             about.append(size(snapshot["size"]))
         lines.append(f"  {plain(snapshot['name']):34}{style.dim(_(', ').join(about))}")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from labshell import shown
 from labshell.errors import LabshellError
 from labshell.ports import Clock, utc_now
 
@@ -22,7 +23,7 @@ class ChangeLog:
     def add(self, who: str, verb: str, about: Mapping[str, Any], result: str) -> None:
         """Append one change; `result` is "done" or the sentence of the error."""
         line = {
-            "time": self._now().isoformat(timespec="seconds"),
+            "time": shown.rfc3339(self._now().isoformat()),
             "who": who,
             "verb": verb,
             **about,

@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labshell import card, protocol, shown, texts
+from labshell import card, protocol, shown, texts, user_card
 from labshell.errors import LabshellError, UsageError
 from labshell.settings import PROFILE, SETTINGS
 
 WIDTH_WITHOUT_TERMINAL = 1000  # for programs: nothing is broken or cut
 WIDE_COLUMNS = 110
+NOTHING_CHANGED = "Nothing was changed."
 SILENCE_SECONDS = 30  # the daemon says every few seconds that it is still at work
 
 Options = argparse.Namespace
@@ -50,7 +51,7 @@ def change(method: str, parameters: dict[str, Any], options: Options, words: Cal
     if options.json:
         show_json(result)
     else:
-        print("Nothing was changed." if parameters.get("dry_run") else words(result))
+        print("\n".join([*result.get("would", ()), NOTHING_CHANGED]) if parameters.get("dry_run") else words(result))
 
 
 def show_json(value: object) -> None:
@@ -84,6 +85,8 @@ def add_user(options: Options) -> None:
 
 def _ready(added: dict[str, Any]) -> str:
     name, host = added["user"], added["host"]
+    if added["was_there"]:
+        return f"{name} is there already; nothing was changed. To change settings: labshell-admin set {name}"
     line = f"{name} is ready: ssh {name}@{host} starts the container, {card.way_in(added)} enters it."
     return f"{line}{_shown_once(added)}"
 
@@ -116,8 +119,10 @@ def set_user(options: Options) -> None:
 
 
 def _changed(after: dict[str, Any]) -> str:
-    later = " nesting takes effect at the next restart." if after["waits_for_restart"] else ""
-    return f"Changed.{later}{_shown_once(after)}"
+    lines = [f"Changed {after['user']}:", *(f"  {shown.plain(change['text'])}" for change in after["changes"])]
+    if after["waits_for_restart"]:
+        lines.append("nesting takes effect at the next restart.")
+    return "\n".join(lines) + _shown_once(after)
 
 
 def key_text(path: str) -> str:
@@ -163,7 +168,7 @@ def _shown(user: dict[str, Any]) -> dict[str, Any]:
     row["ports"] = f"{user['port']}-{user['last_port']}" if user["port"] else None
     for column in ("memory", "disk"):
         row[column] = shown.size(user[column]) if user[column] else None
-    row["last_login"] = user["last_login"][:10] if user["last_login"] else None
+    row["last_login"] = shown.moment(user["last_login"])[:10] if user["last_login"] else None
     row["gpus"] = None if user["gpus"] == "none" else user["gpus"]
     return row
 
@@ -188,10 +193,7 @@ def show_user(options: Options) -> None:
     if options.json:
         show_json(about)
         return
-    for key, value in about.items():
-        for number, item in enumerate(value if isinstance(value, list) else [value]):
-            label = key.replace("_", " ") if number == 0 else ""
-            print(f"{label:20} {shown.plain('-' if item is None else item)}")
+    print(user_card.text(about), end="")
 
 
 def reconcile(options: Options) -> None:
@@ -296,7 +298,12 @@ def drain(options: Options) -> None:
 
 def _show_drained(result: dict[str, Any], options: Options) -> None:
     rows = [
-        {**row, "memory": shown.size(row["memory"]), "gpus": row["gpus"].replace("none", "")}
+        {
+            **row,
+            "memory": shown.size(row["memory"]),
+            "gpus": row["gpus"].replace("none", ""),
+            "started": shown.moment(row["started"]) if row["started"] else "",
+        }
         for row in result["containers"]
     ]
     words = "would be touched" if options.plan else "were running" if options.stop else "still run"
@@ -325,6 +332,8 @@ def idle(options: Options) -> None:
         show_json(rows)
         return
     for row in rows:
+        for column in ("idle_since", "stops_at", "held_until"):
+            row[column] = shown.moment(row[column]) if row[column] else None
         row["was_stopped"] = "stopped" if row.get("was_stopped") else ""
     columns = ["user", "idle_since", "stops_at", "held_until", "held_for", *(["was_stopped"] if options.stop else [])]
     table(rows, columns, folded=("held_for",))
@@ -353,5 +362,6 @@ def show_log(options: Options) -> None:
     rows = []
     for change in changes:
         given = ", ".join(f"{name} {text}" for name, text in change.items() if name not in known)
-        rows.append({**{name: change.get(name, "") for name in known}, "given": given})
+        moment = {"time": shown.moment(change["time"])} if change.get("time") else {}
+        rows.append({**{name: change.get(name, "") for name in known}, "given": given, **moment})
     table(rows, ["time", "who", "verb", "subject", "given", "result"], folded=("given", "result"))

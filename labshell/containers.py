@@ -170,7 +170,7 @@ class Containers:
 
     def space(self, container: Container) -> tuple[int, int]:
         """Bytes used and in all: of the container's own disk if that has a limit, else of the pool it is on."""
-        limit = policy.bytes_of(container.config.get("disk", ""))
+        limit = shown.bytes_of(container.config.get("disk", ""))
         used = self.usage(container).disk if limit else None
         return (used, limit) if used and limit else self.pools.space(container.pool)
 
@@ -260,6 +260,7 @@ class Containers:
             **dict.fromkeys([*inherited_keys, *records.NEVER_INHERITED], ""),
             **records.SAFE_CONFIG,
             **records.owned_by(user, uid),
+            records.CLONED_FROM: template,
             records.FORWARDS: "[]",
             records.HARDWARE_ADDRESS: hardware_address,
         }
@@ -307,6 +308,10 @@ class Containers:
     def mark_prepared(self, name: str) -> None:
         """From here on it is somebody's: never deleted to begin again."""
         self._set(name, {records.PREPARED: "true"})
+
+    def set_profile(self, name: str, profile: str) -> None:
+        """The profile of settings that it was given last, for show."""
+        self._set(name, {records.PROFILE: profile})
 
     def set_kept(self, name: str, kept: str) -> None:
         """Remember which container was put aside for this one; empty for none."""
@@ -390,7 +395,7 @@ class Containers:
 
         LXD 5.0 sets it there, says that it could not, and cannot take it back. "" is no limit.
         """
-        limit = policy.bytes_of(size)
+        limit = shown.bytes_of(size)
         if limit is None:
             return
         container = self.get(name)

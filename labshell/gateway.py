@@ -358,6 +358,10 @@ class Gateway:
         self.accounts.set_keys(user, public_keys)
         return uid
 
+    def next_uid(self) -> int:
+        """The uid that make_account() would give to a new account."""
+        return self.accounts.next_uid({item.uid for item in self.containers.all() if item.uid is not None})
+
     def refuse_without_ports(self) -> None:
         """For what is about ports of the host: on the lab's own network every port of a container is reached."""
         if not self.config.has_ports:

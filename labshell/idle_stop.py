@@ -137,7 +137,8 @@ class IdleStop:
         self._warned.add(name)
         config = self._gateway.config
         gateway = shown.gateway(name, config.shown_hostname, config.ssh_port)
-        text = f"Nobody uses this container: it is stopped at {idleness.written(due)}, unless: ssh {gateway} keep 3d"
+        moment = shown.moment(idleness.written(due))
+        text = f"Nobody uses this container: it is stopped at {moment}, unless: ssh {gateway} keep 3d"
         try:
             status, why = self._containers.inside.run(name, ["wall", text], timeout_seconds=WALL_SECONDS)
         except LabshellError as error:

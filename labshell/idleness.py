@@ -66,4 +66,4 @@ def written(moment: float | None) -> str | None:
     """A moment as RFC 3339 in UTC."""
     if moment is None:
         return None
-    return datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return shown.rfc3339(datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).isoformat())

@@ -7,7 +7,7 @@ import logging
 import time
 from typing import Any
 
-from labshell import policy
+from labshell import policy, shown
 from labshell.errors import LabshellError, UsageError
 from labshell.gateway import Gateway, Progress, Steps
 
@@ -48,24 +48,26 @@ class Maintenance:
 
     def start(self, name: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Start one container of the lab's, a person's or a service, with its forwards."""
-        if not dry_run:
-            yield from self._gateway.settle_first(policy.checked_name(name))
+        container = self._existing(name)
+        if dry_run:
+            return _plan(container, "start", is_so=container.state == "Running")
+        yield from self._gateway.settle_first(name)
         with self._gateway.locks.held(name):
             container = self._existing(name)
-            if not dry_run:
-                yield from self._gateway.ensure_running(container)
-                if container.is_service:
-                    self._gateway.firewall.forward_user(name)
-                else:
-                    self._gateway.make_reachable(name)
+            yield from self._gateway.ensure_running(container)
+            if container.is_service:
+                self._gateway.firewall.forward_user(name)
+            else:
+                self._gateway.make_reachable(name)
         return {"name": name, "state": self._existing(name).state.lower()}
 
     def stop(self, name: str, *, force: bool, dry_run: bool = False) -> Steps[dict[str, Any]]:
         with self._gateway.locks.held(name):
-            self._existing(name)
+            container = self._existing(name)
+            if dry_run:
+                return _plan(container, "stop", is_so=container.state == "Stopped", how=" at once" if force else "")
             yield Progress("Stopping {name}", {"name": name})
-            if not dry_run:
-                self._containers.stop(name, self._gateway.config.stop_timeout_seconds, force=force)
+            self._containers.stop(name, self._gateway.config.stop_timeout_seconds, force=force)
         return {"name": name, "state": self._existing(name).state.lower()}
 
     def _existing(self, name: str) -> policy.Container:
@@ -82,11 +84,19 @@ class Maintenance:
             self._containers.stop(item.name, self._gateway.config.stop_timeout_seconds)
 
 
+def _plan(item: policy.Container, verb: str, *, is_so: bool, how: str = "") -> dict[str, Any]:
+    """What start() and stop() would do."""
+    state = item.state.lower()
+    would = f"Would {verb} the container {item.name}{how} ({state} now)."
+    would = f"{item.name} is {state} already." if is_so else would
+    return {"name": item.name, "state": state, "would": [would]}
+
+
 def _row(item: policy.Container, used: Any) -> dict[str, Any]:
     return {
         "name": item.name,
         "kind": "service" if item.is_service else "user",
-        "started": item.started[:19],
+        "started": shown.rfc3339(item.started),
         "processes": used.processes,
         "memory": used.memory,
         "gpus": item.gpus,

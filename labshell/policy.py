@@ -233,6 +233,9 @@ class Container:
     is_service: bool = False  # belongs to no person; its forwards take any port of the host
     is_prepared: bool = False
     gpus: str = "none"  # as the setting is written
+    mounts: str = ""  # ours, as the setting is written
+    template: str = ""  # that it was cloned from
+    profile: str = ""  # of settings, that it was given last
     writable_mounts: tuple[str, ...] = ()  # folders of the host
     gpus_aside: bool = False  # it runs without its GPUs, which could not be had
     expires: datetime.date | None = None
@@ -323,16 +326,6 @@ def processors_used(
         if start is not None and end is not None:
             busy[name] = round(max(0.0, end - start) / seconds, 2)
     return busy
-
-
-def bytes_of(size: str) -> int | None:
-    """A size in the engine's notation, in bytes; None if it is none."""
-    found = re.fullmatch(r"([0-9]+)(B|kB|KiB|MiB|GiB|TiB|MB|GB|TB)?", size)
-    if not found:
-        return None
-    powers = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-    powers |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-    return int(found.group(1)) * powers[found.group(2) or ""]
 
 
 # Snapshots ---------------------------------------------------------------------------------------------

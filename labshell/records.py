@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from labshell.policy import OUR_CABLES, Container, Hold, OwnForward, Snapshot
-from labshell.settings import date_of, gpus_in
+from labshell.settings import date_of, gpus_in, mounts_in
 
 log = logging.getLogger(__name__)
 
 OWNER = "user.labshell.owner"
 UID = "user.labshell.uid"
 TEMPLATE = "user.labshell.template"
+CLONED_FROM = "user.labshell.cloned-from"
+PROFILE = "user.labshell.profile"
 PREPARED = "user.labshell.prepared"
 HOST_KEY = "user.labshell.host-key"
 FORWARDS = "user.labshell.forwards"
@@ -39,8 +41,10 @@ SAFE_CONFIG = {
 IPV6_FILTER = "security.ipv6_filtering"  # of a network device; the engine refuses it without br_netfilter
 FENCES = ("security.mac_filtering", "security.port_isolation")  # of a network device, on any bridge
 # What a container takes over from the one in whose place it comes.
-TAKEN_OVER = ("limits.", "nvidia.", "security.nesting", FORWARDS, KEPT, EXPIRES, GPUS_ASIDE, HARDWARE_ADDRESS, HOLD)
-NEVER_INHERITED = (TEMPLATE, PREPARED, HOST_KEY, KEPT, EXPIRES, HOLD, GPUS_ASIDE, ARCHIVED, SERVICE, "boot.autostart")
+TAKEN_OVER = ("limits.", "nvidia.", "security.nesting", FORWARDS, KEPT, EXPIRES, GPUS_ASIDE, HARDWARE_ADDRESS, HOLD,
+              PROFILE)  # fmt: skip
+NEVER_INHERITED = (TEMPLATE, PROFILE, PREPARED, HOST_KEY, KEPT, EXPIRES, HOLD, GPUS_ASIDE, ARCHIVED, SERVICE,
+                   "boot.autostart")  # fmt: skip
 # What a clone never inherits from its template, if it is there.
 LEFT_OUT = ("raw.", "security.", "user.", "boot.", "cloud-init.", "linux.kernel_modules")
 
@@ -82,6 +86,9 @@ def container_of(item: Mapping[str, Any]) -> Container:
         is_service=config.get(SERVICE) == "true" and not config.get(OWNER),
         is_prepared=config.get(PREPARED) == "true",
         gpus=gpus_in(devices.values()),
+        mounts=mounts_in(devices),
+        template=config.get(CLONED_FROM, ""),
+        profile=config.get(PROFILE, ""),
         writable_mounts=tuple(
             device["source"]
             for device in devices.values()

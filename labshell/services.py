@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from labshell import files, identity, policy
+from labshell import files, identity, plans, policy
 from labshell.errors import UsageError
 from labshell.gateway import Gateway, Progress, Steps
 from labshell.policy import OwnForward
@@ -54,19 +54,32 @@ class Services:
         undo = Undo("Run remove-service, or lxc delete --force, to clean up.")
         with self._gateway.locks.held(new.name):
             self._check(new)
+            if dry_run:
+                return self._plan_to_add(new)
             undo.later(self._firewall.forward_user, new.name)
-            yield from do(new.name, "added", self._steps_to_add(new, undo), undo, dry_run=dry_run)
-        return {} if dry_run else self.show(new.name)
+            yield from do(new.name, "added", self._steps_to_add(new, undo), undo)
+        return self.show(new.name)
+
+    def _plan_to_add(self, new: NewService) -> dict[str, Any]:
+        with self._gateway.choosing_address() as address:
+            pass
+        pairs = [f"{own.port}:{own.target}" for own in new.forwards]
+        would = plans.to_add_service(new.name, address, new.template, pairs, new.settings, autostart=new.autostart)
+        return {"service": new.name, "address": address, "forwards": pairs, "autostart": new.autostart,
+                "template": new.template, "settings": dict(new.settings), "would": would}  # fmt: skip
 
     def remove(self, name: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Delete a service's container and its rules."""
         with self._gateway.locks.held(name):
-            self._existing(name)
+            forwards = _row(self._existing(name))["forwards"]
+            if dry_run:
+                ends = [f"Would end the forwards {', '.join(forwards)}."] if forwards else []
+                gone = f"Would delete the container {name} with its snapshots, without an archive."
+                return {"would": [gone, *ends]}
             yield Progress("Deleting the container")
-            if not dry_run:
-                self._containers.delete(name)
-                self._firewall.forward_user(name)
-                files.remove(self._gateway.config.paths.host_keys / name)
+            self._containers.delete(name)
+            self._firewall.forward_user(name)
+            files.remove(self._gateway.config.paths.host_keys / name)
         return {}
 
     def list(self) -> list[dict[str, Any]]:
@@ -85,6 +98,7 @@ class Services:
         """Everything that can be known to be wrong before anything is changed."""
         if self._containers.get(new.name) is not None or self._gateway.accounts.uid_of(new.name) is not None:
             raise UsageError("There is a container or a user {name} already.", name=new.name)
+        self._gateway.closed.refuse_if_closed()
         self._containers.check_template(new.template)
         self._gateway.refuse_missing_folders(new.settings)
         if new.forwards:

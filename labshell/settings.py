@@ -162,5 +162,16 @@ def gpus_in(devices: Collection[Mapping[str, str]]) -> str:
     return ",".join(addresses) or NONE
 
 
+def mounts_in(devices: Mapping[str, Mapping[str, str]]) -> str:
+    """The folders of the host that a container's devices give it, as the setting is written."""
+    ours = [devices[name] for name in sorted(devices, key=lambda name: (len(name), name)) if name.startswith(MOUNT)]
+    return ",".join(map(_written_mount, ours))
+
+
+def _written_mount(device: Mapping[str, str]) -> str:
+    flags = (":ro" if device.get("readonly") else "") + ("" if device.get("shift") == "true" else ":noshift")
+    return f"{device.get('source')}:{device.get('path')}{flags}"
+
+
 def _value(text: str) -> str:
     return "" if text == NONE else text

@@ -6,6 +6,7 @@ from labshell.language import _
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import datetime
     from collections.abc import Mapping
     from typing import Any
 
@@ -17,6 +18,8 @@ TERMINALS = ("xterm", "screen", "tmux", "rxvt", "linux", "alacritty", "kitty", "
 LETTERS_OF_VARIANTS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+-")
 LONGEST_VARIANT = 20
 WORDS_OF_OURS = frozenset({"action", "check", "state"})  # values that are texts of ours and not names of theirs
+POWERS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+          "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}  # fmt: skip
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -72,6 +75,46 @@ def size(count: int | None) -> str:
         amount, unit = amount / 1024, unit + 1
     digits = 0 if unit == 0 or amount >= 10 else 1
     return f"{amount:.{digits}f} {UNITS[unit]}"
+
+
+def bytes_of(text: str) -> int | None:
+    """A size in the engine's notation, in bytes; None if it is none."""
+    number = text.rstrip("BKMGTikb")
+    unit = text[len(number) :]
+    if not (number.isascii() and number.isdigit()) or unit not in POWERS:
+        return None
+    return int(number) * POWERS[unit]
+
+
+def limit(text: str) -> str:
+    """A limit as it was set, for people: "64GiB" is 64 GiB. What is no size stays as it is."""
+    count = bytes_of(text)
+    return plain(text) if count is None else size(count)
+
+
+def moment(text: object) -> str:
+    """A moment for people, in the host's time zone: 2026-11-27 18:58 CET. `text` is RFC 3339."""
+    found = _parsed(text)
+    return plain(text) if found is None else f"{found.astimezone():%Y-%m-%d %H:%M %Z}"
+
+
+def rfc3339(text: object) -> str | None:
+    """A moment for programs: 2026-11-27T17:58:52Z. `text` is RFC 3339 in any of its forms; None is none."""
+    import datetime
+
+    found = None if text is None else _parsed(text)
+    return None if found is None else f"{found.astimezone(datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _parsed(text: object) -> datetime.datetime | None:
+    """RFC 3339 with or without fractions of a second; UTC without a zone."""
+    import datetime
+
+    seconds, zone = str(text)[:19], str(text)[19:].lstrip(".0123456789")
+    try:
+        return datetime.datetime.fromisoformat(seconds + ("+00:00" if zone in ("", "Z") else zone))
+    except ValueError:
+        return None
 
 
 def duration(seconds: int | None) -> str:

@@ -32,7 +32,8 @@ class Snapshots:
     def list(self, user: str, uid: int) -> list[dict[str, Any]]:
         """The user's snapshots, oldest first; the shape is in the .varlink file."""
         self._containers.owned(user, uid)
-        return [asdict(snapshot) for snapshot in self._containers.snapshots(user)]
+        found = self._containers.snapshots(user)
+        return [{**asdict(snapshot), "created": shown.rfc3339(snapshot.created)} for snapshot in found]
 
     def create(self, user: str, uid: int, name: str) -> Steps[None]:
         with self._gateway.locks.held(user):

@@ -49,7 +49,7 @@ class Undo:
         return "What the steps before it did has been undone."
 
 
-def do(name: str, done: str, steps: Iterator[NamedStep], undo: Undo, *, dry_run: bool) -> Steps[None]:
+def do(name: str, done: str, steps: Iterator[NamedStep], undo: Undo) -> Steps[None]:
     """Do the steps; if one fails, what those before it did is undone, and the error names it.
 
     `done` is what the steps together are for: "added", "restored".
@@ -59,8 +59,7 @@ def do(name: str, done: str, steps: Iterator[NamedStep], undo: Undo, *, dry_run:
         with undo:
             for step, act in steps:
                 yield Progress(step)
-                if not dry_run:
-                    yield from act() or ()
+                yield from act() or ()
             undo.forget()
     except LabshellError as error:
         raise type(error)(

@@ -10,13 +10,13 @@ import datetime
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from labshell import files, forwards, identity, keys, machine, policy
+from labshell import files, forwards, identity, keys, machine, plans, policy, shown
 from labshell.accounts import end_processes
 from labshell.archives import Archives
 from labshell.containers import ssh_answers
@@ -25,7 +25,7 @@ from labshell.gateway import Gateway, Progress, Steps
 from labshell.keys import PublicKey
 from labshell.policy import Container, OwnForward
 from labshell.records import Usage
-from labshell.settings import DESKTOP, DESKTOP_PORT, date_of, disk_size
+from labshell.settings import DESKTOP, DESKTOP_PORT, NONE, date_of, disk_size
 from labshell.undo import NamedStep, Undo, do
 
 PASSWORD_BYTES = 12
@@ -46,6 +46,7 @@ class NewUser:
     port: int | None
     settings: Mapping[str, str]
     has_password: bool = False
+    profile: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Change:
     keys: tuple[PublicKey, ...] = ()
     port: int | None = None
     has_password: bool = False
+    profile: str = ""
 
     @property
     def is_about_door(self) -> bool:
@@ -91,11 +93,49 @@ class Users:
             if not new.keys and self._accounts.uid_of(policy.checked_name(new.name)) is not None:
                 new = replace(new, keys=tuple(self._accounts.keys_of(new.name)))
             self._check(new)
-            was_there = self._find(new.name).problem is None
+            if self._find(new.name).problem is None and not self._accounts.is_locked(new.name):
+                return {**self.show(new.name), "was_there": True}
+            if dry_run:
+                return self._plan_to_add(new)
             undo.later(self._firewall.forward_user, new.name)
-            yield from do(new.name, "added", self._steps_to_add(new, password, undo), undo, dry_run=dry_run)
-        about = {"was_there": was_there, **({"password": password} if password and not was_there else {})}
-        return {} if dry_run else {**self.show(new.name), **about}
+            yield from do(new.name, "added", self._steps_to_add(new, password, undo), undo)
+        about = {"was_there": False, **({"password": password} if password else {})}
+        return {**self.show(new.name), **about}
+
+    def _plan_to_add(self, new: NewUser) -> dict[str, Any]:
+        """What add() would do: the values, and the sentences with them."""
+        name = new.name
+        uid, container = self._accounts.uid_of(name), self._containers.get(name)
+        is_new = container is None or not container.is_prepared
+        address = container.address if container and not is_new else self._next_address()
+        port = self._port_to_give(name, new.port)
+        about = plans.NewAccount(
+            name,
+            uid or self._gateway.next_uid(),
+            address or "",
+            self._span(port),
+            is_account_new=uid is None,
+            is_container_new=is_new,
+        )
+        would = plans.to_add(about, new.template, new.keys, new.settings, has_password=new.has_password)
+        return {
+            "was_there": False, "user": name, "uid": about.uid, "address": address, "port": port,
+            "last_port": self._ports.block(port)[-1] if port else None, "template": new.template,
+            "settings": {key: text or NONE for key, text in new.settings.items()}, "would": would,
+        }  # fmt: skip
+
+    def _port_to_give(self, name: str, asked: int | None) -> int | None:
+        if not self._config.has_ports:
+            return None
+        return self._ports.port_of(name) or asked or self._ports.next_port()
+
+    def _next_address(self) -> str:
+        with self._gateway.choosing_address() as address:
+            return address
+
+    def _span(self, port: int | None) -> str:
+        """The ports of a block: "22000-22009"; empty for none."""
+        return f"{port}-{self._ports.block(port)[-1]}" if port else ""
 
     def _check(self, new: NewUser) -> None:
         """Everything that can be known to be wrong before anything is changed."""
@@ -119,6 +159,9 @@ class Users:
                 name=new.name,
             )
         self._gateway.refuse_missing_folders(new.settings)
+        self._refuse_past(new.settings)
+        if container is None or not container.is_prepared:
+            self._gateway.closed.refuse_if_closed()
         if new.port is not None or new.settings.get(DESKTOP_PORT):
             self._gateway.refuse_without_ports()
         current = self._ports.port_of(new.name)
@@ -130,6 +173,12 @@ class Users:
             self._ports.check(new.name, new.port)
         elif new.port not in (None, current):
             raise UsageError("{name} already has port {port}.", name=new.name, port=current)
+
+    def _refuse_past(self, settings: Mapping[str, str]) -> None:
+        """Nobody is added whose last day is over: the account would let nobody in."""
+        last_day = date_of(settings.get("expires", ""))
+        if last_day is not None and last_day < machine.today():
+            raise UsageError("{day} is over; expires is the last day on which the user may log in.", day=last_day)
 
     def _steps_to_add(self, new: NewUser, password: str, undo: Undo) -> Iterator[NamedStep]:
         """The steps by the names the administrator reads, each registering how it is undone."""
@@ -158,6 +207,8 @@ class Users:
             existing = self._containers.get(name)
             if existing is not None and not existing.is_prepared:
                 self._apply(name, new.settings)
+                if new.profile:
+                    self._containers.set_profile(name, new.profile)
                 self._set_expiry(name, new.settings)
 
         def port() -> None:
@@ -218,9 +269,11 @@ class Users:
             if self._accounts.uid_of(policy.checked_name(name)) is None or self._accounts.is_locked(name):
                 self.show(name)  # which says what is missing
             self._check_change(wanted)
-            yield Progress("Changing {settings}", {"settings": ", ".join(wanted.words)})
+            changes = [change.row for change in self._changes(wanted)]
             if dry_run:
-                return {**self.show(name), "waits_for_restart": False}
+                would = [f"Would change {row['text']}." for row in changes]
+                return {**self.show(name), "waits_for_restart": False, "changes": changes, "would": would}
+            yield Progress("Changing {settings}", {"settings": ", ".join(wanted.words)})
             self._change_door(wanted)
         try:
             yield from self._gateway.settle_first(name)
@@ -237,7 +290,21 @@ class Users:
                 reason=error,
             ) from error
         waits = "nesting" in wanted.settings and before["state"] == "running"
-        return {**self.show(name), **about, "waits_for_restart": waits}
+        return {**self.show(name), **about, "waits_for_restart": waits, "changes": changes}
+
+    def _changes(self, wanted: Change) -> list[plans.Change]:
+        """What becomes of everything that is asked for; nothing is done yet."""
+        container = self._containers.get(wanted.name)
+        before = plans.held(container) if container else {}
+        found = plans.changes(before, wanted.settings)
+        if wanted.keys:
+            old = plans.key_names(self._accounts.keys_of(wanted.name))
+            found.append(plans.Change("keys", old, plans.key_names(wanted.keys)))
+        if wanted.port is not None:
+            found.append(plans.Change("ports", self._span(self._ports.port_of(wanted.name)), self._span(wanted.port)))
+        if wanted.has_password:
+            found.append(plans.Change("password", "the one of before", "a new one, shown once"))
+        return found
 
     def _check_change(self, wanted: Change) -> None:
         """Everything that can be known to be wrong before anything is changed."""
@@ -257,6 +324,8 @@ class Users:
     def _change_container(self, wanted: Change) -> Steps[dict[str, Any]]:
         if wanted.settings:
             self._apply(wanted.name, wanted.settings)
+        if wanted.profile:
+            self._containers.set_profile(wanted.name, wanted.profile)
         if wanted.port is not None:
             self._move_port(wanted.name, wanted.port)
         self._firewall.forward_user(wanted.name)
@@ -343,12 +412,20 @@ class Users:
             undo.later(self._unlock, name)
             archives = self._archives_of(name) if archive else {}
             self._archives.refuse_without_room(archives)
-            yield from do(name, "removed", self._steps_to_keep(name, archives), undo, dry_run=dry_run)
+            paths = [str(path) for path in archives.values()]
+            if dry_run:
+                return {"archives": paths, "would": self._would_remove(name, paths)}
+            yield from do(name, "removed", self._steps_to_keep(name, archives), undo)
             for step, act in self._steps_to_free(name):
                 yield Progress(step)
-                if not dry_run:
-                    act()
-        return {"archives": [str(path) for path in archives.values()]}
+                act()
+        return {"archives": paths}
+
+    def _would_remove(self, name: str, paths: Sequence[str]) -> list[str]:
+        ports = self._span(self._gateway.port_of(name))
+        containers = self._containers.all_of(name)
+        days = self._config.port_quarantine_days
+        return plans.to_remove(name, self._accounts.uid_of(name), containers, paths, ports, days)
 
     def _steps_to_keep(self, name: str, archives: Mapping[str, Path]) -> Iterator[NamedStep]:
         """Up to here nothing is lost: if one of these fails, the account is unlocked again."""
@@ -408,9 +485,23 @@ class Users:
         with self._gateway.locks.held(name):
             if self._is_known(name) or self._containers.get(name) is not None:
                 raise UsageError("There is a user or a container {name} already.", name=name)
+            self._gateway.closed.refuse_if_closed()
+            if dry_run:
+                return self._plan_to_restore(name, path)
             undo.later(self._firewall.forward_user, name)
-            yield from do(name, "restored", self._steps_to_restore(name, path, undo), undo, dry_run=dry_run)
-        return {} if dry_run else self.show(name)
+            yield from do(name, "restored", self._steps_to_restore(name, path, undo), undo)
+        return self.show(name)
+
+    def _plan_to_restore(self, name: str, path: Path) -> dict[str, Any]:
+        uid, address = self._gateway.next_uid(), self._next_address()
+        at = f" at {address}" if address else ""
+        would = [
+            f"Would import {path} as the container {name}{at}, with the limits that it had.",
+            f"Would make the account {name} (uid {uid}) with the keys that it had.",
+            *([f"Would give {name} the same ports as before if they are free."] if self._config.has_ports else []),
+            f"Would start the container {name} and wait for its SSH server.",
+        ]
+        return {"user": name, "uid": uid, "address": address, "would": would}
 
     def _steps_to_restore(self, name: str, path: Path, undo: Undo) -> Iterator[NamedStep]:
         about: dict[str, Any] = {}
@@ -501,6 +592,13 @@ class Users:
             "expires": parts.container.expires.isoformat() if parts.container.expires else None,
             "last_login": self._accounts.last_login(name),
             "forwards": [f"{own.port} -> {own.target} {own.name}".strip() for own in parts.container.forwards],
+            "settings": plans.held(parts.container),
+            "template": parts.container.template or None,
+            "profile": parts.container.profile or None,
+            "snapshots": [
+                {"name": kept.name, "created": shown.rfc3339(kept.created)}
+                for kept in self._containers.snapshots(name)
+            ],
             "rules_are_live": self._firewall.has_live_rules(parts.container, parts.uid, parts.port or 0),
         }
 

@@ -641,7 +641,7 @@ def test_report_5_a_script_allocates_container_account_address_and_port(host: Ho
         assert len({row[what] for row in rows} - {None}) == 2
     key = str(host.client.folder / "fay.pub")
     steps = host.script("add-user", "flo", "--key", key, "--dry-run").stdout
-    for word in ("account", "ports", "Cloning", "forwarded port"):
+    for word in ("account", "ports", "clone", "SSH server"):
         assert word in steps
     assert host.run(["id", "flo"], check=False).returncode != 0
 

@@ -79,7 +79,13 @@ def test_a_profile_is_a_set_of_them_and_an_option_comes_before_it(host: Host, do
 def test_set_changes_a_running_container_at_once_and_survives_a_rebuild(host: Host, dora: str) -> None:
     add(host)
     started = json.loads(host.client.ssh(dora, "status --json", check=True).stdout)["uptime_seconds"]
-    host.admin("set", dora, "--memory", "1GiB", "--cpu", "1", "--mount", "/srv/data:/data:noshift")
+    done = host.admin("set", dora, "--memory", "1GiB", "--cpu", "1", "--mount", "/srv/data:/data:noshift").stdout
+    assert "Changed dora:\n" in done
+    assert "  mounts: none -> /srv/data at /data (owners unchanged)\n" in done
+    assert "-> 1.0 GiB\n" in done
+    card = host.admin("show", dora).stdout
+    assert " of 1.0 GiB\n" in card
+    assert "  mounts        /srv/data at /data (owners unchanged)\n" in card
     inside = host.client.ssh(dora, "run cat /data/readme; grep MemTotal /proc/meminfo", check=True).stdout
     assert inside.startswith("shared\nMemTotal:        1048576 kB")
     assert config(host)["limits.cpu"] == "1"  # LXD deals processors out later, sometimes at the next start only

@@ -142,14 +142,61 @@ def test_dry_run_shows_the_steps_and_changes_nothing(host: Host, alice_port: int
     assert alice_port
     before = everything(host)
     key = str(host.client.make_key("frank").with_suffix(".pub"))
-    assert "Cloning the template" in host.admin("add-user", "frank", "--key", key, "--dry-run").stdout
-    assert "Archiving the container" in host.admin("remove-user", "alice", "--dry-run").stdout
+    done = host.admin("add-user", "frank", "--key", key, "--cpu", "1", "--memory", "1GiB", "--dry-run").stdout
+    counters = host.read("/var/lib/labshell/next-uid"), host.read("/public/next-port")
+    assert "Would clone the template template as the container frank at 10." in done
+    assert "cpu 1 processor, memory 1.0 GiB," in done
+    assert done.endswith("Nothing was changed.\n")
+    plan = json.loads(host.admin("add-user", "frank", "--key", key, "--dry-run", "--json").stdout)
+    assert f"Would make the account frank (uid {plan['uid']}) with 1 key: SHA256:" in done
+    assert f"Would give frank the ports {plan['port']}-{plan['last_port']}." in done
+    uid, port = host.run(["id", "-u", "alice"]).stdout.strip(), alice_port
+    gone = host.admin("remove-user", "alice", "--dry-run").stdout
+    for words in (f"(uid {uid})", "Would write the archive /", f"Would free the ports {port}-{port + 9}, and give"):
+        assert words in gone
+    assert everything(host) == before
+    assert (host.read("/var/lib/labshell/next-uid"), host.read("/public/next-port")) == counters
+    made = json.loads(host.admin("add-user", "frank", "--key", key, "--json").stdout)
+    try:
+        assert [made[name] for name in ("uid", "port", "address")] == [plan[name] for name in ("uid", "port", "address")]
+        assert made["settings"]["memory"] == plan["settings"]["memory"]
+    finally:
+        host.remove_user("frank")
+
+
+def test_a_failed_add_uses_up_neither_uid_nor_ports(host: Host, alice_port: int) -> None:
+    assert alice_port
+    before = everything(host)
+    key = str(host.client.make_key("frank").with_suffix(".pub"))
+    plan = host.admin("add-user", "frank", "--key", key, "--dry-run").stdout
+    host.run(["lxc", "copy", "template", "hollow"])
+    host.run(["lxc", "config", "device", "add", "hollow", "x", "unix-char", "path=/dev/none-such"])
+    try:
+        done = host.admin("add-user", "frank", "--key", key, "--template", "hollow", check=False)
+        assert done.returncode != 0
+        assert "at the step" in done.stderr
+        assert everything(host) == before
+        assert host.admin("add-user", "frank", "--key", key, "--dry-run").stdout == plan
+    finally:
+        host.run(["lxc", "delete", "hollow"])
+
+
+@pytest.mark.parametrize("day", ["2020-01-01", "1999-12-31"])
+def test_a_last_day_that_is_over_is_refused_before_anything_is_made(host: Host, alice_port: int, day: str) -> None:
+    assert alice_port
+    before = everything(host)
+    key = str(host.client.make_key("frank").with_suffix(".pub"))
+    done = host.admin("add-user", "frank", "--key", key, "--expires", day, check=False)
+    assert done.returncode == 2
+    assert f"{day} is over" in done.stderr
     assert everything(host) == before
 
 
-def test_adding_a_user_again_is_harmless(host: Host, alice_port: int) -> None:
+def test_adding_a_user_again_is_harmless_and_said(host: Host, alice_port: int) -> None:
     before = everything(host)
-    host.add_user("alice")
+    key = str(host.client.folder / "alice.pub")
+    done = host.admin("add-user", "alice", "--key", key).stdout
+    assert done == "alice is there already; nothing was changed. To change settings: labshell-admin set alice\n"
     assert everything(host) == before
     assert host.ssh_port("alice") == alice_port
 

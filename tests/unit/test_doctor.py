@@ -16,7 +16,8 @@ from labshell.config import Config
 from labshell.doctor import Doctor
 from labshell.errors import TryAgain
 from labshell.gpus import NoGpus
-from labshell.policy import Container, bytes_of
+from labshell.policy import Container
+from labshell.shown import bytes_of
 
 ALICE = Container("alice", "Running", "alice", 1, "10.83.0.2", gpus="all")
 

@@ -20,8 +20,8 @@ PACKAGE = Path(language.__file__).parent
 CATALOGUE = PACKAGE / "locale/zh_CN/LC_MESSAGES/labshell.po"
 # Whose texts only the administrator reads: in English.
 ADMINISTRATORS = {
-    "admin", "adoption", "archives", "changes", "class_list", "commands", "config", "host_commands", "host_doctor", "services_doctor", "network_doctor", "accounts_doctor", "containers_doctor", "kernel_doctor", "maintenance", "probe", "roster", "services", "settings", "tables", "templates", "trial",
-    "undo", "users",
+    "admin", "adoption", "archives", "changes", "class_list", "commands", "config", "host_commands", "host_doctor", "services_doctor", "network_doctor", "accounts_doctor", "containers_doctor", "kernel_doctor", "maintenance", "plans", "probe", "roster", "services", "settings", "tables", "templates", "trial",
+    "undo", "user_card", "users",
 }  # fmt: skip
 # What carries a text for the person, and which of its arguments that is.
 CARRIERS = {
