@@ -64,7 +64,7 @@ class AdminInterface:
         """The settings of a new container: what was asked for, over its profile, over what everybody gets."""
         config = self._gateway.config
         limits = {"cpu": config.cpu, "memory": config.memory, "disk": config.disk, "processes": str(config.processes)}
-        return settings.merged(config.profile, limits, asked)
+        return self._gateway.on_this_host(settings.merged(config.profile, limits, asked), asked)
 
     def SetUser(
         self,
@@ -78,8 +78,10 @@ class AdminInterface:
         _request: Call | None = None,
     ) -> Iterator[dict[str, Any]]:
         change = Change(
-            name=policy.checked_name(name),
-            settings=settings.merged(self._gateway.config.profile, {}, settings_),
+            name=policy.existing_name(name),
+            settings=self._gateway.on_this_host(
+                settings.merged(self._gateway.config.profile, {}, settings_), settings_
+            ),
             keys=tuple(key_files.read(text) for text in keys_),
             port=port,
             has_password=password,
@@ -114,7 +116,7 @@ class AdminInterface:
         _request: Call | None = None,
     ) -> Iterator[dict[str, Any]]:
         new = NewService(
-            name=policy.checked_name(name),
+            name=policy.checked_name(name, of_service=True),
             forwards=checked_forwards(forwards),
             template=self._template(template),
             settings=self._settings_of_new(settings_),

@@ -236,7 +236,8 @@ def list_services(options: Options) -> None:
         show_json(services)
     elif services:
         rows = [
-            {**row, "forwards": " ".join(row["forwards"]), "autostart": row["autostart"] or ""} for row in services
+            {**row, "forwards": " ".join(row["forwards"]), "autostart": "yes" if row["autostart"] else ""}
+            for row in services
         ]
         table(rows, ["service", "state", "address", "forwards", "autostart"])
     else:

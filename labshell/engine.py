@@ -91,6 +91,11 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
         mark("The container cannot {action} until the administrator restarts the engine, which holds its disk."),
     ),
     (
+        'Failed to start device "labshell-gpu',  # whatever the engine's words for the reason
+        GpuMissing,
+        mark("The container cannot {action}: a GPU it was given is not there. Tell the administrator."),
+    ),
+    (
         "Failed to detect requested GPU",
         GpuMissing,
         mark("The container cannot {action}: a GPU it was given is not there. Tell the administrator."),

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from labshell import files, forwards, identity, idleness, key_files, keys, machine, policy
+from labshell import files, forwards, gpus, identity, idleness, key_files, keys, machine, policy
 from labshell.accounts import Accounts, end_processes
 from labshell.activity import Activity
 from labshell.closed import Closed
@@ -28,7 +28,7 @@ from labshell.policy import Container, OwnForward
 from labshell.ports import PortRegistry
 from labshell.programs import RunningProgram, connect, run_inside
 from labshell.records import Usage
-from labshell.settings import mounts_of
+from labshell.settings import addresses_of_gpus, mounts_of, refuse_more_processors
 from labshell.unfinished import Unfinished
 
 log = logging.getLogger(__name__)
@@ -372,6 +372,18 @@ class Gateway:
         for mount in mounts_of(settings):
             if not machine.is_folder(mount.source):
                 raise UsageError("There is no folder {path} on the host.", path=mount.source)
+
+    def on_this_host(self, settings: Mapping[str, str], given: Collection[str]) -> dict[str, str]:
+        """Settings with GPUs by their addresses; UsageError for what this host has not got.
+
+        Only what was `given` is compared with the processors: labshell.toml may be the same on several hosts.
+        """
+        checked = dict(settings)
+        if "gpus" in checked:
+            checked["gpus"] = addresses_of_gpus(checked["gpus"], gpus.installed())
+        if "cpu" in given:
+            refuse_more_processors(checked["cpu"], machine.load().processors)
+        return checked
 
     def _report(self, container: Container, usage: Usage | None = None) -> dict[str, Any]:
         """The answer of every verb that reports; its shape is in the .varlink file."""

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pynvml
@@ -20,6 +21,7 @@ from labshell.errors import LabshellError
 T = TypeVar("T")
 _lock = threading.Lock()
 ANSWER_SECONDS = 10
+PCI_DEVICES, DISPLAY_CLASS = Path("/sys/bus/pci/devices"), "0x03"
 NO_DRIVER = frozenset({pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED})
 
 
@@ -44,6 +46,16 @@ class Gpu:
     processes: tuple[GpuProcess, ...] = ()
 
 
+@dataclass(frozen=True)
+class Installed:
+    """One GPU of the host by its names; `index` and `uuid` only where the driver counts it."""
+
+    address: str  # 0000:01:00.0
+    model: str = "GPU"
+    index: int | None = None
+    uuid: str = ""
+
+
 class NoGpus(LabshellError):
     """There is nothing to read; the sentence says why."""
 
@@ -55,6 +67,37 @@ class NoDriver(NoGpus):
 def gpus() -> list[Gpu]:
     """Every GPU of the host; NoGpus if there is none, or if the driver does not answer."""
     return _in_time(lambda: [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())])
+
+
+def installed() -> list[Installed]:
+    """Every GPU of the host by its names: those of the driver, then those that only the PCI bus has."""
+    try:
+        named = _in_time(lambda: [_installed(index) for index in range(pynvml.nvmlDeviceGetCount())])
+    except NoGpus:
+        named = []
+    known = [gpu for gpu in named if gpu is not None]
+    addresses = {gpu.address for gpu in known}
+    return known + [Installed(address) for address in _on_bus() if address not in addresses]
+
+
+def _installed(index: int) -> Installed | None:
+    """None for a GPU that has fallen off the bus."""
+    handle = _known(pynvml.nvmlDeviceGetHandleByIndex, index)
+    pci = None if handle is None else _known(pynvml.nvmlDeviceGetPciInfo, handle)
+    if pci is None:
+        return None
+    model, uuid = _known(pynvml.nvmlDeviceGetName, handle), _known(pynvml.nvmlDeviceGetUUID, handle)
+    return Installed(_text(pci.busId).lower()[-12:], _text(model or "GPU"), index, _text(uuid or ""))
+
+
+def _on_bus(folder: Path = PCI_DEVICES) -> list[str]:
+    """The addresses of all display controllers."""
+    found = []
+    for path in sorted(folder.glob("*/class")):
+        with contextlib.suppress(OSError):
+            if path.read_text(encoding="ascii", errors="replace").startswith(DISPLAY_CLASS):
+                found.append(path.parent.name)
+    return found
 
 
 def processes() -> set[int]:
@@ -123,7 +166,7 @@ def _gpu(index: int) -> Gpu:
     handle = _known(pynvml.nvmlDeviceGetHandleByIndex, index)
     if handle is None:
         return Gpu(index, "GPU", None, None, None, None)
-    memory = _known(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    memory = _memory(handle)
     utilization = _known(pynvml.nvmlDeviceGetUtilizationRates, handle)
     return Gpu(
         index=index,
@@ -134,6 +177,12 @@ def _gpu(index: int) -> Gpu:
         temperature=_known(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
         processes=_processes(handle),
     )
+
+
+def _memory(handle: Any) -> Any:
+    """As nvidia-smi counts it: without what the driver itself has reserved, where the driver tells that apart."""
+    apart = _known(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2))
+    return apart or _known(pynvml.nvmlDeviceGetMemoryInfo, handle)
 
 
 def _processes(handle: Any) -> tuple[GpuProcess, ...]:

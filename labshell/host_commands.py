@@ -35,7 +35,7 @@ def _containers() -> tuple[Config, Engine, Containers]:
 
 def enter(options: Options) -> None:
     """Become the engine's client program, with a shell or a command of root's in the container."""
-    name = policy.checked_name(options.name)
+    name = policy.existing_name(options.name)
     _, _, containers = _containers()
     if containers.get(name) is None:
         raise UsageError("There is no container {name}.", name=name)

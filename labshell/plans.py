@@ -9,9 +9,7 @@ from typing import Any
 from labshell import shown
 from labshell.keys import PublicKey
 from labshell.policy import Container
-from labshell.settings import DESKTOP, DESKTOP_PORT, NONE, SETTINGS
-
-SIZES = ("memory", "disk")
+from labshell.settings import DESKTOP, DESKTOP_PORT, NONE, SETTINGS, SIZES
 
 
 def held(container: Container) -> dict[str, str]:

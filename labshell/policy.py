@@ -17,6 +17,7 @@ from labshell.keys import PublicKey
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]", re.ASCII)
 INSTANCE = re.compile(r"[a-z][a-z0-9-]{0,61}[a-z0-9]", re.ASCII)  # users, and what is kept beside theirs
+EXISTING = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
 PORT_FILE = re.compile(rb"[1-9][0-9]{0,4}\n")
 RESERVED_NAMES = frozenset(
     {
@@ -60,9 +61,15 @@ OUR_CABLES = "labsh"
 SNAPSHOT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 
 
-def checked_name(name: object) -> str:
-    """`name` if a researcher may be called that on Unix, in LXD and in DNS alike."""
+def checked_name(name: object, *, of_service: bool = False) -> str:
+    """`name` if a new user or service may be called that on Unix, in LXD and in DNS alike."""
     if not isinstance(name, str) or not NAME.fullmatch(name) or "--" in name:
+        if of_service:
+            raise UsageError(
+                "{name} cannot be the name of a service: 2 to 32 lower-case letters, digits and single hyphens, "
+                "a letter first and no hyphen at the end.",
+                name=repr(name)[:80],
+            )
         raise UsageError(
             "{name} cannot be a user name: 2 to 32 lower-case letters, digits and single hyphens, "
             "a letter first and no hyphen at the end.",
@@ -70,6 +77,16 @@ def checked_name(name: object) -> str:
         )
     if name in RESERVED_NAMES:
         raise UsageError("{name} is a name the system itself uses; choose another.", name=name)
+    return name
+
+
+def existing_name(name: str) -> str:
+    """`name` as it is if something may have been called that ever; UsageError says that there is nothing.
+
+    It is safe as a file name and an argument, and no more: what an old or odd name belongs to can be removed.
+    """
+    if not EXISTING.fullmatch(name):
+        raise UsageError("There is no user or service {name}.", name=repr(name)[:80])
     return name
 
 

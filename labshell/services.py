@@ -89,7 +89,7 @@ class Services:
         return _row(self._existing(name))
 
     def _existing(self, name: str) -> policy.Container:
-        container = self._containers.get(policy.checked_name(name))
+        container = self._containers.get(policy.existing_name(name))
         if container is None or not container.is_service:
             raise UsageError("There is no service {name}.", name=name)
         return container

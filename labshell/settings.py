@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from labshell.config import CPU, SIZE
 from labshell.errors import UsageError
 
 ADDRESS_ON_PCI = re.compile(r"([0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.ASCII)
 PATH = re.compile(r"(/[A-Za-z0-9._+@-]+)+", re.ASCII)
+GPU_INDEX = re.compile(r"[0-9]{1,3}", re.ASCII)
+GPU_UUID = re.compile(r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 NUMBER = re.compile(r"[1-9][0-9]{0,6}", re.ASCII)
 NONE = "none"
 GPU, MOUNT = "labshell-gpu", "labshell-mount"  # how the devices that are ours begin; others are left alone
+SIZES = ("memory", "disk")
 DESKTOP = 3389  # where xrdp listens
 DESKTOP_PORT = "desktop-port"
 LIMITS = {"cpu": "limits.cpu", "memory": "limits.memory", "processes": "limits.processes"}
@@ -36,13 +40,26 @@ SETTINGS = {
     "memory": Setting("64GiB", "memory"),
     "disk": Setting("200GiB", "disk space, where the pool can limit it"),
     "processes": Setting("4096", "processes"),
-    "gpus": Setting("all, none or 0000:01:00.0,0000:02:00.0", "GPUs"),
-    "mounts": Setting("/data:/data:ro,/nas/alice:/nas", "folders of the host"),
+    "gpus": Setting("0,1 or 0000:01:00.0 or all or none", "GPUs by number, UUID or PCI address"),
+    "mounts": Setting("/data:/data or /data:/data:ro", "folders of the host"),
     "nesting": Setting("yes or no", "Docker inside the container"),
     DESKTOP_PORT: Setting("20019, or none", "a port of the person's own that leads to a desktop (3389)"),
     "expires": Setting("2027-09-30, or none", "the last day on which the person may log in"),
 }
 PROFILE = "profile"
+
+
+class NamedGpu(Protocol):
+    """One GPU of the host by its names."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def index(self) -> int | None: ...
+    @property
+    def uuid(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -73,17 +90,55 @@ def checked(given: Mapping[str, str]) -> dict[str, str]:
         if name not in SETTINGS:
             raise UsageError("There is no setting {name}; there is: {known}", name=repr(name)[:40],
                              known=", ".join(SETTINGS))  # fmt: skip
+        if name in SIZES and NUMBER.fullmatch(text):
+            raise UsageError("{value} has no unit for {name}: write {value}GiB or {value}MiB.", value=text, name=name)
+        if name == "mounts" and not _is_possible(name, text):
+            wrong = next(part for part in text.split(",") if not _mount(part))
+            raise UsageError(
+                "{value} is not possible for mounts: write {example}. Both are absolute paths, the host's first; "
+                "--mount takes one, and can be repeated.",
+                value=repr(wrong)[:60],
+                example=SETTINGS[name].example,
+            )
         if not _is_possible(name, text):
             raise UsageError("{value} is not possible for {name}: write {example}.", value=repr(text)[:60], name=name,
                              example=SETTINGS[name].example)  # fmt: skip
     return dict(given)
 
 
+def _is_gpu(text: str) -> bool:
+    return any(form.fullmatch(text) for form in (ADDRESS_ON_PCI, GPU_INDEX, GPU_UUID))
+
+
+def addresses_of_gpus(text: str, installed: Sequence[NamedGpu]) -> str:
+    """The setting `gpus` with every GPU by its address on PCI; UsageError names the first that the host lacks."""
+    if text in ("", NONE, "all"):
+        return text
+    by_name: dict[str, str] = {}
+    for gpu in installed:
+        by_name[gpu.address] = by_name[gpu.address.removeprefix("0000:")] = gpu.address
+        by_name |= {str(gpu.index): gpu.address} if gpu.index is not None else {}
+        by_name |= {gpu.uuid.lower(): gpu.address} if gpu.uuid else {}
+    found = []
+    for part in text.split(","):
+        name = part.lower()
+        address = by_name.get(str(int(name)) if GPU_INDEX.fullmatch(name) else name)
+        if address is None:
+            names = ", ".join(map(_name_of_gpu, installed)) or "none"
+            raise UsageError("There is no GPU {gpu}; this host has: {known}", gpu=part, known=names)
+        found.append(address)
+    return ",".join(dict.fromkeys(found))
+
+
+def _name_of_gpu(gpu: NamedGpu) -> str:
+    return gpu.address if gpu.index is None else f"{gpu.index} ({gpu.model}, {gpu.address})"
+
+
 def _is_possible(name: str, text: str) -> bool:
     if text in ("", NONE) and name != "nesting":
         return True
     if name == "gpus":
-        return text == "all" or all(ADDRESS_ON_PCI.fullmatch(part) for part in text.split(","))
+        return text == "all" or all(_is_gpu(part) for part in text.split(","))
     if name == "mounts":
         return all(_mount(part) for part in text.split(","))
     if name == "nesting":
@@ -92,6 +147,15 @@ def _is_possible(name: str, text: str) -> bool:
         return date_of(text) is not None
     pattern = {"cpu": CPU, "memory": SIZE, "disk": SIZE}.get(name, NUMBER)
     return bool(pattern.fullmatch(text))
+
+
+def refuse_more_processors(cpu: str, there: int) -> None:
+    """Refuse a limit that names processors this host has not got."""
+    if cpu in ("", NONE):
+        return
+    wanted = int(cpu.rpartition("-")[2]) + ("-" in cpu)
+    if wanted > there:
+        raise UsageError("cpu {cpu} is not possible: this host has {count} processors.", cpu=cpu, count=there)
 
 
 def date_of(text: str) -> datetime.date | None:

@@ -266,7 +266,8 @@ class Users:
         """
         name = wanted.name
         with self._gateway.locks.held(name):
-            if self._accounts.uid_of(policy.checked_name(name)) is None or self._accounts.is_locked(name):
+            self._refuse_unknown(name)
+            if self._accounts.uid_of(name) is None or self._accounts.is_locked(name):
                 self.show(name)  # which says what is missing
             self._check_change(wanted)
             changes = [change.row for change in self._changes(wanted)]
@@ -401,9 +402,7 @@ class Users:
 
     def remove(self, name: str, *, archive: bool = True, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Archive, then free everything: sessions, rules, container, port, keys, account. Harmless twice."""
-        policy.checked_name(name)
-        if not self._is_known(name):
-            raise UsageError("There is no user {name}.", name=name)
+        self._refuse_unknown(name)
         container = self._containers.get(name)
         if container is not None and container.owner != name:
             raise UsageError("The container {name} is not labshell's; nothing was removed.", name=name)
@@ -454,6 +453,16 @@ class Users:
             self._containers.stop(name, timeout_seconds)
         except TryAgain:
             self._containers.stop(name, timeout_seconds, force=True)
+
+    def _refuse_unknown(self, name: str) -> None:
+        """Refuse a name that is no user's, an account of the host's own included."""
+        policy.existing_name(name)
+        try:
+            is_known = self._is_known(name)
+        except UsageError:
+            raise UsageError("There is no user {name}: it is an existing system account.", name=name) from None
+        if not is_known:
+            raise UsageError("There is no user {name}.", name=name)
 
     def _is_known(self, name: str) -> bool:
         return (
@@ -573,9 +582,7 @@ class Users:
 
     def show(self, name: str) -> dict[str, Any]:
         """Everything about one user."""
-        policy.checked_name(name)
-        if not self._is_known(name):
-            raise UsageError("There is no user {name}.", name=name)
+        self._refuse_unknown(name)
         parts = self._find(name)
         if parts.uid is None or parts.container is None or parts.problem:
             raise NoContainer(

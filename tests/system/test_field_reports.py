@@ -281,7 +281,9 @@ def test_report_2_a_gpu_is_shared_by_several_at_once(host: Host, fred: str, fay:
     """Report 5's four cards for everybody, too. No such GPU here: shown is that nobody has it alone."""
     for user in (fred, fay):
         host.client.ssh(user, "stop --yes", check=True)
-        host.admin("set", user, "--gpus", "0000:01:00.0,0000:02:00.0")
+        for number, pci in enumerate(("0000:01:00.0", "0000:02:00.0")):
+            device = [f"labshell-gpu{number}", "gpu", "gputype=physical", f"pci={pci}"]
+            host.run(["lxc", "config", "device", "add", user, *device])
     try:
         rows = {row["user"]: row["gpus"] for row in json.loads(host.admin("list", "--json").stdout)}
         assert rows[fred] == rows[fay] == "0000:01:00.0,0000:02:00.0"
@@ -563,12 +565,16 @@ def test_report_4_each_ones_ports_lie_together_and_the_next_ones_begin_after_the
 
 
 def test_report_4_one_gpu_of_several_is_chosen_by_its_address(host: Host, fay: str) -> None:
-    """No such GPU here: shown is the device that the engine is given."""
+    """No such GPU here: it is refused, and a container that had it starts without it."""
     host.client.ssh(fay, "stop --yes", check=True)
-    host.admin("set", fay, "--gpus", "0000:01:00.0")
-    devices = instance(host, fay)["devices"].values()
-    assert [device["pci"] for device in devices if device["type"] == "gpu"] == ["0000:01:00.0"]
+    address = "0000:01:00.0"
+    done = host.admin("set", fay, "--gpus", address, check=False)
+    assert done.stderr.startswith(f"labshell-admin: There is no GPU {address}; this host has: ")
+    device = ["labshell-gpu0", "gpu", "gputype=physical", f"pci={address}"]
+    host.run(["lxc", "config", "device", "add", fay, *device])
+    assert host.admin("start", fay).stdout.endswith(f"{fay} is running.\n")  # without it, whatever the engine said
     host.admin("set", fay, "--gpus", "none")
+    assert "labshell-gpu0" not in instance(host, fay)["devices"]
     host.client.ssh(fay, "start", check=True)
 
 

@@ -67,7 +67,7 @@ def test_nobody_can_log_in_as_a_service_or_take_its_name_or_port(host: Host, pag
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["x y", "--forward", "81:80"], "cannot be a user name"),
+        (["x y", "--forward", "81:80"], "cannot be the name of a service"),
         (["web-page", "--forward", "81"], "is not a forward"),
         (["web-page", "--forward", "81:80", "--forward", "81:81"], "one place only"),
         (["web-page", "--forward", "22:22"], "has port 22 already"),

@@ -103,7 +103,11 @@ def test_set_changes_a_running_container_at_once_and_survives_a_rebuild(host: Ho
     ("options", "sentence"),
     [
         (["--cpu", "lots"], "not possible for cpu: write 8, or 0-7"),
-        (["--gpus", "1"], "not possible for gpus"),
+        (["--gpus", "99"], "There is no GPU 99; this host has: "),
+        (["--gpus", "0000:ff:1f.7"], "There is no GPU 0000:ff:1f.7; this host has: "),
+        (["--gpus", "first"], "not possible for gpus"),
+        (["--cpu", "9999"], "cpu 9999 is not possible: this host has "),
+        (["--memory", "5"], "5 has no unit for memory: write 5GiB or 5MiB"),
         (["--mount", "/srv/none:/x"], "no folder /srv/none on the host"),
         (["--mount", "/srv/data"], "not possible for mounts"),
         (["--mount", "/srv/data:/etc"], "not possible for mounts"),

@@ -181,6 +181,15 @@ def test_a_failed_add_uses_up_neither_uid_nor_ports(host: Host, alice_port: int)
         host.run(["lxc", "delete", "hollow"])
 
 
+@pytest.mark.parametrize("command", [["show"], ["set", "--cpu", "1"], ["remove-user", "--yes"], ["start"], ["stop"]])
+@pytest.mark.parametrize("name", ["nobody", "nosuch", "Odd_Name", "x"])
+def test_a_name_that_is_no_users_is_said_to_be_none(host: Host, alice_port: int, command: list[str], name: str) -> None:
+    assert alice_port
+    done = host.admin(*command, name, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("labshell-admin: There is no user ")
+
+
 @pytest.mark.parametrize("day", ["2020-01-01", "1999-12-31"])
 def test_a_last_day_that_is_over_is_refused_before_anything_is_made(host: Host, alice_port: int, day: str) -> None:
     assert alice_port

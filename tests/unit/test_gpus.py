@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,8 +46,15 @@ class Library:
     def nvmlDeviceGetName(self, handle: int) -> str:
         return _only_first(handle, "NVIDIA A100")
 
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
-        return _only_first(handle, SimpleNamespace(used=5 << 30, total=40 << 30))
+    def nvmlDeviceGetMemoryInfo(self, handle: int, version: Any = None) -> Any:
+        reserved = 0 if version == pynvml.nvmlMemory_v2 else 480 << 20
+        return _only_first(handle, SimpleNamespace(used=(5 << 30) + reserved, total=40 << 30))
+
+    def nvmlDeviceGetPciInfo(self, handle: int) -> Any:
+        return _only_first(handle, SimpleNamespace(busId=b"00000000:3B:00.0"))
+
+    def nvmlDeviceGetUUID(self, handle: int) -> bytes:
+        return b"GPU-0a1b2c3d-0000-1111-2222-0123456789ab"
 
     def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:
         return _only_first(handle, SimpleNamespace(gpu=83))
@@ -61,6 +69,18 @@ class Library:
 
     def nvmlDeviceGetGraphicsRunningProcesses(self, handle: int) -> list[Any]:
         return _only_first(handle, [SimpleNamespace(pid=10, usedGpuMemory=1 << 30)])
+
+
+def test_a_gpu_is_known_by_number_uuid_and_address_and_others_by_their_place_on_the_bus(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Library().install(monkeypatch)
+    for address, kind in (("0000:3b:00.0", "0x030200"), ("0000:02:00.0", "0x030000"), ("0000:00:1f.0", "0x060100")):
+        (tmp_path / address).mkdir()
+        (tmp_path / address / "class").write_text(f"{kind}\n")
+    monkeypatch.setattr(gpus._on_bus, "__defaults__", (tmp_path,))
+    found = [(gpu.index, gpu.model, gpu.address, gpu.uuid[:12]) for gpu in gpus.installed()]
+    assert found == [(0, "NVIDIA A100", "0000:3b:00.0", "GPU-0a1b2c3d"), (None, "GPU", "0000:02:00.0", "")]
 
 
 def _only_first(handle: int, value: Any) -> Any:

@@ -77,6 +77,17 @@ def test_choosing_until_nothing_is_free_gives_every_block_once(pool: PortPool, b
     assert all(pool.first <= port <= pool.last for port in ports)
 
 
+@pytest.mark.parametrize("name", ["alice", "Alice", "a", "john_doe", "x.y", "old--1", "nobody", "0ab"])
+def test_what_an_odd_name_belongs_to_can_be_named(name: str) -> None:
+    assert policy.existing_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "-x", "a b", "a\n", ".hidden", "a" * 64, "übung", "a;b"])
+def test_what_is_no_file_name_belongs_to_nobody(name: str) -> None:
+    with pytest.raises(UsageError, match="There is no user or service"):
+        policy.existing_name(name)
+
+
 def test_the_search_starts_at_next_port_and_wraps_once() -> None:
     assert policy.choose_block(POOL, 20000, [], []) == 20000
     assert policy.choose_block(POOL, 20001, [], []) == 20010

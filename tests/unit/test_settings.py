@@ -8,6 +8,7 @@ import pytest
 
 from labshell import settings
 from labshell.errors import UsageError
+from labshell.gpus import Installed
 from labshell.settings import Mount
 
 
@@ -23,11 +24,63 @@ def test_what_is_given_wins_over_its_profile_and_that_over_the_configured() -> N
         settings.merged({"bad": {"disc": "1GiB"}}, {}, {"profile": "bad"})
 
 
+GPUS = [
+    Installed("0000:06:00.0", "H100", 0, "GPU-0a1b2c3d-0000-1111-2222-0123456789ab"),
+    Installed("0001:07:00.0", "H100", 1),
+    Installed("0000:02:00.0"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "addresses"),
+    [
+        ("0", "0000:06:00.0"),
+        ("1,0,01", "0001:07:00.0,0000:06:00.0"),
+        ("06:00.0", "0000:06:00.0"),
+        ("gpu-0A1B2C3D-0000-1111-2222-0123456789AB,0000:06:00.0", "0000:06:00.0"),
+        ("02:00.0", "0000:02:00.0"),
+        ("all", "all"),
+        ("none", "none"),
+        ("", ""),
+    ],
+)
+def test_a_gpu_may_be_given_by_every_name_it_has(text: str, addresses: str) -> None:
+    assert settings.checked({"gpus": text}) == {"gpus": text}
+    assert settings.addresses_of_gpus(text, GPUS) == addresses
+
+
+@pytest.mark.parametrize("text", ["3", "0,3", "2", "0000:01:00.0", "07:00.0", "GPU-0a1b2c3d-0000-1111-2222-0123456789ff"])
+def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(text: str) -> None:
+    known = r"this host has: 0 \(H100, 0000:06:00.0\), 1 \(H100, 0001:07:00.0\), 0000:02:00.0"
+    with pytest.raises(UsageError, match=f"There is no GPU {text.split(',')[-1]}; {known}"):
+        settings.addresses_of_gpus(text, GPUS)
+    with pytest.raises(UsageError, match="this host has: none"):
+        settings.addresses_of_gpus(text, [])
+
+
+@pytest.mark.parametrize("cpu", ["3", "0-2", "2-2", "99"])
+def test_more_processors_than_there_are_are_refused(cpu: str) -> None:
+    with pytest.raises(UsageError, match=f"cpu {cpu} is not possible: this host has 2 processors"):
+        settings.refuse_more_processors(cpu, 2)
+    settings.refuse_more_processors(cpu, 100)
+
+
+@pytest.mark.parametrize("name", ["memory", "disk"])
+def test_a_size_without_a_unit_is_told_the_unit(name: str) -> None:
+    with pytest.raises(UsageError, match=f"5 has no unit for {name}: write 5GiB or 5MiB"):
+        settings.checked({name: "5"})
+
+
+def test_of_several_mounts_the_wrong_one_is_named() -> None:
+    with pytest.raises(UsageError, match="'srv:/data' is not possible for mounts: write /data:/data or"):
+        settings.checked({"mounts": "/a:/a,srv:/data"})
+
+
 IMPOSSIBLE = [
     ("cpu", "all"), ("cpu", "0"), ("cpu", "１"), ("cpu", "4\n"), ("cpu", "0-"), ("memory", "64"), ("memory", "1GiB\n"),
     ("memory", "1 GiB"), ("memory", "0GiB"), ("memory", "1gib"), ("disk", "-1GiB"), ("disk", "50%"),
     ("disk", "1GiB,path=/"), ("processes", "0"), ("processes", "4096.5"), ("processes", "-1"), ("processes", "１２"),
-    ("gpus", "1"), ("gpus", "all,0000:01:00.0"), ("gpus", "0000:01:00"), ("gpus", "0000:01:00.0,"), ("gpus", "../dev"),
+    ("gpus", "x"), ("gpus", "GPU-1"), ("gpus", "all,0000:01:00.0"), ("gpus", "0000:01:00"), ("gpus", "0000:01:00.0,"), ("gpus", "../dev"),
     ("mounts", "/data"), ("mounts", "data:/data"), ("mounts", "/data:/"), ("mounts", "/data:/data:rw"),
     ("mounts", "/data:/../etc"), ("mounts", "/data/../..:/x"), ("mounts", "/a b:/x"), ("mounts", "/a:/x,"), ("mounts", "/a:/etc"),
     ("nesting", "true"), ("nesting", ""), ("desktop-port", "x"), ("desktop-port", "-1"), ("expires", "tomorrow"),
@@ -45,7 +98,7 @@ def test_what_is_impossible_is_refused_by_its_name(name: str, text: str) -> None
 def test_a_refused_setting_is_named_with_an_example_that_is_taken(name: str) -> None:
     with pytest.raises(UsageError, match=f"not possible for {name}: write ") as caught:
         settings.checked({name: "lots"})
-    examples = str(caught.value).split("write ")[1].rstrip(".").replace(", or ", " or ").replace(", none", " or none")
+    examples = str(caught.value).split("write ")[1].split(". Both")[0].rstrip(".").replace(", or ", " or ").replace(", none", " or none")
     for example in examples.split(" or "):
         assert settings.checked({name: example}) == {name: example}
 
