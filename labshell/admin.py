@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import Any, NoReturn
 
 from labshell import __version__, commands, recipes, roster, shown
 from labshell.errors import LabshellError, NotAllowed
@@ -14,18 +16,74 @@ from labshell.settings import DESKTOP_PORT, SETTINGS
 
 Options = argparse.Namespace
 OF_PEOPLE = (DESKTOP_PORT, "expires")  # settings that a service has no use for
+OVERVIEW = """\
+labshell-admin COMMAND [OPTION...]       each COMMAND has --help
+
+Users
+  list, show                   all users; one with every setting
+  add-user, import             one user; a class from a table
+  set                          limits, GPUs, mounts, keys, port, last day
+  remove-user, restore-user    into an archive and back
+  adopt, import-host           take over containers made by hand
+Services
+  list-services, add-service, remove-service
+Containers
+  start, stop, enter           one container; enter is a root shell
+  drain, undrain               before and after maintenance
+  idle                         who uses their container
+This host
+  doctor                       what is wrong, with the remedies
+  log                          who changed what when
+  reconcile                    put the firewall rules back
+  template                     build, list, update, publish
+"""
 TEMPLATE_HELP = "clone this template instead of the configured one"
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that answers a wrong command or option with the one that was probably meant."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            kind = "command" if self.prog == "labshell-admin" else f"{self.prog.rpartition(' ')[2]} command"
+            self.error(f"there is no {kind} {shown.plain(value)!r}{_meant(value, action.choices)}")
+        super()._check_value(action, value)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, rest = self.parse_known_args(args, namespace)
+        if rest:
+            asked = getattr(options, "asked", self)
+            known = [text for action in asked._actions for text in action.option_strings]
+            wrong = next((text for text in rest if text.startswith("-")), rest[0])
+            asked.error(f"{shown.plain(wrong)!r} is not expected{_meant(wrong.partition('=')[0], known)}")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        """One line, and where to read more."""
+        self.exit(2, f"labshell-admin: {message.rstrip('.')}. More: {self.prog} --help\n")
+
+
+class _Top(_Parser):
+    """labshell-admin itself, whose help is the list of commands in groups."""
+
+    def format_help(self) -> str:
+        return OVERVIEW
+
+
+def _meant(wrong: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(wrong, list(known), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def parser() -> argparse.ArgumentParser:
     """Every command; what it does is in its help, which is also what the manual is made from."""
-    top = argparse.ArgumentParser(prog="labshell-admin", description="Administer the researchers of this host.")
+    top = _Top(prog="labshell-admin", description="Administer the researchers of this host.")
     top.add_argument("--version", action="version", version=f"labshell-admin {__version__}")
-    known = top.add_subparsers(metavar="COMMAND", required=True)
+    known = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
     def command(name: str, run: Callable[[Options], None], text: str) -> argparse.ArgumentParser:
         added = known.add_parser(name, help=text, description=text)
-        added.set_defaults(run=run, json=False)
+        added.set_defaults(run=run, json=False, asked=added)
         if name not in ("template", "enter"):
             added.add_argument("--json", action="store_true", help="answer with JSON")
         return added
@@ -128,7 +186,8 @@ def parser() -> argparse.ArgumentParser:
     drain.add_argument("--stop", action="store_true", help="also stop everything, cleanly")
     drain.add_argument("--snapshot", action="store_true", help="with --stop: keep each one's state before")
     drain.add_argument("--plan", action="store_true", help="only list what it would touch")
-    command("undrain", commands.undrain, "After maintenance: let containers start again.")
+    undrain = command("undrain", commands.undrain, "After maintenance: let containers start again.")
+    undrain.add_argument("--start", action="store_true", help="also start those that drain has stopped")
     idle = command("idle", commands.idle, "List who uses their container, the longest idle first.")
     idle.add_argument("--stop", action="store_true", help="stop those whose time is over by idle_stop_days")
     check = command(
@@ -142,10 +201,11 @@ def parser() -> argparse.ArgumentParser:
     )
     listing = command("list", commands.list_users, "List everybody: state, address, ports, use, what is wrong.")
     listing.add_argument("--sort", choices=commands.SORTABLE, default="user", help="the column to sort by")
-    log = command("log", commands.show_log, "Who changed what when.")
+    log = command("log", commands.show_log, "Show the audit log: who changed what when.")
     log.add_argument(
         "-n", dest="count", type=int, default=50, metavar="COUNT", help="how many changes, the last ones"
     )
+    log.add_argument("--errors", action="store_true", help="only what failed")
     command("show", commands.show_user, "Show everything about one person.").add_argument("name")
     plan = command("reconcile", commands.reconcile, "Make the live rules equal to what is stored.")
     plan.add_argument("--plan", action="store_true", help="only say what would change")
@@ -182,6 +242,8 @@ def parser() -> argparse.ArgumentParser:
     every = verbs.add_parser("list", help="list the templates")
     every.add_argument("--json", action="store_true", help="answer with JSON")
     every.set_defaults(run=_here("template_list"))
+    for verb in (build, publish, update, every):
+        verb.set_defaults(asked=verb)
     return top
 
 
@@ -219,6 +281,9 @@ def _add_settings(parser: argparse.ArgumentParser, without: Collection[str] = ()
 
 
 def main() -> None:
+    if len(sys.argv) == 1:
+        print(OVERVIEW, end="")
+        sys.exit(2)
     options = parser().parse_args()
     try:
         if os.geteuid() != 0:

@@ -9,7 +9,7 @@ from typing import Any
 from labshell import key_files, policy, settings
 from labshell.adoption import Adoption
 from labshell.calls import Call, answers, at_once, progress
-from labshell.changes import ChangeLog
+from labshell.changes import DONE, ChangeLog
 from labshell.errors import LabshellError
 from labshell.forwards import Forward
 from labshell.gateway import Gateway, Steps
@@ -162,8 +162,8 @@ class AdminInterface:
         steps = self._maintenance.drain(message, stop=stop, snapshot=snapshot, plan=plan)
         return self._change(_request, steps, "drain", message, {}, dry_run=plan, more=_more)
 
-    def Undrain(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        steps = at_once(self._maintenance.undrain)
+    def Undrain(self, start: bool, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        steps = self._maintenance.undrain(start=start)
         return self._change(_request, steps, "undrain", "", {}, dry_run=False, more=_more)
 
     def List(self) -> Iterator[dict[str, Any]]:
@@ -183,13 +183,15 @@ class AdminInterface:
     def Idle(self, stop: bool, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
         def look() -> Steps[dict[str, Any]]:
             if stop:
+                self._idle_stop.refuse_if_off()
                 return {"containers": (yield from self._idle_stop.stop_idle())}
             return {"containers": self._idle_stop.report()}
 
         return self._change(_request, look(), "idle --stop", "", {}, dry_run=not stop, more=_more)
 
-    def Log(self, count: int) -> Iterator[dict[str, Any]]:
-        return answers(at_once(lambda: {"changes": self._changes.last(count)}), "result", more=False)
+    def Log(self, count: int, only_errors: bool) -> Iterator[dict[str, Any]]:
+        changes = at_once(lambda: {"changes": self._changes.last(count, only_errors=only_errors)})
+        return answers(changes, "result", more=False)
 
     def _change(
         self,
@@ -216,7 +218,7 @@ class AdminInterface:
         except BaseException:
             self._write_down(who, verb, change, "interrupted")
             raise
-        self._write_down(who, verb, change, "done")
+        self._write_down(who, verb, change, DONE)
         yield {"_continues": False, "result": answer}
 
     def _write_down(self, who: str, verb: str, change: dict[str, Any], result: str) -> None:

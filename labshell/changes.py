@@ -12,6 +12,8 @@ from labshell import shown
 from labshell.errors import LabshellError
 from labshell.ports import Clock, utc_now
 
+DONE = "done"
+
 
 class ChangeLog:
     """What administrators have changed on this host."""
@@ -21,7 +23,7 @@ class ChangeLog:
         self._now = now
 
     def add(self, who: str, verb: str, about: Mapping[str, Any], result: str) -> None:
-        """Append one change; `result` is "done" or the sentence of the error."""
+        """Append one change; `result` is DONE or the sentence of the error."""
         line = {
             "time": shown.rfc3339(self._now().isoformat()),
             "who": who,
@@ -43,16 +45,18 @@ class ChangeLog:
         except OSError as error:
             raise LabshellError("{path} cannot be written: {why}.", path=self._path, why=error.strerror) from error
 
-    def last(self, count: int) -> list[dict[str, Any]]:
-        """The last `count` changes, oldest first; a line that a crash cut off is left out."""
+    def last(self, count: int, *, only_errors: bool = False) -> list[dict[str, Any]]:
+        """The last `count` changes, or failures, oldest first; a line that a crash cut off is left out."""
         try:
             lines = self._path.read_text(encoding="ascii", errors="replace").splitlines()
         except FileNotFoundError:
             return []
         found = []
-        for line in lines[-count:]:
+        for line in lines if only_errors else lines[-count:]:
             try:
-                found.append(dict(json.loads(line)))
+                change = dict(json.loads(line))
             except (ValueError, TypeError):
                 continue
-        return found
+            if not only_errors or change.get("result") != DONE:
+                found.append(change)
+        return found[-count:]

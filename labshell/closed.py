@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from labshell import files
@@ -15,9 +16,19 @@ class Closed:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._stopped_file = path.with_name("stopped-by-drain")
 
     def close(self, message: str) -> None:
         files.write(self._path, message[:LONGEST_MESSAGE].encode())
+
+    @property
+    def stopped(self) -> list[str]:
+        """The containers that were stopped for the maintenance, and not started since by undrain."""
+        return (files.read(self._stopped_file) or b"").decode("ascii", "replace").split()
+
+    def remember_stopped(self, names: Iterable[str]) -> None:
+        text = "".join(f"{name}\n" for name in sorted(names))
+        files.write(self._stopped_file, text.encode(), 0o600)
 
     def open(self) -> None:
         files.remove(self._path)

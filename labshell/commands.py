@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labshell import card, protocol, shown, texts, user_card
+from labshell import card, plans, protocol, shown, texts, user_card
 from labshell.errors import LabshellError, UsageError
 from labshell.settings import PROFILE, SETTINGS
 
@@ -38,9 +38,13 @@ def ask(method: str, parameters: dict[str, Any], say: Callable[[str], None]) -> 
 def call(method: str, parameters: dict[str, Any], options: Options) -> dict[str, Any]:
     """The daemon's answer, with its progress printed, unless only JSON is wanted."""
 
+    said = ""
+
     def say(text: str) -> None:
-        if not options.json:
+        nonlocal said
+        if text != said and not options.json:
             print(f"{text} …", flush=True)
+        said = text
 
     return ask(method, parameters, say)
 
@@ -313,7 +317,9 @@ def _show_drained(result: dict[str, Any], options: Options) -> None:
         table(rows, ["name", "kind", "started", "processes", "memory", "gpus", "held_for"])
     for item in result["failed"]:
         print(f"{shown.plain(item['name'])} was not stopped: {shown.plain(item['why'])}")
-    if not options.plan:
+    if result.get("is_ended_early"):
+        print(f"undrain ended it: {len(result['stopped'])} of {len(rows)} were stopped.")
+    elif not options.plan:
         print("Nothing starts any more until: labshell-admin undrain")
 
 
@@ -335,13 +341,33 @@ def idle(options: Options) -> None:
     for row in rows:
         for column in ("idle_since", "stops_at", "held_until"):
             row[column] = shown.moment(row[column]) if row[column] else None
+        row["idle_since"] = row["idle_since"] or "not measured yet"
         row["was_stopped"] = "stopped" if row.get("was_stopped") else ""
     columns = ["user", "idle_since", "stops_at", "held_until", "held_for", *(["was_stopped"] if options.stop else [])]
     table(rows, columns, folded=("held_for",))
+    if options.stop and not any(row["was_stopped"] for row in rows):
+        print("No container has been idle for long enough.")
 
 
 def undrain(options: Options) -> None:
-    change("Undrain", {}, options, lambda _: "Containers start again.")
+    result = call("Undrain", {"start": options.start}, options)
+    if options.json:
+        show_json(result)
+    else:
+        _show_undrained(result)
+    if result["failed"]:
+        raise LabshellError("{count} containers were not started.", count=len(result["failed"]))
+
+
+def _show_undrained(result: dict[str, Any]) -> None:
+    print("Containers can start again.")
+    if result["started"]:
+        print(f"{plans.counted(len(result['started']), 'container')} started.")
+    for item in result["failed"]:
+        print(f"{shown.plain(item['name'])} was not started: {shown.plain(item['why'])}")
+    if result["stopped"] and not result["failed"]:
+        count = plans.counted(len(result["stopped"]), "container")
+        print(f"{count} that drain has stopped start when they are used, or with: labshell-admin undrain --start")
 
 
 def restore_user(options: Options) -> None:
@@ -355,7 +381,7 @@ def restore_user(options: Options) -> None:
 
 
 def show_log(options: Options) -> None:
-    changes = call("Log", {"count": options.count}, options).get("changes", [])
+    changes = call("Log", {"count": options.count, "only_errors": options.errors}, options).get("changes", [])
     if options.json:
         show_json(changes)
         return

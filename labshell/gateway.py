@@ -249,7 +249,7 @@ class Gateway:
         with self._starts.ticket() as ticket:
             for place in self._starts.places(ticket, deadline):
                 yield Progress("Waiting to start: place {place} in the queue", {"place": str(place)})
-            yield Progress("Starting your container")
+            yield Progress("Starting the container")
             self._start(container, deadline)
         return True
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labshell import gpus, idleness, machine, policy, shown
-from labshell.errors import LabshellError
+from labshell.errors import LabshellError, UsageError
 from labshell.gateway import Gateway, Progress, Steps
 from labshell.idleness import Sample
 from labshell.language import mark
@@ -29,13 +29,14 @@ class Seen:
     last_active: float
     due: float | None
     is_known: bool  # it was seen before, so its being idle is no first impression
+    is_measured: bool = True  # it was seen before, or by an earlier daemon: last_active is no first impression
 
     @property
     def row(self) -> dict[str, Any]:
         hold = self.container.hold_at(time.time())
         return {
             "user": self.container.name,
-            "idle_since": idleness.written(self.last_active),
+            "idle_since": idleness.written(self.last_active) if self.is_measured else None,
             "stops_at": idleness.written(self.due),
             "held_until": idleness.written(hold.until) if hold else None,
             "held_for": hold.reason if hold else None,
@@ -91,9 +92,15 @@ class IdleStop:
             is_busy = name in before and idleness.is_busy(before[name], self._samples[name])
             last_active = now if is_busy or name not in known else max(known[name], item.started_at or 0)
             due = idleness.stops_at(last_active, self._days, item.hold)
-            found.append(Seen(item, last_active, due, is_known=name in before))
+            is_measured = name in before or name in known
+            found.append(Seen(item, last_active, due, is_known=name in before, is_measured=is_measured))
         self._gateway.activity.write({**known, **{seen.container.name: seen.last_active for seen in found}})
         return sorted(found, key=lambda seen: (seen.last_active, seen.container.name))
+
+    def refuse_if_off(self) -> None:
+        """Say so where an administrator wants idle containers stopped and the host stops none."""
+        if not self._days:
+            raise UsageError("Idle stop is off: set idle_stop_days in labshell.toml. Nothing was stopped.")
 
     def stop_idle(self) -> Steps[list[dict[str, Any]]]:
         """Look, warn whose time is nearly over, and stop whose time is over; what there was to see."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import datetime
 import logging
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from typing import Any
 
 from labshell import policy, shown
@@ -20,31 +24,66 @@ class Maintenance:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._containers = gateway.containers
+        self._remembering = threading.Lock()
 
     def drain(self, message: str, *, stop: bool, snapshot: bool, plan: bool) -> Steps[dict[str, Any]]:
         """Refuse new starts with `message`; on request keep everybody's state and stop what runs, cleanly.
 
         Answers with what runs now: whose, since when, how busy, with which GPUs. `plan` changes nothing.
         """
+        closed = self._gateway.closed
         if not plan:
-            self._gateway.closed.close(message)
+            if closed.message is None:  # what an earlier maintenance stopped is no matter of this one
+                closed.remember_stopped(())
+            closed.close(message)
         running = [
             (item, used)
             for item, used in self._containers.all_with_usage()
             if item.state == "Running" and (item.owner == item.name or item.is_service)
         ]
-        failed = []
-        for item, _ in running if stop and not plan else ():
-            yield Progress("Stopping {name}", {"name": item.name})
-            try:
-                self._stop(item, snapshot=snapshot)
-            except LabshellError as error:
-                failed.append({"name": item.name, "why": str(error)})
-        return {"containers": [_row(item, used) for item, used in running], "failed": failed}
+        names = [item.name for item, _ in running] if stop and not plan else []
+        answer = {"containers": [_row(item, used) for item, used in running], "failed": [], "stopped": []}
+        return {**answer, **((yield from self._stop_all(names, snapshot=snapshot)) if names else {})}
 
-    def undrain(self) -> dict[str, Any]:
-        self._gateway.closed.open()
-        return {}
+    def _stop_all(self, names: list[str], *, snapshot: bool) -> Steps[dict[str, Any]]:
+        """Stop several at once, until undrain ends it."""
+        done = yield from self._all(names, "Stopped", lambda name: self._stop(name, snapshot=snapshot))
+        return {"failed": done.failed, "stopped": done.names, "is_ended_early": self._gateway.closed.message is None}
+
+    def _all(self, names: list[str], word: str, act: Callable[[str], bool]) -> Steps[_Done]:
+        """Do `act`, which says whether it did anything, to as many at once as may start at once."""
+        done = _Done()
+        with ThreadPoolExecutor(self._gateway.config.parallel_starts) as pool:
+            waiting = {pool.submit(act, name): name for name in names}
+            for count, future in enumerate(as_completed(waiting), start=1):
+                name = waiting[future]
+                try:
+                    if future.result():
+                        done.names.append(name)
+                except LabshellError as error:
+                    done.failed.append({"name": name, "why": str(error)})
+                yield Progress("{word} {count} of {all}", {"word": word, "count": str(count), "all": str(len(names))})
+        return done
+
+    def undrain(self, *, start: bool = False) -> Steps[dict[str, Any]]:
+        """Let containers start again; with `start`, start those that drain has stopped."""
+        closed = self._gateway.closed
+        closed.open()
+        stopped = [name for name in closed.stopped if self._is_stopped(name)]
+        if not start or not stopped:
+            return {"stopped": stopped, "started": [], "failed": []}
+        done = yield from self._all(stopped, "Started", self._bring_back)
+        closed.remember_stopped(item["name"] for item in done.failed)
+        return {"stopped": [item["name"] for item in done.failed], "started": done.names, "failed": done.failed}
+
+    def _is_stopped(self, name: str) -> bool:
+        container = self._containers.get(name)
+        return container is not None and container.state == "Stopped"
+
+    def _bring_back(self, name: str) -> bool:
+        for _ in self.start(name):
+            pass
+        return True
 
     def start(self, name: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Start one container of the lab's, a person's or a service, with its forwards."""
@@ -76,12 +115,27 @@ class Maintenance:
             raise UsageError("There is no user or service {name}.", name=name)
         return container
 
-    def _stop(self, item: policy.Container, *, snapshot: bool) -> None:
-        with self._gateway.locks.held(item.name):
+    def _stop(self, name: str, *, snapshot: bool) -> bool:
+        """Stop one for the maintenance; whether it was: undrain may have ended that meanwhile."""
+        closed = self._gateway.closed
+        if closed.message is None:
+            return False
+        with self._gateway.locks.held(name):
             if snapshot:
                 now = datetime.datetime.now(datetime.timezone.utc)
-                self._containers.take_snapshot(item.name, f"before-maintenance-{now:%Y%m%d-%H%M}")
-            self._containers.stop(item.name, self._gateway.config.stop_timeout_seconds)
+                self._containers.take_snapshot(name, f"before-maintenance-{now:%Y%m%d-%H%M}")
+            self._containers.stop(name, self._gateway.config.stop_timeout_seconds)
+        with self._remembering:
+            closed.remember_stopped({*closed.stopped, name})
+        return True
+
+
+@dataclass
+class _Done:
+    """What became of several containers."""
+
+    names: list[str] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
 
 
 def _plan(item: policy.Container, verb: str, *, is_so: bool, how: str = "") -> dict[str, Any]:

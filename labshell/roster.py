@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from labshell.config import load
 from labshell.errors import LabshellError, UsageError
 from labshell.keys import PublicKey
 from labshell.settings import PROFILE, SETTINGS
+
+CLONING = "Cloning the template"  # add-user's step after the one that gives the ports
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ def _add_all(rows: list[Row], options: argparse.Namespace) -> list[Outcome]:
         task = progress.add_task("Adding people", total=len(rows))
         with ThreadPoolExecutor(load().parallel_starts) as pool:
             waiting = []
+            before = threading.Event()
+            before.set()
             for row in rows:
                 has_sound_name = not {fault.column for fault in row.faults} & {"", "name"}
                 if row.faults and not (row.name in whole and has_sound_name):
@@ -90,7 +95,9 @@ def _add_all(rows: list[Row], options: argparse.Namespace) -> list[Outcome]:
                 elif row.name in whole:  # with keys and settings of today, whatever the file says
                     outcomes.append(Outcome(row, "there already"))
                 else:
-                    waiting.append(pool.submit(_add, row, options))
+                    has_ports = threading.Event()
+                    waiting.append(pool.submit(_add, row, options, before, has_ports))
+                    before = has_ports
             progress.advance(task, len(outcomes))
             try:
                 for done in as_completed(waiting):
@@ -102,11 +109,21 @@ def _add_all(rows: list[Row], options: argparse.Namespace) -> list[Outcome]:
     return sorted(outcomes, key=lambda outcome: outcome.row.number)
 
 
-def _add(row: Row, options: argparse.Namespace) -> Outcome:
+def _add(row: Row, options: argparse.Namespace, before: threading.Event, has_ports: threading.Event) -> Outcome:
+    """Add the user of a row, once the row `before` it has its ports: they are given in the file's order."""
+
+    def say(text: str) -> None:
+        if text == CLONING:
+            has_ports.set()
+
+    if not options.dry_run:
+        before.wait()
     try:
-        result = commands.ask("AddUser", _parameters(row, options), _say_nothing)
+        result = commands.ask("AddUser", _parameters(row, options), say)
     except LabshellError as error:
         return Outcome(row, str(error), has_failed=True)
+    finally:
+        has_ports.set()
     if options.dry_run:
         return Outcome(row, "possible")
     return Outcome(row, "there already" if result["was_there"] else "added")

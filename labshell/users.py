@@ -239,10 +239,10 @@ class Users:
             self._firewall.forward_user(name)
 
         yield "Making the account", account
-        yield "Cloning the template", container
-        yield "Giving the container its identity", write_identity
         if self._config.has_ports:
             yield "Reserving the ports", port
+        yield "Cloning the template", container
+        yield "Giving the container its identity", write_identity
         yield "Giving it its limits and devices", settings
         yield "Starting the container", start
         if self._config.has_ports:

@@ -51,8 +51,10 @@ def test_stopping_keeps_everybodys_state_first_if_that_is_wanted(host: Host, dra
     assert "were running" in done.stdout
     states = host.run(["lxc", "list", "--format", "csv", "--columns", "s"]).stdout.split()
     assert set(states) == {"STOPPED"}
-    host.admin("undrain")
-    host.client.ssh("bob", "start", check=True)
+    assert "Stopped 1 of " in done.stdout
+    assert "start when they are used, or with: labshell-admin undrain --start" in host.admin("undrain").stdout
+    assert "started" in host.admin("undrain", "--start").stdout
+    assert host.client.ssh("bob", "status", check=True).stdout.split()[1] == "running"
     [kept] = json.loads(host.client.ssh("bob", "snapshot --json", check=True).stdout)
     assert kept["name"].startswith("before-maintenance-")
     host.client.ssh("bob", f"snapshot delete {kept['name']} --yes", check=True)

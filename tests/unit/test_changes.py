@@ -17,3 +17,11 @@ def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
     log.add("root", "AddUser", {"user": "bob"}, "done")
     assert [(line["verb"], line["user"]) for line in log.last(3)] == [("RemoveUser", "ada"), ("AddUser", "bob")]
     assert len(log.last(50)) == 3
+
+
+def test_what_failed_is_found_among_what_did_not(tmp_path: Path) -> None:
+    log = ChangeLog(tmp_path / "changes.log")
+    for number in range(5):
+        log.add("root", "set", {"user": f"u{number}"}, "done" if number % 2 else f"No {number}.")
+    assert [line["result"] for line in log.last(2, only_errors=True)] == ["No 2.", "No 4."]
+    assert len(log.last(50, only_errors=True)) == 3
