@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from labshell import machine, policy, trial
+from labshell import machine, shown, trial
 from labshell.containers import ROOM_BYTES, ssh_answers
 from labshell.errors import LabshellError
 from labshell.findings import ERROR, NOTE, WARNING, Finding
@@ -227,7 +227,7 @@ def _start(item: Container) -> Iterator[Finding]:
 
 def _full_disks(gateway: Gateway, items: list[Container]) -> Iterator[Finding]:
     """A container whose own disk is full does not start, and its user can only delete while it runs."""
-    limited = [(item, limit) for item in items if (limit := policy.bytes_of(item.config.get("disk", "")))]
+    limited = [(item, limit) for item in items if (limit := shown.bytes_of(item.config.get("disk", "")))]
     held = {pool: gateway.containers.pools.held(pool) for pool in {item.pool for item, _ in limited}}
     for item, limit in limited:
         used = held[item.pool].get(item.name, 0)
