@@ -48,7 +48,7 @@ def test_without_a_command_there_is_a_list_that_fits_a_screen(
         (["template", "build", "--nmae", "x"], "'--nmae' is not expected; did you mean '--name'?"),
         (["xyzzy"], "there is no command 'xyzzy'"),
         (["show", "alice", "bob"], "'bob' is not expected"),
-        (["add-user", "alice"], "the following arguments are required: --key"),
+        (["remove-user"], "the following arguments are required: name"),
     ],
 )
 def test_what_was_mistyped_is_answered_in_one_line(
