@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from labshell import forwards, machine, policy
@@ -47,6 +47,7 @@ class Firewall:
         self._lock = threading.Lock()
         self._changes = 0  # how often a user's rules were changed: what was read before is old then
         self._parts: _Parts | None = None
+        self._services: list[str] = []  # as of the last look at everything, which comes every few seconds
         self._is_tidy = False  # nothing of another kind of forwarding is left
 
     def _on_network(self) -> _Parts:
@@ -98,7 +99,7 @@ class Firewall:
         uid, port = self._accounts.uid_of(user), self._ports.port_of(user)
         wanted = []
         if container and container.is_service:
-            wanted = self._wanted([container], {}, {})
+            wanted = self._wanted_beside_users(container)
         elif container and uid is not None and port is not None:
             wanted = self._wanted_beside_rivals(container, uid, port)
         adapter = self._on_network().adapter
@@ -109,14 +110,30 @@ class Firewall:
             log.info("rules changed", extra={"user": user, "removed": len(change.remove), "added": len(change.add)})
 
     def _wanted_beside_rivals(self, container: Container, uid: int, port: int) -> list[Forward]:
-        """The rules of one user, without the ports that users with overlapping blocks claim, too."""
+        """The rules of one user, without the ports that services and users with overlapping blocks claim."""
         user, (readable, _) = container.name, self._ports.readable_ports()
         ports = {**readable, user: port}
         names = forwards.rivals(user, ports, self._config.ports_per_user)
+        uids = self._uids(names)
+        return self._wanted_beside(container, [*names, *self._services], {**uids, user: uid}, ports)
+
+    def _wanted_beside_users(self, service: Container) -> list[Forward]:
+        """The rules of a service, without ports that users have."""
+        ports, _ = self._ports.readable_ports()
+        taken = {own.port for own in service.forwards}
+        names = [name for name, first in ports.items() if not taken.isdisjoint(self._ports.block(first))]
+        return self._wanted_beside(service, names, self._uids(names), ports)
+
+    def _wanted_beside(
+        self, container: Container, names: Iterable[str], uids: Mapping[str, int], ports: Mapping[str, int]
+    ) -> list[Forward]:
+        """The rules of one container, without ports that one of these others claims, too."""
         others = [other for name in names if (other := self._containers.get(name))]
-        uids = {name: found for name in names if (found := self._accounts.uid_of(name)) is not None}
-        wanted = self._wanted([container, *others], {**uids, user: uid}, ports)
-        return [forward for forward in wanted if forward.user == user]
+        wanted = self._wanted([container, *others], uids, ports)
+        return [forward for forward in wanted if forward.user == container.name]
+
+    def _uids(self, users: Iterable[str]) -> dict[str, int]:
+        return {user: uid for user in users if (uid := self._accounts.uid_of(user)) is not None}
 
     def live(self) -> list[Forward]:
         """The forwards that are live, whether wanted or not."""
@@ -190,7 +207,9 @@ class Firewall:
         if not self._config.has_ports:
             return []
         ports, damaged = self._ports.readable_ports()
-        wanted = self._wanted(self._containers.all(), self._accounts.all(), ports)
+        containers = self._containers.all()
+        self._services = [item.name for item in containers if item.is_service]
+        wanted = self._wanted(containers, self._accounts.all(), ports)
         if damaged:
             log.error("damaged port files", extra={"users": damaged})
             wanted += [forward for forward in self._on_network().adapter.live() if forward.user in damaged]

@@ -17,7 +17,7 @@ SSH_OFF = "labshell-admin start bob; lxc exec bob -- systemctl {} ssh; labshell-
 LISTEN = "setsid setpriv --reuid nobody --regid nogroup --clear-groups python3 -m http.server {} >/run/out 2>&1 & echo $! >/run/pid; sleep 2"
 FOURTH = "for user in aa bb cc; do useradd -M -N -g labshell -s /opt/labshell/bin/labshell -d /home/$user $user; done"
 SERVICE = (
-    "lxc copy template web; port=$(($(cat /public/ports/bob) + 5)); "
+    "lxc copy template web; lxc config device override web eth0 ipv4.address=10.83.0.200; port=$(($(cat /public/ports/bob) + 5)); "
     'lxc config set web user.labshell.service=true user.labshell.forwards="[{\\"port\\": $port, \\"target\\": 80}]"'
 )
 NATIVE = "nft add table ip other; nft add chain ip other here '{{ type {} hook {} priority -7; policy {}; }}'"
@@ -113,7 +113,7 @@ def test_a_program_on_a_users_port_is_named_with_its_account_and_the_user(host: 
 
 def test_a_block_in_which_the_host_listens_is_refused_even_over_ones_own(host: Host, alice: str) -> None:
     before = host.ssh_port(alice)
-    for wanted in (before + 1, 25550):
+    for wanted in (before, 25550):
         host.run(["bash", "-c", LISTEN.format(wanted + 5)])
         try:
             refused = host.admin("set", alice, "--port", str(wanted), check=False)
@@ -122,6 +122,20 @@ def test_a_block_in_which_the_host_listens_is_refused_even_over_ones_own(host: H
         assert refused.returncode == 2
         assert f"listens on port {wanted + 5}" in refused.stderr
         assert host.ssh_port(alice) == before
+
+
+def test_a_port_that_a_service_claims_leads_nowhere_after_a_login_either(host: Host, bob: str) -> None:
+    port = host.ssh_port(bob)
+    host.run(["bash", "-c", SERVICE.replace("+ 5", "+ 0")])
+    try:
+        host.admin("reconcile")
+        host.client.ssh(bob, "start", check=True)
+        rules = host.run(["iptables-legacy-save", "-t", "nat"]).stdout
+    finally:
+        host.run(["lxc", "delete", "web"])
+        host.admin("reconcile")
+    assert f"--dport {port} " not in rules
+    assert f"--dport {port} " in host.run(["iptables-legacy-save", "-t", "nat"]).stdout
 
 
 def test_the_host_is_sound_when_every_remedy_has_been_typed(host: Host, alice: str, bob: str) -> None:
