@@ -45,7 +45,7 @@ def pools(gateway: Gateway) -> Iterator[Finding]:
             "disk-limits-off",
             WARNING,
             f"No disk limit is in force in {folder}: the kernel has lost count of who holds what.",
-            f"btrfs quota rescan {folder}",
+            f"btrfs quota rescan -w {folder}",
             folder,
         )
 

@@ -92,7 +92,7 @@ SHADOW = f"{POOL}/containers/template/rootfs/etc/shadow"
         (
             "mount-setuid",
             "mkdir -p /srv/lent; lxc config device add bob lent disk source=/srv/lent path=/lent",
-            "lxc config device remove bob lent; rmdir /srv/lent",
+            "lxc config device remove bob lent; umount /srv/lent; rmdir /srv/lent",
         ),
         (
             "template-missing",
