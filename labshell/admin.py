@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from labshell import __version__, commands, recipes, roster, shown
+from labshell import __version__, commands, language, recipes, roster, shown
 from labshell.errors import LabshellError, NotAllowed
 from labshell.settings import DESKTOP_PORT, SETTINGS
 
@@ -101,6 +101,9 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("--port", type=int, help="SSH port, instead of the next free block")
     add.add_argument(
         "--password", action="store_true", help="also a random password, shown once, to be changed at once"
+    )
+    add.add_argument(
+        "--language", choices=language.LANGUAGES, help="of the note to the user; the host's own language without this"
     )
     _add_settings(add)
     _add_dry_run(add, "check everything and show the steps")

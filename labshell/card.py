@@ -55,7 +55,7 @@ def card(status: Mapping[str, Any], style: Style) -> str:
     connections = _connections(status)
     if connections:
         lines += [_row(label, text, style) for label, text in connections]
-        keys = _fingerprints(status)
+        keys = fingerprints(status)
         lines += [_row(_("Host key") if key == keys[0] else "", key, style) for key in keys]
         if keys:
             lines += [_row("", _("compare with the fingerprint ssh shows on first connection"), style, dim=True)]
@@ -98,7 +98,7 @@ def _connections(status: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _fingerprints(status: Mapping[str, Any]) -> list[str]:
+def fingerprints(status: Mapping[str, Any]) -> list[str]:
     """The keys of the two SSH servers a user meets, each with the place where ssh asks about it."""
     gateway, container = status.get("gateway_fingerprint"), status.get("fingerprint")
     place = _("port {port}").format(port=status["port"]) if status.get("port") else _("container")
@@ -111,14 +111,15 @@ def _usage(status: Mapping[str, Any], cpu: float | None = None) -> list[tuple[st
     parts = []
     if cpu is not None:
         parts.append(_("{busy} processors busy").format(busy=f"{cpu:.1f}"))
+    runs = status["state"] in ("running", "frozen")
     if status.get("memory_used") is not None:
         parts.append(_("memory {memory}").format(memory=_of(status["memory_used"], status.get("memory_limit"))))
-        if status.get("disk_used") is not None:
-            parts.append(_("disk {disk}").format(disk=_of(status["disk_used"], status.get("disk_limit"))))
-        if status.get("processes") is not None:
-            parts.append(_("{count} processes").format(count=status["processes"]))
-        if status.get("cpu_limit"):
-            parts.append(_("CPU limit {limit}").format(limit=plain(status["cpu_limit"])))
+    if status.get("disk_used") is not None:
+        parts.append(_("disk {disk}").format(disk=_of(status["disk_used"], status.get("disk_limit"))))
+    if runs and status.get("processes") is not None:
+        parts.append(_("{count} processes").format(count=status["processes"]))
+    if runs and status.get("cpu_limit"):
+        parts.append(_("CPU limit {limit}").format(limit=plain(status["cpu_limit"])))
     memory = _of(status["host_memory_used"], size(status["host_memory_total"]))
     load = _("load {load} on {count} processors")
     host = [
@@ -163,6 +164,9 @@ def status_text(status: Mapping[str, Any], style: Style) -> str:
         text = _("the container from before the rebuild of {moment}").format(moment=moment(status["kept"]))
         rows.append((_("Kept"), text))
         rows.append(("", _("rebuild undo brings it back, rebuild forget frees its space")))
+    if status.get("maintenance") is not None:
+        rows.append((_("Maintenance"), _("no container starts at present")))
+        rows += [("", plain(status["maintenance"]))] if status["maintenance"] else []
     rows += [*_usage(status), *_idle(status)]
     return "".join(_row(label, text, style) + "\n" for label, text in rows)
 

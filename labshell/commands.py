@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labshell import card, plans, protocol, shown, texts, user_card
+from labshell import card, language, note, plans, protocol, shown, texts, user_card
 from labshell.errors import LabshellError, UsageError
 from labshell.settings import PROFILE, SETTINGS
 
@@ -84,15 +84,20 @@ def add_user(options: Options) -> None:
         "password": options.password,
         "dry_run": options.dry_run,
     }
-    change("AddUser", parameters, options, _ready)
+    change("AddUser", parameters, options, lambda added: _ready(added, options.language or language.configured()))
 
 
-def _ready(added: dict[str, Any]) -> str:
+def _ready(added: dict[str, Any], users_language: str) -> str:
+    """That the user is there; of a new one also a note to be mailed to them, in their language."""
     name, host = added["user"], added["host"]
     if added["was_there"]:
         return f"{name} is there already; nothing was changed. To change settings: labshell-admin set {name}"
     line = f"{name} is ready: ssh {name}@{host} starts the container, {card.way_in(added)} enters it."
-    return f"{line}{_shown_once(added)}"
+    line += _shown_once(added)
+    language.use(users_language or language.ENGLISH)
+    text = note.note(added)
+    language.use(language.ENGLISH)
+    return f"{line}\n\nTo be mailed to {name}:\n\n{text}"
 
 
 def _shown_once(result: dict[str, Any]) -> str:

@@ -60,7 +60,7 @@ class Doctor:
             because = Progress(error.sentence, error.values)
             yield mark("Container"), lambda: Finding(BAD, because, TELL_ADMINISTRATOR)
             return
-        yield mark("Container"), lambda: _state(container)
+        yield mark("Container"), lambda: _state(container, self._gateway.closed.message)
         if self._gateway.config.has_ports:
             yield mark("Address"), lambda: _address(container)
             yield mark("Port"), lambda: self._port(container, uid)
@@ -150,10 +150,13 @@ class Doctor:
         return Finding(GOOD, Progress("The GPU answers inside, driver {version}.", {"version": inside}))
 
 
-def _state(container: Container) -> Finding:
+def _state(container: Container, maintenance: str | None) -> Finding:
     if container.state == "Running":
         return Finding(GOOD, Progress("It is yours and runs."))
-    return Finding(BAD, Progress("It is yours and does not run."), Progress("Start it with: start"))
+    remedy = Progress("Start it with: start")
+    if maintenance is not None:
+        remedy = Progress("No container starts at present, try again later: {message}", {"message": maintenance})
+    return Finding(BAD, Progress("It is yours and does not run."), remedy)
 
 
 def _address(container: Container) -> Finding:

@@ -21,6 +21,7 @@ from labshell.containers import ACTIONS, Containers, ssh_answers
 from labshell.engine import FULL_POOL, GpuMissing
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.firewall import Firewall
+from labshell.invocation import Program, command_inside, environment_inside
 from labshell.keys import PublicKey
 from labshell.language import mark
 from labshell.locks import StartQueue, UserLocks
@@ -128,7 +129,7 @@ class Gateway:
             yield from self.ensure_running(self.containers.owned(user, uid))
             return self.ready(user, uid)
 
-    def enter(self, user: str, uid: int, wanted: policy.Program) -> Steps[RunningProgram]:
+    def enter(self, user: str, uid: int, wanted: Program) -> Steps[RunningProgram]:
         """A program inside the container, through the engine: works with its network and sshd broken."""
         container = self.containers.owned(user, uid)
         if container.state != "Running":
@@ -136,8 +137,8 @@ class Gateway:
                 container = self.containers.owned(user, uid)
                 yield from self._ensure_started(container)
         return run_inside(
-            self.config.engine_socket, self.config.paths.state, user, policy.command_inside(user, wanted),
-            terminal=wanted.terminal,
+            self.config.engine_socket, self.config.paths.state, user, command_inside(user, wanted),
+            terminal=wanted.terminal, environment=environment_inside(wanted),
         )  # fmt: skip
 
     def proxy(self, user: str, uid: int) -> Steps[int]:
@@ -388,9 +389,7 @@ class Gateway:
     def _report(self, container: Container, usage: Usage | None = None) -> dict[str, Any]:
         """The answer of every verb that reports; its shape is in the .varlink file."""
         running = container.state in ("Running", "Frozen")
-        if not running:
-            usage = None
-        elif usage is None:
+        if usage is None and running:
             usage = self.containers.usage(container)
         load = machine.load()
         port = self.port_of(container.name)
@@ -414,15 +413,16 @@ class Gateway:
             "gateway_fingerprint": machine.ssh_fingerprint(),
             "uptime_seconds": _seconds_since(container.started_at) if running else None,
             "cpu_limit": container.config.get("limits.cpu") or None,
-            "memory_used": usage.memory if usage else None,
+            "memory_used": usage.memory if usage and running else None,
             "memory_limit": container.config.get("limits.memory") or None,
             "disk_used": usage.disk if usage else None,
             "disk_limit": container.config.get("disk") or None,
-            "processes": usage.processes if usage else None,
+            "processes": usage.processes if usage and running else None,
             "host_load": round(load.averages[0], 2),
             "host_processors": load.processors,
             "host_memory_used": load.memory_used,
             "host_memory_total": load.memory_total,
+            "maintenance": self.closed.message,
             "idle_stop_days": self.config.idle_stop_days,
             "stops_at": idleness.written(max(due, time.time())) if due and is_near else None,
             "held_until": idleness.written(hold.until) if hold else None,

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from labshell import policy, shown, templates
+from labshell import invocation, policy, shown, templates
 from labshell.commands import Options, show_json, table
 from labshell.config import Config, load
 from labshell.containers import Containers, containers_of
@@ -39,8 +39,8 @@ def enter(options: Options) -> None:
     _, _, containers = _containers()
     if containers.get(name) is None:
         raise UsageError("There is no container {name}.", name=name)
-    command = policy.Program(" ".join(options.command) or None, as_root=True)
-    become(name, policy.command_inside(name, command))
+    command = invocation.Program(" ".join(options.command) or None, as_root=True)
+    become(name, invocation.command_inside(name, command))
 
 
 def template_build(options: Options) -> None:

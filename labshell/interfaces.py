@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import Any
 
-from labshell import machine, policy
+from labshell import invocation, machine, policy
 from labshell.calls import Call, at_once, progress
 from labshell.config import GROUP
 from labshell.doctor import Doctor
@@ -52,11 +52,12 @@ class GatewayInterface:
         command: str | None,
         root: bool,
         terminal: dict[str, Any] | None,
+        locale: dict[str, str] | None,
         _more: bool = False,
         _request: Call | None = None,
     ) -> Iterator[dict[str, Any]]:
         size = (terminal["type"], terminal["rows"], terminal["columns"]) if terminal else None
-        wanted = policy.checked_program(command, as_root=root, terminal=size)
+        wanted = invocation.checked_program(command, as_root=root, terminal=size, locale=locale or {})
         call, program = yield from self._steps(_request, partial(self._gateway.enter, wanted=wanted), more=_more)
         try:
             call.attached.extend(program.descriptors)

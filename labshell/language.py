@@ -16,6 +16,11 @@ CATALOGUES = os.path.join(os.path.dirname(__file__), "locale")
 ENGLISH, CHINESE = "en", "zh_CN"
 LANGUAGES = (ENGLISH, CHINESE)
 SIMPLIFIED = ("zh", "zh_cn", "zh_sg", "zh_hans", "zh_hans_cn")
+# What ssh may send and a program inside gets: LC_* by name, as the drop-in for sshd lists them.
+LOCALE_NAMES = (
+    "LANG", "LANGUAGE", "LC_ALL", "LC_ADDRESS", "LC_COLLATE", "LC_CTYPE", "LC_IDENTIFICATION", "LC_MEASUREMENT",
+    "LC_MESSAGES", "LC_MONETARY", "LC_NAME", "LC_NUMERIC", "LC_PAPER", "LC_TELEPHONE", "LC_TIME",
+)  # fmt: skip
 UNSAID = ("c", "posix")
 CONFIGURED_FILE = "/run/labshell/language"  # written by the daemon: the login shell reads no configuration
 

@@ -382,39 +382,6 @@ def choose_key(listed: Sequence[PublicKey], which: str) -> PublicKey:
     raise UsageError("You have no key {which}; keys lists them.", which=shown.plain(which)[:60])
 
 
-# Programs inside -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Program:
-    """What to run inside a container: a shell's command line, or nothing for a login shell."""
-
-    command: str | None = None
-    as_root: bool = False
-    terminal: tuple[str, int, int] | None = None  # its type, rows, columns
-
-
-def checked_program(command: str | None, *, as_root: bool, terminal: tuple[str, int, int] | None) -> Program:
-    """A program as a caller asks for it; an unknown terminal is a plain one, sizes are kept within reason."""
-    if command is not None and "\0" in command:
-        raise UsageError("This command has a character that no command can have.")
-    if terminal is not None:
-        kind, rows, columns = terminal
-        kind = kind if shown.is_known_terminal(kind) else "vt100"
-        terminal = (kind, min(max(rows, 5), 500), min(max(columns, 20), 500))
-    return Program(command or None, as_root, terminal)
-
-
-def command_inside(user: str, program: Program) -> list[str]:
-    """The argument list that the engine runs as root inside. The command line goes to the shell in there."""
-    # Not su: it would not let in whoever has to change their password first.
-    argv = ["runuser", "--login", "root" if program.as_root else user]
-    if program.command is None:
-        return argv
-    # With a terminal, -c would start the command without one that Ctrl-C works on.
-    return [*argv, "--session-command" if program.terminal else "--command", program.command]
-
-
 # Permission --------------------------------------------------------------------------------------------
 
 

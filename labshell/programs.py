@@ -16,8 +16,9 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from labshell import files, policy
 from labshell.errors import LabshellError, TryAgain, UsageError
@@ -30,6 +31,7 @@ LISTENS_SECONDS = 1.0  # the engine's client passes no signal on before it is co
 LOOK_SECONDS = 0.5
 OUTPUT_BYTES = 1 << 16
 CONNECT_SECONDS = 5.0
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class RunningProgram:
@@ -133,27 +135,37 @@ def _status(status: int) -> int:
 
 
 def run_inside(
-    engine_socket: str, state: Path, name: str, argv: list[str], *, terminal: tuple[str, int, int] | None
+    engine_socket: str,
+    state: Path,
+    name: str,
+    argv: list[str],
+    *,
+    terminal: tuple[str, int, int] | None,
+    environment: Mapping[str, str] = NOTHING,
 ) -> RunningProgram:
-    """Run `argv` inside the container `name` as root; `terminal` is its type, rows and columns, or None."""
+    """Run `argv` inside the container `name` as root; `terminal` is its type, rows and columns, or None.
+
+    `environment` is what it is given beside what the engine sets.
+    """
     client = _client()
     if not policy.INSTANCE.fullmatch(name):
         raise UsageError("{name} is not the name of a container.", name=repr(name)[:80])
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(state), "LXD_CONF": str(state / "lxc")}
+    clients = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(state), "LXD_CONF": str(state / "lxc")}
     if engine_socket:
-        environment["LXD_SOCKET"] = engine_socket
+        clients["LXD_SOCKET"] = engine_socket
     mode = "interactive" if terminal else "non-interactive"
-    command = [client, "exec", name, f"--mode={mode}"]
+    given = [f"--env={key}={value}" for key, value in environment.items()]
+    command = [client, "exec", name, f"--mode={mode}", *given]
     if terminal:
         # The controlling terminal of a session of its own: so the size follows, and hanging up ends it.
-        command = ["/usr/bin/setsid", "--ctty", *command, f"--env=TERM={terminal[0]}"]
+        command = ["/usr/bin/setsid", "--ctty", *command]
     command = [*WITH_US, *command, "--", *argv]
     _ensure_client_settings(state / "lxc")
     ours, theirs = _terminal(*terminal[1:]) if terminal else _streams()
     try:
         streams = theirs * 3 if terminal else theirs
         process = subprocess.Popen(
-            command, stdin=streams[0], stdout=streams[1], stderr=streams[2], env=environment, cwd="/",
+            command, stdin=streams[0], stdout=streams[1], stderr=streams[2], env=clients, cwd="/",
             start_new_session=not terminal,
         )  # fmt: skip
     except OSError as error:

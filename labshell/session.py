@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import pwd
 
-from labshell import __version__, card, lean, protocol, shown, verbs
+from labshell import __version__, card, language, lean, protocol, shown, verbs
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.language import _
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 SILENCE_SECONDS = 10.0  # the daemon says every few seconds that it is still at work
 PATIENCE_SECONDS = 600
 LONGEST_KEY = 32768
+MAX_NAME_LENGTH = 40  # of a terminal's type or a language
+# Python sets it so itself where the host does not have the locale that came.
+COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
 YES = (b"y", b"yes", "是".encode())
 PASTE_SECONDS = 0.2  # between two lines of what is pasted
 SNAPSHOT_METHODS = {
@@ -38,6 +41,8 @@ class Terminal:
     def __init__(self) -> None:
         self.is_interactive = os.isatty(0) and os.isatty(1)
         self.is_dumb = os.environ.get("TERM") == "dumb"  # of a program, as a rule: Emacs is one
+        # For a program inside, which may know more types than the host.
+        self.kind = shown.plain(os.environ.get("TERM", "dumb"))[:MAX_NAME_LENGTH]
         if not shown.is_known_terminal(os.environ.get("TERM", "")):
             os.environ["TERM"] = "dumb"
         colour = os.isatty(1) and os.environ["TERM"] != "dumb" and not os.environ.get("NO_COLOR")
@@ -308,10 +313,14 @@ class Session:
         terminal = None
         if os.isatty(0) and os.isatty(1):
             rows, columns = streams.size_of_terminal()
-            terminal = {"type": os.environ.get("TERM", "dumb"), "rows": rows, "columns": columns}
+            terminal = {"type": self.terminal.kind, "rows": rows, "columns": columns}
         elif not command:
             raise UsageError("Without a terminal, enter needs a command; with one, say: ssh -t HOST enter")
-        parameters = {"command": command or None, "root": as_root, "terminal": terminal}
+        sent = ((name, os.environ.get(name, "")) for name in language.LOCALE_NAMES)
+        locale = {name: value for name, value in sent if value.isascii() and len(value) <= MAX_NAME_LENGTH}
+        if locale.get("LC_CTYPE") in COERCED:
+            del locale["LC_CTYPE"]
+        parameters = {"command": command or None, "root": as_root, "terminal": terminal, "locale": locale}
         for reply in self.replies("Enter", parameters):
             if reply.get("attached") == 1:
                 streams.relay_terminal(*reply["descriptors"])
@@ -336,6 +345,20 @@ class Session:
         if not answer.endswith(b"\n"):
             self.terminal.say("\n")
         return answer.strip().lower() in YES
+
+    def refuse_input(self) -> None:
+        """UsageError if a script is there on standard input: a login without a command would throw it away."""
+        if os.isatty(0):
+            return
+        import select
+
+        try:
+            has_come = select.select([0], [], [], 0)[0] and os.read(0, verbs.LONGEST_LINE).strip()
+        except OSError:
+            return
+        if has_come:
+            gateway = shown.gateway(self.user, os.uname().nodename)
+            raise UsageError("A script on standard input needs a program: ssh {name} run bash < FILE", name=gateway)
 
     def refuse(self, command: str) -> LabshellError:
         """The error for a command that is no verb: it names the right one, with the real host and port."""

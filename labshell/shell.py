@@ -57,7 +57,9 @@ def login(session: Session) -> None:
 
     A program that takes the menu for a shell would wait for a prompt that never comes: it gets an error.
     """
+    session.refuse_input()
     status = session.ask("Start", {})
+    session.refuse_input()  # ssh may have sent it meanwhile
     if session.terminal.is_interactive and session.terminal.is_dumb:
         raise UsageError(
             "This terminal is of type dumb, which the menu cannot use. Log in to the container with: {way_in}",

@@ -68,6 +68,51 @@ def test_the_menu_is_in_chinese_with_columns_that_line_up(host: Host, alice_port
         child.close(force=True)
 
 
+SEND_ALL = ["-o", "SendEnv=LANG LC_*"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "arrives"),
+    [
+        ({"LANG": ""}, {"LANG": "C.UTF-8"}),
+        ({"LANG": "zh_CN.UTF-8"}, {"LANG": "zh_CN.UTF-8"}),
+        ({"LANG": "en_US.UTF-8", "LC_TIME": "de_DE.UTF-8"}, {"LANG": "en_US.UTF-8", "LC_TIME": "de_DE.UTF-8"}),
+        ({"LANG": "../../x", "LC_EVIL": "x"}, {"LANG": "C.UTF-8"}),
+    ],
+)
+def test_a_program_inside_gets_the_language_that_ssh_sends(
+    host: Host, alice_port: int, sent: dict[str, str], arrives: dict[str, str]
+) -> None:
+    assert alice_port
+    for verb in ("run", "run --root", "enter"):
+        done = host.client.ssh("alice", f"{verb} env", options=SEND_ALL, env=sent, check=True)
+        found = dict(line.split("=", 1) for line in done.stdout.splitlines() if re.match(r"(LANG|LC_\w+)=", line))
+        assert found == arrives
+
+
+@pytest.mark.parametrize("kind", ["xterm-kitty", "alacritty", "wezterm", "tmux-direct", "xterm-256color", "vt420", "dumb", "strange"])
+def test_clear_and_less_know_every_terminal_through_enter(host: Host, alice_port: int, kind: str) -> None:
+    assert alice_port
+    argv = host.client.argv(host.client.ssh_argv("alice", "run tput cols && echo $TERM is known", tty=True))
+    child = pexpect.spawn(argv[0], argv[1:], env={**ENVIRONMENT, "TERM": kind}, encoding="utf-8", timeout=30)
+    child.expect_exact(" is known")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_chinese_that_is_typed_into_enter_arrives(host: Host, alice_port: int) -> None:
+    assert alice_port
+    argv = host.client.argv(host.client.ssh_argv("alice", "enter", tty=True))
+    child = pexpect.spawn(argv[0], argv[1:], env={**ENVIRONMENT, "TERM": "xterm"}, encoding="utf-8", timeout=30)
+    child.expect_exact("$ ")
+    child.sendline("printf '[%s]' \u4f60\u597d; exit 7")
+    child.expect_exact("[\u4f60\u597d]")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 7
+
+
 def test_without_a_daemon_the_sentence_is_in_the_persons_language(host: Host, alice_port: int) -> None:
     assert alice_port
     host.stop_daemon()

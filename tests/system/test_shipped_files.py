@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from testhost import TREE, Host
 
+from labshell import language
 from labshell.config import Config, load
 
 pytestmark = pytest.mark.root
@@ -59,7 +60,7 @@ def test_sshd_closes_every_door_but_labshell_to_a_researcher(host: Host, alice: 
 
 def test_sshd_takes_a_researchers_language_and_no_other_variable(host: Host, alice: str) -> None:
     settings = sshd_settings(host, alice)
-    assert sorted(settings["acceptenv"]) == ["LANG", "LC_ALL", "LC_MESSAGES"]
+    assert sorted(settings["acceptenv"]) == sorted(language.LOCALE_NAMES)
     emptied = {item.removesuffix("=") for item in settings["setenv"]}
     assert emptied == {
         "BASH_ENV",

@@ -58,6 +58,22 @@ def test_run_gives_streams_and_exit_status_byte_for_byte(host: Host, alice_port:
     assert done.returncode == 7
 
 
+def test_a_script_on_standard_input_is_not_thrown_away(host: Host, alice_port: int) -> None:
+    assert alice_port
+    done = host.client.ssh("alice", input="echo one\necho two\n")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "run bash < FILE" in done.stderr
+    assert host.client.ssh("alice", "run bash", input="echo one; exit 3\n").stdout == "one\n"
+    assert "Log in" in host.client.ssh("alice", input="", check=True).stdout
+
+
+@pytest.mark.parametrize("status", [0, 1, 7, 130, 255])
+def test_run_ends_with_the_programs_status_and_prints_nothing_else(host: Host, alice_port: int, status: int) -> None:
+    assert alice_port
+    done = host.client.ssh("alice", f"run exit {status}")
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
+
+
 def test_whatever_is_typed_after_run_arrives_or_is_refused_in_one_sentence(host: Host, alice_port: int) -> None:
     brackets = "[[ -n ${HOME} ]] && echo {a,{b,{c,d}}} \"{'x': [{'y': [1]}]}\""
     assert host.client.ssh("alice", f"run {brackets}", check=True).stdout == "a b c d {'x': [{'y': [1]}]}\n"

@@ -10,6 +10,8 @@ import pytest
 from hostile import as_researcher
 from testhost import ENVIRONMENT, Host, wait_until
 
+from labshell import keys
+
 pytestmark = pytest.mark.root
 
 
@@ -199,6 +201,26 @@ def test_a_last_day_that_is_over_is_refused_before_anything_is_made(host: Host, 
     assert done.returncode == 2
     assert f"{day} is over" in done.stderr
     assert everything(host) == before
+
+
+@pytest.mark.parametrize(("options", "first_line"), [([], "Your container on "), (["--language", "zh_CN"], "您在 ")])
+def test_add_user_ends_with_a_note_to_be_mailed_that_is_true(
+    host: Host, alice_port: int, options: list[str], first_line: str
+) -> None:
+    assert alice_port
+    key = host.client.make_key("nora").with_suffix(".pub")
+    try:
+        text = host.admin("add-user", "nora", "--key", str(key), *options).stdout.partition("To be mailed to nora:\n\n")[2]
+        assert text.startswith(first_line)
+        name, port = host.run(["hostname"]).stdout.strip(), host.ssh_port("nora")
+        assert f" ssh nora@{name}\n" in text
+        assert f" ssh -p {port} nora@{name}\n" in text
+        for place in (22, port):
+            scanned = host.client.run(["ssh-keyscan", "-t", "ed25519", "-p", str(place), host.client.gateway]).stdout
+            assert keys.parse(scanned.split(None, 1)[1]).fingerprint in text
+        assert "To be mailed" not in host.admin("add-user", "nora", "--key", str(key), *options).stdout
+    finally:
+        host.remove_user("nora")
 
 
 def test_adding_a_user_again_is_harmless_and_said(host: Host, alice_port: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labshell import card, language, laptop, menu, shown
+from labshell import card, language, laptop, menu, note, shown
 from labshell.card import Style
 
 STATUS = {
@@ -107,6 +107,34 @@ def test_the_card_names_the_key_of_the_host_and_of_the_container_with_their_plac
     direct = {**STATUS, "has_ports": False, "port": None, "gateway_fingerprint": "SHA256:host"}
     assert "x" * 43 + "  container" in card.card(direct, PLAIN)
     assert "Host key" not in card.card({**STATUS, "fingerprint": None}, PLAIN)
+
+
+@pytest.mark.parametrize("chosen", language.LANGUAGES)
+def test_the_note_to_a_new_user_has_all_that_the_first_login_needs(chosen: str) -> None:
+    language.use(chosen)
+    try:
+        text = note.note({**fullest_status(), "host_port": 2222, "host": "gpu1"})
+    finally:
+        language.use(language.ENGLISH)
+    for part in ("ssh -p 2222 alice@gpu1\n", "ssh -p 20010 alice@gpu1\n", "SHA256:" + "y" * 43, "SHA256:" + "x" * 43, "2222", "20010"):
+        assert part in text
+    assert max(shown.width(line) for line in text.splitlines()) <= 100
+    assert text.startswith("Your container on gpu1") == (chosen == language.ENGLISH)
+
+
+def test_no_text_from_elsewhere_gets_into_the_note() -> None:
+    text = note.note({**STATUS, "host": EVIL, "user": EVIL, "gateway_fingerprint": EVIL})
+    assert all(character.isprintable() or character == "\n" for character in text)
+
+
+def test_the_status_of_a_stopped_container_has_its_disk_and_why_it_may_not_start() -> None:
+    stopped = {**STATUS, "state": "stopped", "memory_used": None, "processes": None, "maintenance": "new driver until 18:00"}
+    text = card.status_text(stopped, PLAIN)
+    assert "disk 123 GiB of 200GiB\n" in text
+    assert "CPU limit" not in text
+    assert "no container starts at present\n" in text
+    assert "new driver until 18:00\n" in text
+    assert "Maintenance" not in card.status_text({**stopped, "maintenance": None}, PLAIN)
 
 
 def test_the_laptops_files_name_ports_and_keys() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from doubles import answer_of
 
-from labshell import gpus, machine
+from labshell import doctor, gpus, machine
 from labshell.config import Config
 from labshell.doctor import Doctor
 from labshell.errors import TryAgain
@@ -32,6 +32,14 @@ def finding(answer: tuple[int, str], monkeypatch: pytest.MonkeyPatch, host: str 
     containers = SimpleNamespace(inside=SimpleNamespace(ask=lambda *_, **__: answer))
     gateway: Any = SimpleNamespace(containers=containers)
     return Doctor(gateway)._gpu(ALICE)
+
+
+@pytest.mark.parametrize(("message", "part"), [(None, "start"), ("new driver", "new driver"), ("", "try again later")])
+def test_a_stopped_container_is_not_to_be_started_during_maintenance(message: str | None, part: str) -> None:
+    found = doctor._state(Container("alice", "Stopped", "alice", 1, "10.83.0.2"), message)
+    assert found.remedy is not None
+    assert part in found.remedy.sentence.format_map(found.remedy.values)
+    assert doctor._state(ALICE, message).remedy is None
 
 
 @pytest.mark.parametrize(
@@ -85,6 +93,7 @@ def test_a_check_that_cannot_be_made_does_not_end_the_others() -> None:
         config=Config(),
         ports=SimpleNamespace(port_of=lambda _: None),
         firewall=None,
+        closed=SimpleNamespace(message=None),
     )
     results = {found["check"]: found["result"] for found in answer_of(Doctor(gateway).examine("alice", 1))}
     assert results["Disk"] == results["Host key"] == results["GPU"] == "unknown"

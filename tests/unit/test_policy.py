@@ -377,48 +377,6 @@ def test_the_lowest_uid_may_be_another() -> None:
         policy.may_use_gateway(Caller(29999, "alice", group), "labshell", 30000)
 
 
-@pytest.mark.parametrize(
-    ("terminal", "taken"),
-    [
-        (("xterm-256color", 24, 80), ("xterm-256color", 24, 80)),
-        (("tmux", 5, 20), ("tmux", 5, 20)),
-        (("vt220", 500, 500), ("vt220", 500, 500)),
-        (("xterm", -1, 19), ("xterm", 5, 20)),
-        (("xterm", 501, 10**9), ("xterm", 500, 500)),
-        (("", 24, 80), ("vt100", 24, 80)),
-        (("dumb", 24, 80), ("vt100", 24, 80)),
-        (("vt220", 24, 80), ("vt220", 24, 80)),
-        (("vtx", 24, 80), ("vt100", 24, 80)),
-        (("xterm" + "a" * 21, 24, 80), ("vt100", 24, 80)),
-        (("xterm\n", 24, 80), ("vt100", 24, 80)),
-        (("xterm\x1b[2J", 24, 80), ("vt100", 24, 80)),
-        (("xterm/../x", 24, 80), ("vt100", 24, 80)),
-        (("x" * 100, 24, 80), ("vt100", 24, 80)),
-        (("vt１００", 24, 80), ("vt100", 24, 80)),
-    ],
-)
-def test_a_terminal_is_one_that_is_known_in_a_size_within_reason(
-    terminal: tuple[str, int, int], taken: tuple[str, int, int]
-) -> None:
-    assert policy.checked_program(None, as_root=False, terminal=terminal).terminal == taken
-
-
-@pytest.mark.parametrize("command", ["id", "-x", "--help", "", "a\nb", "$(id); `id`", "ünï", " "])
-@pytest.mark.parametrize("as_root", [True, False])
-@pytest.mark.parametrize("terminal", [None, ("xterm", 24, 80)])
-def test_whatever_the_command_it_is_the_value_of_sus_option(
-    command: str, *, as_root: bool, terminal: tuple[str, int, int] | None
-) -> None:
-    program = policy.checked_program(command, as_root=as_root, terminal=terminal)
-    option = "--session-command" if terminal else "--command"
-    assert policy.command_inside("alice", program) == [
-        "runuser",
-        "--login",
-        "root" if as_root else "alice",
-        *([option, command] if command else []),
-    ]
-
-
 def test_a_snapshot_has_a_name_that_is_new_and_one_may_keep_so_many() -> None:
     assert policy.name_of_snapshot("before-cuda", ["a"], 2, "now") == "before-cuda"
     assert policy.name_of_snapshot("", [], 1, "20260101-1200") == "20260101-1200"
@@ -441,16 +399,6 @@ def test_a_key_is_chosen_by_its_number_or_its_fingerprint() -> None:
         with pytest.raises(UsageError) as caught:
             policy.choose_key(listed, which)
         assert str(caught.value).isprintable()
-
-
-def test_a_command_is_one_argument_for_the_shell_inside() -> None:
-    program = policy.checked_program("echo 'a b'; id", as_root=False, terminal=None)
-    assert policy.command_inside("alice", program) == ["runuser", "--login", "alice", "--command", "echo 'a b'; id"]
-    program = policy.checked_program("", as_root=True, terminal=("../../x", 0, 99999))
-    assert program.terminal == ("vt100", 5, 500)
-    assert policy.command_inside("alice", program) == ["runuser", "--login", "root"]
-    with pytest.raises(UsageError):
-        policy.checked_program("a\0b", as_root=False, terminal=None)
 
 
 def test_forwards_from_another_block_find_places_in_this_one() -> None:

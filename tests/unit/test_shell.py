@@ -70,6 +70,13 @@ def test_an_absent_daemon_is_one_sentence_and_status_75(command: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("script", ["echo one\n", "\n\n#!/bin/sh\nls", "x" * 100_000])
+def test_a_script_without_a_program_is_refused_before_anything_is_asked_of_the_daemon(script: str) -> None:
+    done = run(input=script)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "run bash < FILE" in done.stderr
+
+
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
 def test_closed_streams_end_nothing_in_a_traceback(closed: tuple[int, ...]) -> None:
     script = " ".join(f"{number}>&-" for number in closed)
