@@ -278,8 +278,7 @@ def _error_for(message: str, name: str, action: str) -> LabshellError:
         if part in message:
             return kind(sentence, name=name, action=action)
     return LabshellError(
-        "The container engine could not do this: the container {name} cannot {action}. "
-        "Tell the administrator.",
+        "The container engine could not do this: the container {name} cannot {action}. Tell the administrator.",
         name=name,
         action=action,
     )

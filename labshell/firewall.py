@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from labshell import forwards, machine, policy
+from labshell import forwards, machine, policy, tracking
 from labshell.accounts import Accounts
 from labshell.config import Config
 from labshell.containers import Containers
@@ -49,6 +49,8 @@ class Firewall:
         self._parts: _Parts | None = None
         self._services: list[str] = []  # as of the last look at everything, which comes every few seconds
         self._is_tidy = False  # nothing of another kind of forwarding is left
+        self._running: set[str] = set()  # addresses at the last look, and those whose entries were deleted
+        self._forgotten: set[str] = set()
 
     def _on_network(self) -> _Parts:
         """The parts for the containers' bridge, looked up when first needed: the engine may start after us."""
@@ -164,7 +166,7 @@ class Firewall:
 
     def plan(self) -> Difference:
         """What reconcile() would change."""
-        return forwards.difference(self._on_network().adapter.live(), self._everything_wanted())
+        return forwards.difference(self._on_network().adapter.live(), self._everything_wanted(self._containers.all()))
 
     def reconcile(self) -> Difference:
         """Make the live rules equal to what is stored.
@@ -185,7 +187,9 @@ class Firewall:
             parts.iptables.apply([])  # what is around the forwards is needed for the engine's, too
         for _ in range(ATTEMPTS):
             before = self._changes
-            wanted = self._everything_wanted()
+            containers = self._containers.all() if self._config.has_ports else []
+            self._forget_stopped(containers)
+            wanted = self._everything_wanted(containers)
             with self._lock:
                 if before != self._changes:
                     continue
@@ -195,6 +199,26 @@ class Firewall:
             return change
         raise TryAgain("The rules are being changed all the time; try again in a moment.")
 
+    def _forget_stopped(self, containers: list[Container]) -> None:
+        """Delete the connections of each container that has stopped or gone since the last look.
+
+        Right after the look: of one that has been started since, new connections would break.
+        """
+        addresses = {item.address: item.state for item in containers if item.address}
+        stopped = {address for address, state in addresses.items() if state == "Stopped"}
+        running = set(addresses) - stopped
+        self.forget((stopped | self._running) - running - self._forgotten)
+        self._running, self._forgotten = running, stopped
+
+    def forget(self, addresses: Iterable[str]) -> None:
+        """Delete every connection from and to these containers; a kernel that refuses keeps them for their time."""
+        if self._config.has_ports:
+            try:
+                for address in addresses:
+                    tracking.forget(address)
+            except OSError as error:
+                log.warning("connections were not deleted", extra={"why": str(error)})
+
     def remove_all(self) -> None:
         """Take every rule of labshell's away."""
         parts = self._on_network()
@@ -202,12 +226,11 @@ class Firewall:
         parts.iptables.remove_all()
         parts.guard.remove()
 
-    def _everything_wanted(self) -> list[Forward]:
+    def _everything_wanted(self, containers: list[Container]) -> list[Forward]:
         """Every rule that should be live; those of a user whose port file is damaged stay as they are."""
         if not self._config.has_ports:
             return []
         ports, damaged = self._ports.readable_ports()
-        containers = self._containers.all()
         self._services = [item.name for item in containers if item.is_service]
         wanted = self._wanted(containers, self._accounts.all(), ports)
         if damaged:

@@ -114,9 +114,9 @@ class Gateway:
 
     def stop(self, user: str, uid: int, *, force: bool = False) -> Steps[dict[str, Any]]:
         with self.locks.held(user):
-            self.containers.owned(user, uid)
+            container = self.containers.owned(user, uid)
             yield Progress("Stopping your container")
-            self.containers.stop(user, self.config.stop_timeout_seconds, force=force)
+            self.stop_container(container, force=force)
         return self.status(user, uid)
 
     def restart(self, user: str, uid: int, *, force: bool = False) -> Steps[dict[str, Any]]:
@@ -125,7 +125,7 @@ class Gateway:
             self.closed.refuse_if_closed()
             self.refuse_full_pool(container)
             yield Progress("Stopping your container")
-            self.containers.stop(user, self.config.stop_timeout_seconds, force=force)
+            self.stop_container(container, force=force)
             yield from self.ensure_running(self.containers.owned(user, uid))
             return self.ready(user, uid)
 
@@ -225,6 +225,12 @@ class Gateway:
             self.accounts.set_keys(user, [*others, key] if action == "add" else others)
 
     # Steps others use ----------------------------------------------------------------------------------
+
+    def stop_container(self, container: Container, *, force: bool = False) -> None:
+        """Stop it and delete its connections from the host's table."""
+        self.containers.stop(container.name, self.config.stop_timeout_seconds, force=force)
+        if container.address:
+            self.firewall.forget([container.address])
 
     def ensure_running(self, container: Container) -> Steps[bool]:
         """Start or thaw, then wait until SSH answers; whether there was anything to do.

@@ -9,6 +9,8 @@ On the engine's own bridge, frames that are neither IPv4 nor ARP pass no contain
 closed networks and the forwards are IPv4. The engine's security.ipv6_filtering would do a part of that, but needs the
 kernel module br_netfilter, which a stock Debian kernel does not load.
 
+`labshell.tracking` has the limits on a container's connections, which hold also with the guard off.
+
 nftables, because `iptables -F` must not open the host. And because a packet has to pass both variants of iptables,
 our accept rules go into the other variant too where Docker or ufw have set its FORWARD policy to DROP.
 """
@@ -25,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labshell import files, host_program, machine, policy
+from labshell import files, host_program, machine, policy, tracking
 from labshell.errors import LabshellError
 
 log = logging.getLogger(__name__)
@@ -149,6 +151,11 @@ def _table(family: str, chains: str) -> str:
     return f"table {family} {TABLE} {{{chains}\n}}\n"
 
 
+def _tables_in(text: str) -> list[tuple[str, str]]:
+    """Family and name of each table that the text for `nft -f` replaces or deletes."""
+    return [(words[2], words[3]) for line in text.splitlines() if (words := line.split())[:2] == ["delete", "table"]]
+
+
 def _chains_in(text: str) -> set[tuple[str, str]]:
     """Family and name of each chain that the text for `nft -f` makes."""
     found, family = set(), ""
@@ -173,32 +180,41 @@ class Guard:
         self._closed = closed
         self._is_labs_own = is_labs_own
         self.around = Surroundings()
-        self._loaded = ""
+        self._loaded: set[str] = set()
         self._has_warned = False
 
     def ensure(self) -> bool:
         """Make the tables what they should be and open what it makes safe to open; True if it was not so."""
-        wanted = self._wanted()
-        changed = self._loaded != wanted or self._live_chains() != _chains_in(wanted)
-        if changed:
-            _run(["nft", "-f", "-"], wanted)
-            self._loaded = wanted
+        changed = self._ensure_tables()
         if self._is_labs_own:
             return changed
+        _set_at_most(tracking.CLOSED_SETTING, tracking.CLOSED_SECONDS)
         self._allow_loopback()
         self._route_between_containers()
         return self._accept_beside_drop() or changed
 
-    def _wanted(self) -> str:
+    def _ensure_tables(self) -> bool:
+        """Load what differs, and only that: the limits count from zero when they are loaded."""
+        wanted = self._wanted()
+        changed = [text for text in wanted if text not in self._loaded or _live_chains(text) != _chains_in(text)]
+        for text in changed:
+            _run(["nft", "-f", "-"], text)
+        self._loaded = set(wanted)
+        return bool(changed)
+
+    def _wanted(self) -> list[str]:
         """The tables as they should be now: interfaces and mounts come and go.
 
         On the lab's own network a container comes to a server as itself and not as the host, so nothing is closed by
         itself.
         """
         if self._is_labs_own:
-            return rules_on_labs_network(self._networks, closed=self._closed)
+            return [rules_on_labs_network(self._networks, closed=self._closed), tracking.NO_LIMITS]
         self.look_around()
-        return rules(self._bridge, self._networks, self.around, closed=self._closed)
+        return [
+            rules(self._bridge, self._networks, self.around, closed=self._closed),
+            tracking.limits(self._bridge),
+        ]
 
     def look_around(self) -> None:
         """See what is around now. Without a way out, as at boot before the network is up, the last one holds."""
@@ -217,24 +233,16 @@ class Guard:
         return [name for name in content.decode("ascii", "replace").split() if INTERFACE.fullmatch(name)]
 
     def remove(self) -> None:
-        _run(["nft", "-f", "-"], NO_TABLE)
+        _run(["nft", "-f", "-"], NO_TABLE + tracking.NO_LIMITS)
         if self._is_labs_own:
             return
+        if machine.kernel_setting(tracking.CLOSED_SETTING) == str(tracking.CLOSED_SECONDS):
+            _set(machine.PROC / "sys" / tracking.CLOSED_SETTING, str(tracking.KERNELS_CLOSED_SECONDS))
         self._set_route_localnet("0")
         if self._other_forward_policy() is not None:
             _run(["iptables-nft", "-w", "-D", "FORWARD", "-j", CHAIN], may_fail=True)
             _run(["iptables-nft", "-w", "-F", CHAIN], may_fail=True)
             _run(["iptables-nft", "-w", "-X", CHAIN], may_fail=True)
-
-    def _live_chains(self) -> set[tuple[str, str]]:
-        """Family and name of each chain of our tables that has rules in it."""
-        found = set()
-        for family in FAMILIES:
-            listing = _run(["nft", "-j", "list", "table", family, TABLE], may_fail=True)
-            if listing:
-                rules_there = (item["rule"] for item in json.loads(listing)["nftables"] if "rule" in item)
-                found |= {(family, rule["chain"]) for rule in rules_there}
-        return found
 
     def _allow_loopback(self) -> None:
         """Let `ssh -p PORT localhost` on the host reach the container: safe behind the loopback chain."""
@@ -293,6 +301,24 @@ COMMIT
 def ruleset() -> str:
     """Every rule of nftables, as JSON; empty where nft cannot tell."""
     return _run(["nft", "--json", "list", "ruleset"], may_fail=True) or ""
+
+
+def _live_chains(text: str) -> set[tuple[str, str]]:
+    """Family and name of each chain with rules in it that is there now, of the tables that `text` replaces."""
+    found = set()
+    for family, table in _tables_in(text):
+        listing = _run(["nft", "-j", "-t", "list", "table", family, table], may_fail=True)
+        if listing:
+            rules_there = (item["rule"] for item in json.loads(listing)["nftables"] if "rule" in item)
+            found |= {(family, rule["chain"]) for rule in rules_there}
+    return found
+
+
+def _set_at_most(setting: str, value: int) -> None:
+    """Lower a kernel setting of the network to `value`; an administrator's smaller one stays."""
+    now = machine.kernel_setting(setting)
+    if now.isdigit() and int(now) > value:
+        _set(machine.PROC / "sys" / setting, str(value))
 
 
 def _set(setting: Path, value: str) -> None:

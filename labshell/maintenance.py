@@ -106,7 +106,7 @@ class Maintenance:
             if dry_run:
                 return _plan(container, "stop", is_so=container.state == "Stopped", how=" at once" if force else "")
             yield Progress("Stopping {name}", {"name": name})
-            self._containers.stop(name, self._gateway.config.stop_timeout_seconds, force=force)
+            self._gateway.stop_container(container, force=force)
         return {"name": name, "state": self._existing(name).state.lower()}
 
     def _existing(self, name: str) -> policy.Container:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from labshell import guard, machine
+from labshell import guard, machine, tracking
 from labshell.errors import LabshellError
 from labshell.guard import Guard, Networks, Surroundings
 
@@ -132,6 +132,29 @@ def test_whether_br_netfilter_is_there(proc: Path, content: str | None, *, there
         (proc / "sys/net/bridge").mkdir(parents=True)
         (proc / "sys/net/bridge/bridge-nf-call-ip6tables").write_text(content)
     assert machine.has_bridge_netfilter() == there
+
+
+def test_the_limits_are_a_table_by_itself_so_that_what_changes_around_does_not_count_from_zero(proc: Path) -> None:
+    (proc / "net/route").write_text(ROUTES)
+    (proc / "self/mounts").touch()
+    here = Guard("br", Networks(), proc / "ways-out", closed=False)
+    before = here._wanted()
+    (proc / "net/route").write_text(ROUTES + ROUTE.format("eth0", ANY, 0, ANY))
+    (proc / "self/mounts").write_text(MOUNTS)
+    after = Guard("br", Networks(), proc / "ways-out", closed=True)._wanted()
+    assert before[0] != after[0]
+    assert before[1:] == after[1:] == [tracking.limits("br")]
+    assert guard._tables_in(before[1]) == [("inet", tracking.TABLE)]
+    assert guard._tables_in(before[0]) == [("inet", "labshell"), ("bridge", "labshell")]
+
+
+@pytest.mark.parametrize(("now", "then"), [("120", "10"), ("10", "10"), ("5", "5"), ("odd", "odd")])
+def test_a_setting_is_lowered_and_never_raised(proc: Path, now: str, then: str) -> None:
+    setting = proc / "sys" / tracking.CLOSED_SETTING
+    setting.parent.mkdir(parents=True)
+    setting.write_text(now)
+    guard._set_at_most(tracking.CLOSED_SETTING, tracking.CLOSED_SECONDS)
+    assert setting.read_text() == then
 
 
 def test_nothing_known_closes_nothing_by_itself() -> None:

@@ -45,6 +45,24 @@ def test_too_few_terminals_are_found(settings: Path, limit: str, used: str, rese
     assert found() == ids
 
 
+@pytest.mark.parametrize(
+    ("limit", "used", "ids"),
+    [
+        ("262144", "300", []),
+        ("262144", "209715", []),
+        ("262144", "209716", ["connections-used-up"]),
+        ("262144", "262144", ["connections-used-up"]),
+        ("0", "9", []),
+        ("odd", "9", []),
+    ],
+)
+def test_a_table_of_connections_that_is_nearly_full_is_found(
+    settings: Path, limit: str, used: str, ids: list[str]
+) -> None:
+    put(settings, {"net/netfilter/nf_conntrack_max": limit, "net/netfilter/nf_conntrack_count": used})
+    assert found() == ids
+
+
 def test_a_kernel_that_tells_nothing_is_not_guessed_about(settings: Path) -> None:
     assert found() == []
 
