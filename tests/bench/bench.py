@@ -123,6 +123,15 @@ def connections(lab: Lab, pairs: int) -> Iterator[Pair]:
             yield lab.connect_often(lab.host.client.gateway, lab.sink_port), other
 
 
+def without_limits(lab: Lab, pairs: int) -> Iterator[Pair]:
+    with lab.sink():
+        for _ in range(pairs):
+            lab.host.run(["nft", "delete", "table", "inet", "labshell-limits"])
+            other = lab.connect_often(lab.host.client.gateway, lab.sink_port)
+            lab.host.admin("reconcile")
+            yield lab.connect_often(lab.host.client.gateway, lab.sink_port), other
+
+
 def proxy(lab: Lab, pairs: int) -> Iterator[Pair]:
     """Bytes a second over ssh, with what ssh itself takes to begin left out."""
     for _ in range(pairs):
@@ -224,6 +233,7 @@ ROWS = (
     Row("port-proxy-1", "throughput of the port", "of a proxy device without nat", ">= 1.5", throughput(1, proxy_device)),
     Row("port-proxy-8", "the same, eight streams", "of a proxy device without nat", ">= 1.5", throughput(8, proxy_device)),
     Row("connections", "new connections a second", "directly", ">= 0.9", connections),
+    Row("limits", "new connections a second through a port", "without the limits on connections", ">= 0.9", without_limits),
     Row("proxy", "throughput of proxy", "of the port, both by ssh", ">= 0.5", proxy),
     Row("logins", "100 logins at once", "with /bin/true", "<= 1.3", many_logins, 3),
     Row("crowd-login", "ssh HOST status, 10,000 people", "10 people", "<= 1.2", crowded(lambda lab: lab.ssh("alice", "status"))),
