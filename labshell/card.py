@@ -126,7 +126,8 @@ def _usage(status: Mapping[str, Any], cpu: float | None = None) -> list[tuple[st
         load.format(load=f"{status['host_load']:.1f}", count=status["host_processors"]),
         _("memory {memory}").format(memory=memory),
     ]
-    return [*_rows(_("You use"), parts), *_rows(_("This host"), host)]
+    warning = [(_("Disk full"), _("delete files first; do not stop or restart before"))]
+    return [*_rows(_("You use"), parts), *(warning * bool(status.get("disk_full"))), *_rows(_("This host"), host)]
 
 
 def _rows(label: str, parts: list[str]) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from labshell.engine import (
     COPY_SECONDS,
     LEFT_SNAPSHOT,
     WAIT_STEP_SECONDS,
+    DiskFull,
     Engine,
     GpuMissing,
     asking,
@@ -42,6 +43,7 @@ from labshell.pools import Pools
 from labshell.proxies import OWN as OWN_PROXY
 from labshell.proxies import Proxies
 from labshell.records import Usage
+from labshell.reserve import PARTS, WHOLE, Reserve
 from labshell.settings import disk_size, engine_config, engine_devices, replaced_devices
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ class Containers:
         self.proxies = Proxies(engine)
         self._nvidia_runtime = nvidia_runtime
         self.inside = Inside(engine, state)
+        self._reserve = Reserve(engine)
 
     # Reading -------------------------------------------------------------------------------------------
 
@@ -168,11 +171,11 @@ class Containers:
             if container.state == "Running" and container.owner == container.name
         }
 
-    def space(self, container: Container) -> tuple[int, int]:
-        """Bytes used and in all: of the container's own disk if that has a limit, else of the pool it is on."""
+    def own_disk(self, container: Container) -> tuple[int, int] | None:
+        """Bytes used and in all of the container's own disk; None if it has no limit, or the pool can set none."""
         limit = shown.bytes_of(container.config.get("disk", ""))
         used = self.usage(container).disk if limit else None
-        return (used, limit) if used and limit else self.pools.space(container.pool)
+        return (used, limit) if used and limit else None
 
     def addresses_taken(self) -> set[str]:
         """Addresses on the bridge that are pinned or leased to any instance."""
@@ -290,6 +293,7 @@ class Containers:
                 "devices": devices,
             }
             self._engine.wait(self._engine.api.instances.post(json=body), COPY_SECONDS)
+        self._reserve.free(name)
 
     def mark_service(self, name: str, *, autostart: bool) -> None:
         """Mark a container as belonging to no person; with `autostart` the engine starts it at boot."""
@@ -388,7 +392,17 @@ class Containers:
             if size is not None:
                 devices["root"] = {**root, "size": size} if size else {k: v for k, v in root.items() if k != "size"}
 
+        container = self.get(name) if size is not None else None
+        if container is not None and self.is_disk_full(container):
+            self._reserve.free(name)  # or the engine could not note the new limit on it
         self._engine.rewrite(name, change)
+        container = self.get(name) if size else None
+        if container is not None and self.own_disk(container) and not self.is_disk_full(container):
+            self._keep_reserve(container, (WHOLE, *PARTS))
+
+    def is_disk_full(self, container: Container) -> bool:
+        """Whether a container has a disk limit, and next to nothing is left of it."""
+        return policy.is_full(*(self.own_disk(container) or (0, 0)))
 
     def check_disk(self, name: str, size: str, snapshot: str = "") -> None:
         """Refuse a disk limit that is less than what is in a container, or in one of its snapshots, on btrfs.
@@ -495,9 +509,12 @@ class Containers:
         if not action:
             return
         try:
-            if action == "start" and container.config.get("disk"):
-                patient(self.try_disk)(name, ACTIONS["start"])
-            self._change_state(name, {"action": action}, timeout_seconds)
+            on_reserve = action == "start" and bool(container.config.get("disk")) and self._make_room(container)
+            try:
+                self._change_state(name, {"action": action}, timeout_seconds)
+            finally:
+                if on_reserve:
+                    self._keep_reserve(container, PARTS)
         except LabshellError:
             now = self.get(name)
             if now is not None and now.state == "Running":
@@ -512,6 +529,29 @@ class Containers:
             if container.config.get("nvidia.runtime") == "true" and "nvidia" in why.lower():
                 raise GpuMissing("The container cannot be started: the host's NVIDIA container tools fail.") from None
             raise
+
+    def _make_room(self, container: Container) -> bool:
+        """Have room for a start on a disk that has a limit; whether its reserve had to be given up for it."""
+        name = container.name
+        used, total = self.own_disk(container) or (0, 0)
+        is_given_up = policy.is_full(used, total) and self._reserve.free(name)
+        try:
+            patient(self.try_disk)(name, ACTIONS["start"])
+        except DiskFull:  # the figure may be some seconds old
+            if is_given_up or not self._reserve.free(name):
+                raise
+            is_given_up = True
+            patient(self.try_disk)(name, ACTIONS["start"])
+        if total - used > 4 * WHOLE and not is_given_up:
+            self._keep_reserve(container, (WHOLE,))
+        return is_given_up
+
+    def _keep_reserve(self, container: Container, sizes: Sequence[int]) -> None:
+        """Have a reserve again. Without one the container works, so no failure is anything but logged."""
+        with contextlib.suppress(LabshellError):
+            if self._reserve.keep(container.name, sizes):
+                return
+        log.warning("no reserve on its disk", extra={"container": container.name})
 
     def try_disk(self, name: str, action: str = CHANGE) -> None:
         """Have the engine write what it writes on the container's disk at every change; DiskFull if it cannot.
@@ -629,6 +669,7 @@ class Containers:
 
     def export(self, name: str, target: Path) -> None:
         """Write the engine's own backup of a container, without its snapshots, to the new file `target`."""
+        self._reserve.free(name)
         with asking(name, "be archived"):
             backups = self._engine.instance(name).backups
             # The fastest gzip: measured, 17 s for 29 s, and the file is larger by a tenth.

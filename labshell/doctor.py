@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from labshell import gpus, machine
+from labshell import gpus, machine, policy
 from labshell.containers import ssh_answers
 from labshell.errors import LabshellError, NoContainer
 from labshell.gateway import Gateway, Progress, Steps
@@ -17,6 +17,10 @@ FULL = 0.9
 ENDS_SOON = datetime.timedelta(days=14)
 ASK_GPU = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
 TELL_ADMINISTRATOR = Progress("Ask the administrator to look at it.")
+START_THEN_DELETE = Progress("Start it with: start, for which some room is kept. Then delete files.")
+DELETE_FIRST = Progress(
+    "Delete files, and do not stop or restart before. Find the largest with: sudo du -xh / | sort -h | tail"
+)
 GOOD, BAD, UNKNOWN = "good", "bad", "unknown"
 
 
@@ -111,10 +115,18 @@ class Doctor:
         return Finding(GOOD, Progress("Port {port} leads to your container.", {"port": str(port)}))
 
     def _disk(self, container: Container) -> Finding:
-        used, total = self._containers.space(container)
+        own = self._containers.own_disk(container)
+        used, total = own or self._containers.pools.space(container.pool)
         if not used or not total:
             return Finding(UNKNOWN, Progress("The storage pool does not say how full the disk is."))
         share = {"percent": f"{used / total:.0%}"}
+        if own is None:
+            if used > FULL * total:
+                return Finding(BAD, Progress("The lab's storage is {percent} full.", share), TELL_ADMINISTRATOR)
+            return Finding(GOOD, Progress("The lab's storage is {percent} full.", share))
+        if policy.is_full(used, total):
+            remedy = START_THEN_DELETE if container.state == "Stopped" else DELETE_FIRST
+            return Finding(BAD, Progress("The disk is {percent} full.", share), remedy)
         if used > FULL * total:
             return Finding(BAD, Progress("The disk is {percent} full.", share),
                            Progress("Find what takes most room with: sudo du -xh / | sort -h | tail"))  # fmt: skip

@@ -58,7 +58,7 @@ class OperationFailed(Exception):
 FULL_POOL = mark("The storage pool is full, so the container cannot {action}. The administrator has to make room.")
 FULL_DISK = mark(
     "The disk of the container is full or broken, so it cannot {action}. "
-    "Go back to a snapshot, or tell the administrator which of its files may go."
+    "Delete files in it, go back to a snapshot, or ask the administrator for more disk."
 )
 LEFT_SNAPSHOT = mark(
     "The container {name} cannot {action}: the engine did not finish a snapshot of it. "

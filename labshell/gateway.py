@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from labshell import files, forwards, gpus, identity, idleness, key_files, keys, machine, policy
+from labshell import files, forwards, gpus, identity, idleness, key_files, keys, machine, policy, shown
 from labshell.accounts import Accounts, end_processes
 from labshell.activity import Activity
 from labshell.closed import Closed
@@ -397,6 +397,7 @@ class Gateway:
         running = container.state in ("Running", "Frozen")
         if usage is None and running:
             usage = self.containers.usage(container)
+        disk = usage.disk if usage else self.containers.pools.held_by(container)
         load = machine.load()
         port = self.port_of(container.name)
         last_active = self.activity.read().get(container.name)
@@ -421,8 +422,9 @@ class Gateway:
             "cpu_limit": container.config.get("limits.cpu") or None,
             "memory_used": usage.memory if usage and running else None,
             "memory_limit": container.config.get("limits.memory") or None,
-            "disk_used": usage.disk if usage else None,
+            "disk_used": disk,
             "disk_limit": container.config.get("disk") or None,
+            "disk_full": policy.is_full(disk or 0, shown.bytes_of(container.config.get("disk", "")) or 0),
             "processes": usage.processes if usage and running else None,
             "host_load": round(load.averages[0], 2),
             "host_processors": load.processors,

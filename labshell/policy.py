@@ -16,6 +16,7 @@ from labshell.errors import LabshellError, NotAllowed, UsageError
 from labshell.keys import PublicKey
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]", re.ASCII)
+FULL_BYTES = 32 << 20  # a disk with less room than this is full: the engine and a boot write some MB
 INSTANCE = re.compile(r"[a-z][a-z0-9-]{0,61}[a-z0-9]", re.ASCII)  # users, and what is kept beside theirs
 EXISTING = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
 PORT_FILE = re.compile(rb"[1-9][0-9]{0,4}\n")
@@ -343,6 +344,11 @@ def processors_used(
         if start is not None and end is not None:
             busy[name] = round(max(0.0, end - start) / seconds, 2)
     return busy
+
+
+def is_full(used: int, total: int) -> bool:
+    """Whether a disk has so little left that a start may fail on it."""
+    return bool(total) and total - used < FULL_BYTES
 
 
 # Snapshots ---------------------------------------------------------------------------------------------

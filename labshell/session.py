@@ -150,7 +150,11 @@ class Session:
     def _state(self, request: verbs.Request) -> None:
         name = request.verb.name
         if name in ("stop", "restart"):
-            if "yes" not in request.options and self.ask("Status", {})["state"] != "stopped":
+            now = self.ask("Status", {})
+            if now.get("disk_full"):
+                warning = _("The disk of your container is full. Delete files first: it may not start again.")
+                self.terminal.complain(warning)
+            if "yes" not in request.options and now["state"] != "stopped":
                 self._agree(request, _("Everything that runs in your container ends. Go on?"))
             status = self._with_force(name.capitalize(), {}, force="force" in request.options)
         else:

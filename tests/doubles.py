@@ -110,6 +110,9 @@ class FakeContainers:
     def usage(self, container: Container) -> Usage:
         return Usage(None, None, None, None)
 
+    def held_by(self, container: Container) -> int | None:
+        return None
+
     def try_disk(self, name: str, action: str = "be changed") -> None:
         if name in self.full:
             raise DiskFull("The disk is full, so it cannot {action}.", action=action)

@@ -272,7 +272,7 @@ def test_a_container_that_fills_its_disk_harms_nobody(host: Host, guest: str, bo
         served_or_told(host.client.ssh(guest, verb, timeout=120))
     refused = one_sentence(host.client.ssh(guest, "start", timeout=120))
     # It may start with the last byte, and have none left for its SSH server.
-    assert "which of its files may go" in refused or "SSH server has not answered" in refused
+    assert "ask the administrator for more disk" in refused or "SSH server has not answered" in refused
     assert host.client.ssh(guest, "status").returncode == 0
     host.client.ssh(bob, "run head -c 100M /dev/zero > room && rm room", check=True)
     works(host, bob, bob_port)

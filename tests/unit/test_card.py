@@ -130,7 +130,7 @@ def test_no_text_from_elsewhere_gets_into_the_note() -> None:
 def test_the_status_of_a_stopped_container_has_its_disk_and_why_it_may_not_start() -> None:
     stopped = {**STATUS, "state": "stopped", "memory_used": None, "processes": None, "maintenance": "new driver until 18:00"}
     text = card.status_text(stopped, PLAIN)
-    assert "disk 123 GiB of 200GiB\n" in text
+    assert "disk 123 GiB of 200 GiB\n" in text
     assert "CPU limit" not in text
     assert "no container starts at present\n" in text
     assert "new driver until 18:00\n" in text
@@ -168,3 +168,12 @@ def test_no_control_character_is_shown() -> None:
     for code in (*range(32), 127, *range(128, 160), 0x200E, 0x2028, 0x202E, 0x2066, 0xD800, 0xFEFF):
         assert shown.plain(chr(code)).isprintable()
     assert shown.plain("ümläut 漢字") == "ümläut 漢字"
+
+
+def test_a_full_disk_is_said_on_the_card_and_in_the_status_running_or_stopped() -> None:
+    stopped = {**STATUS, "state": "stopped", "memory_used": None, "processes": None}
+    for status in (STATUS, stopped):
+        for show in (card.card, card.status_text):
+            assert "Disk full" not in show(status, PLAIN)
+            assert "disk 123 GiB of 200 GiB" in show(status, PLAIN)
+            assert "delete files first" in show({**status, "disk_full": True}, PLAIN)

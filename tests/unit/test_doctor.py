@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -71,13 +72,37 @@ def test_each_way_a_gpu_can_be_lost_has_its_own_remedy(
     assert remedy is None or remedy in found.remedy.sentence
 
 
+def disk(own: tuple[int, int] | None, pool: tuple[int, int], container: Container = ALICE) -> Any:
+    containers = SimpleNamespace(own_disk=lambda _: own, pools=SimpleNamespace(space=lambda _: pool))
+    gateway: Any = SimpleNamespace(containers=containers)
+    return Doctor(gateway)._disk(container)
+
+
 @pytest.mark.parametrize(
-    ("space", "result"),
-    [((10, 100), "good"), ((91, 100), "bad"), ((None, 100), "unknown"), ((5, None), "unknown"), ((5, 0), "unknown")],
+    ("space", "result"), [((10, 100), "good"), ((91, 100), "bad"), ((0, 100), "unknown"), ((5, 0), "unknown")]
 )
-def test_a_disk_is_full_over_ninety_percent(space: tuple[int | None, int | None], result: str) -> None:
-    gateway: Any = SimpleNamespace(containers=SimpleNamespace(space=lambda _: space))
-    assert Doctor(gateway)._disk(ALICE).result == result
+def test_the_labs_storage_is_full_over_ninety_percent(space: tuple[int, int], result: str) -> None:
+    found = disk(None, space)
+    assert found.result == result
+    assert found.remedy is None or "Ask the administrator" in found.remedy.sentence
+
+
+@pytest.mark.parametrize(
+    ("left", "state", "result", "remedy"),
+    [
+        (900 << 20, "Running", "good", ""),
+        (50 << 20, "Running", "bad", "Find what takes most room"),
+        (1 << 20, "Running", "bad", "do not stop or restart before"),
+        (1 << 20, "Stopped", "bad", "Start it with: start"),
+        (-(1 << 20), "Stopped", "bad", "Start it with: start"),
+    ],
+)
+def test_a_container_s_own_full_disk_has_a_remedy_for_its_owner(
+    left: int, state: str, result: str, remedy: str
+) -> None:
+    found = disk(((1 << 30) - left, 1 << 30), (0, 0), replace(ALICE, state=state))
+    assert found.result == result
+    assert remedy in (found.remedy.sentence if found.remedy else "")
 
 
 def test_a_check_that_cannot_be_made_does_not_end_the_others() -> None:
@@ -85,7 +110,7 @@ def test_a_check_that_cannot_be_made_does_not_end_the_others() -> None:
         raise TryAgain("The container engine is away; try again in a moment.")
 
     containers: Any = SimpleNamespace(
-        owned=lambda *_: ALICE, space=away, bridge=away, get=away, inside=SimpleNamespace(ask=away, host_key=away)
+        owned=lambda *_: ALICE, own_disk=away, bridge=away, get=away, inside=SimpleNamespace(ask=away, host_key=away)
     )
     gateway: Any = SimpleNamespace(
         containers=containers,

@@ -412,3 +412,8 @@ def test_forwards_from_another_block_find_places_in_this_one() -> None:
 def test_a_forward_that_lies_elsewhere_keeps_no_port_from_being_added() -> None:
     found = forwards.add_forward([OwnForward(30001, 80)], range(20010, 20015), OwnForward(0, 80), 0)
     assert OwnForward(20011, 80) in found
+
+
+def test_a_disk_is_full_before_its_last_byte_and_beyond_it() -> None:
+    assert [policy.is_full(used, 1 << 30) for used in (0, 1 << 29, (1 << 30) - 1, 1 << 31)] == [False, False, True, True]
+    assert not policy.is_full(0, 0)
