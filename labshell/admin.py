@@ -128,6 +128,14 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(change)
     _add_dry_run(change)
 
+    keys = command("keys", commands.keys, "A person's public keys: list them, add one, or remove one.")
+    keys.add_argument("name")
+    keys.add_argument("action", nargs="?", choices=("list", "add", "remove"), default="list")
+    keys.add_argument(
+        "which", nargs="?", metavar="KEY", help="add: a file, - for stdin; remove: a number, fingerprint or comment"
+    )
+    keys.add_argument("--end-sessions", action="store_true", help="with remove: end the sessions it has opened, too")
+
     many = command("import", roster.import_users, "Add a whole class from a CSV file; safe to run again.")
     many.add_argument(
         "file", type=Path, help="columns: name, key (the key or its file), and any of add-user's settings"

@@ -10,11 +10,12 @@ from labshell import key_files, policy, settings
 from labshell.adoption import Adoption
 from labshell.calls import Call, answers, at_once, progress
 from labshell.changes import DONE, ChangeLog
-from labshell.errors import LabshellError
+from labshell.errors import LabshellError, UsageError
 from labshell.forwards import Forward
 from labshell.gateway import Gateway, Steps
 from labshell.idle_stop import IdleStop
 from labshell.maintenance import Maintenance
+from labshell.own_keys import OwnKeys
 from labshell.services import NewService, Services, checked_forwards
 from labshell.users import Change, NewUser, Users
 
@@ -27,6 +28,7 @@ class AdminInterface:
     def __init__(self, gateway: Gateway, idle_stop: IdleStop) -> None:
         self._gateway = gateway
         self._users = Users(gateway)
+        self._keys = OwnKeys(gateway)
         self._services = Services(gateway)
         self._maintenance = Maintenance(gateway)
         self._adoption = Adoption(gateway)
@@ -103,6 +105,40 @@ class AdminInterface:
     ) -> Iterator[dict[str, Any]]:
         steps = self._users.restore(archive, dry_run=dry_run)
         return self._change(_request, steps, "restore-user", archive, {}, dry_run=dry_run, more=_more)
+
+    def UserKeys(self, name: str) -> Iterator[dict[str, Any]]:
+        return answers(at_once(lambda: {"keys": self._keys.listing(name, self._uid(name))}), "result", more=False)
+
+    def AddUserKey(
+        self, name: str, key: str, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        uid = self._uid(name)
+
+        def add() -> Steps[dict[str, Any]]:
+            yield from self._keys.add(name, uid, key)
+            return {"keys": self._keys.listing(name, uid)}
+
+        return self._change(_request, add(), "keys add", name, {}, dry_run=False, more=_more)
+
+    def RemoveUserKey(
+        self, name: str, which: str, end_sessions: bool, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        uid = self._uid(name)
+
+        def remove() -> Steps[dict[str, Any]]:
+            found = self._keys.find(name, uid, which)
+            if found["key"]:
+                yield from self._keys.remove(name, uid, found["fingerprint"], even_the_last=True)
+            ended = self._keys.end_sessions(name, uid, found["fingerprint"]) if end_sessions else 0
+            return {"found": found, "keys": self._keys.listing(name, uid), "ended": ended}
+
+        return self._change(_request, remove(), "keys remove", name, {"key": which}, dry_run=False, more=_more)
+
+    def _uid(self, name: str) -> int:
+        uid = self._gateway.accounts.uid_of(policy.checked_name(name))
+        if uid is None:
+            raise UsageError("There is no user {name}.", name=name)
+        return uid
 
     def AddService(
         self,

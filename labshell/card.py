@@ -11,7 +11,7 @@ from labshell.shown import duration, limit, moment, padded, plain, sentence, siz
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 LABEL_WIDTH = 13
@@ -244,11 +244,41 @@ def keys_text(keys: list[Mapping[str, Any]], style: Style) -> str:
     """The user's public keys, by number."""
     lines = []
     for number, key in enumerate(keys, start=1):
-        lines.append(f"  {style.bold(str(number))}  {plain(key['kind'])}  {plain(key.get('comment') or '')}".rstrip())
-        lines.append(f"     {style.dim(plain(key['fingerprint']))}")
-        if key.get("options"):
-            lines.append(f"     {style.dim(plain(key['options']))}")
-    return "\n".join(lines or ["  " + _("None: only the administrator can let you in again.")]) + "\n"
+        lines += _key(f"{number}  ", key, style)
+    if not any(not key.get("only_inside") for key in keys):
+        lines.append("  " + _("None: only the administrator can let you in again."))
+    return "\n".join(lines) + "\n"
+
+
+def _key(number: str, key: Mapping[str, Any], style: Style) -> list[str]:
+    """One key, with what is to be known of it below."""
+    notes = [key["fingerprint"], key.get("options")]
+    notes += [_("this login")] if key.get("this_login") else []
+    if key.get("only_inside"):
+        notes.append(_("only in the container: written there by hand, not for the host"))
+    indent = " " * (2 + len(number))
+    first = f"  {style.bold(number.rstrip())}{number[len(number.rstrip()) :]}{plain(key['kind'])}"
+    first = f"{first}  {plain(key.get('comment') or '')}".rstrip()
+    return [first, *(f"{indent}{style.dim(plain(note))}" for note in notes if note)]
+
+
+def key_to_remove(
+    found: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]], style: Style, *, is_own: bool
+) -> str:
+    """A key that is about to be removed, and what is open that came with it."""
+    lines = _key("", found["key"], style) if found.get("key") else [f"  {plain(found['fingerprint'])}"]
+    if is_own:
+        lines.append("  " + style.dim(_("This is the key of this login.")))
+    if found["is_last"]:
+        lines.append("  " + _("This is your last key: without it only the administrator can let you in again."))
+    if sessions:
+        lines.append("  " + _("Open sessions of this key:"))
+    for opened in sessions:
+        where = _("on the host") if opened["where"] == "host" else _("in the container")
+        address = _("from {network}").format(network=plain(opened["address"] or "?"))
+        unknown = "" if opened["is_known"] else _("perhaps of another key")
+        lines.append(f"    {padded(where, 18)}{padded(address, 24)}{unknown}".rstrip())
+    return "\n".join(lines) + "\n"
 
 
 def usage_text(usage: Mapping[str, Any], style: Style) -> str:

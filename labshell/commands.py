@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pwd
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labshell import card, language, note, plans, protocol, shown, texts, user_card
+from labshell import card, language, logins, note, plans, protocol, shown, texts, user_card
 from labshell.errors import LabshellError, UsageError
 from labshell.settings import PROFILE, SETTINGS
 
@@ -132,6 +133,40 @@ def _changed(after: dict[str, Any]) -> str:
     if after["waits_for_restart"]:
         lines.append("nesting takes effect at the next restart.")
     return "\n".join(lines) + _shown_once(after)
+
+
+def keys(options: Options) -> None:
+    """A person's keys, or one more or less. The host's own connections are looked for, and ended, in this process."""
+    name, which = options.name, options.which
+    if (options.action == "list") != (which is None):
+        raise UsageError("Say which key: labshell-admin keys --help shows how.")
+    if options.action == "list":
+        result = call("UserKeys", {"name": name}, options)
+    elif options.action == "add":
+        result = call("AddUserKey", {"name": name, "key": key_text(which)}, options)
+    else:
+        parameters = {"name": name, "which": which, "end_sessions": options.end_sessions}
+        result = call("RemoveUserKey", parameters, options)
+        result["open"] = _sessions_left(name, result, end=options.end_sessions)
+    if options.json:
+        show_json(result)
+        return
+    print(card.keys_text(result["keys"], card.Style(colour=False)), end="")
+    if options.end_sessions:
+        print("The sessions that it has opened are ended.")
+    elif result.get("open"):
+        again = f"labshell-admin keys {name} remove {result['found']['fingerprint']} --end-sessions"
+        print(f"{result['open']} sessions are open that it has opened, or may have; to end them: {again}")
+
+
+def _sessions_left(name: str, result: dict[str, Any], *, end: bool) -> int:
+    """How many sessions a removed key has open on the host and inside; none once they are ended."""
+    opened = logins.of_user(pwd.getpwnam(name).pw_uid)
+    opened = [login for login in opened if login.fingerprint in (result["found"]["fingerprint"], None)]
+    if end:
+        logins.end(opened)
+        return 0
+    return len(opened) + len(result["found"]["sessions"])
 
 
 def key_text(path: str) -> str:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from labshell import files, forwards, gpus, identity, idleness, key_files, keys, machine, policy, shown
+from labshell import files, forwards, gpus, idleness, keys, machine, policy, shown
 from labshell.accounts import Accounts, end_processes
 from labshell.activity import Activity
 from labshell.closed import Closed
@@ -135,7 +135,7 @@ class Gateway:
         if container.state != "Running":
             with self.locks.held(user):
                 container = self.containers.owned(user, uid)
-                yield from self._ensure_started(container)
+                yield from self.ensure_started(container)
         return run_inside(
             self.config.engine_socket, self.config.paths.state, user, command_inside(user, wanted),
             terminal=wanted.terminal, environment=environment_inside(wanted),
@@ -188,42 +188,6 @@ class Gateway:
             self.containers.set_forwards(user, forwards.remove_forward(container.forwards, port))
             self.firewall.forward_user(user)
 
-    def keys(self, user: str, _uid: int) -> list[dict[str, Any]]:
-        """The user's public keys on the host, in the order in which they are numbered."""
-        listed = self.accounts.keys_of(user)
-        return [
-            {
-                "kind": key.kind,
-                "fingerprint": key.fingerprint,
-                "comment": key.comment or None,
-                "options": key.options_text or None,
-            }
-            for key in listed
-        ]
-
-    def add_key(self, user: str, uid: int, text: str) -> Steps[None]:
-        """A public key more, in the container and on the host."""
-        key = key_files.read(text)
-        keys.check_amount([*self.accounts.keys_of(user), key])
-        yield from self._change_key(user, uid, "add", key)
-
-    def remove_key(self, user: str, uid: int, which: str, *, even_the_last: bool = False) -> Steps[None]:
-        """A public key less; `which` is its number in the list or its fingerprint."""
-        listed = self.accounts.keys_of(user)
-        key = policy.choose_key(listed, which)
-        if len(listed) == 1 and not even_the_last:
-            raise UsageError("This is your last key: without it you cannot log in any more. Say --yes to remove it.")
-        yield from self._change_key(user, uid, "remove", key)
-
-    def _change_key(self, user: str, uid: int, action: str, key: PublicKey) -> Steps[None]:
-        """The container first: a failure there leaves the host as it was, and a second try finishes it."""
-        with self.locks.held(user):
-            container = self.containers.owned(user, uid)
-            yield from self._ensure_started(container)
-            identity.change_key(self.containers, user, action, key)
-            others = [other for other in self.accounts.keys_of(user) if other.blob != key.blob]
-            self.accounts.set_keys(user, [*others, key] if action == "add" else others)
-
     # Steps others use ----------------------------------------------------------------------------------
 
     def stop_container(self, container: Container, *, force: bool = False) -> None:
@@ -238,13 +202,13 @@ class Gateway:
         The caller holds the user's lock, so a container that runs has been waited for.
         """
         deadline = time.monotonic() + self.config.start_timeout_seconds
-        if not (yield from self._ensure_started(container, deadline)):
+        if not (yield from self.ensure_started(container, deadline)):
             return False
         yield Progress("Waiting for its SSH server")
         self.wait_for_ssh(container, deadline)
         return True
 
-    def _ensure_started(self, container: Container, deadline: float | None = None) -> Steps[bool]:
+    def ensure_started(self, container: Container, deadline: float | None = None) -> Steps[bool]:
         """Start or thaw; whether there was anything to do."""
         deadline = deadline or time.monotonic() + self.config.start_timeout_seconds
         if container.state == "Running":

@@ -17,6 +17,7 @@ from labshell.doctor import Doctor
 from labshell.errors import NoContainer, TryAgain
 from labshell.gateway import Gateway, Steps
 from labshell.idle_stop import IdleStop
+from labshell.own_keys import OwnKeys
 from labshell.rebuild import Rebuild
 from labshell.snapshots import Snapshots
 from labshell.usage import UsageReports
@@ -29,6 +30,7 @@ class GatewayInterface:
 
     def __init__(self, gateway: Gateway, idle_stop: IdleStop) -> None:
         self._gateway = gateway
+        self._keys = OwnKeys(gateway)
         self._snapshots = Snapshots(gateway)
         self._rebuild = Rebuild(gateway)
         self._usage = UsageReports(gateway)
@@ -99,17 +101,30 @@ class GatewayInterface:
         return self._do("forwards", _request, _then(remove, self._gateway.forwards), more=_more)
 
     def Keys(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        return self._do("keys", _request, _then(_nothing, self._gateway.keys), more=_more)
+        return self._do("keys", _request, _then(_nothing, self._keys.listing), more=_more)
+
+    def FindKey(self, which: str, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+        def find(user: str, uid: int) -> Steps[dict[str, Any]]:
+            return at_once(self._keys.find, user, uid, which)
+
+        return self._do("found", _request, find, more=_more)
 
     def AddKey(self, key: str, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        add = partial(self._gateway.add_key, text=key)
-        return self._do("keys", _request, _then(add, self._gateway.keys), more=_more)
+        return self._do("keys", _request, _then(partial(self._keys.add, text=key), self._keys.listing), more=_more)
 
     def RemoveKey(
         self, which: str, even_the_last: bool, _more: bool = False, _request: Call | None = None
     ) -> Iterator[dict[str, Any]]:
-        remove = partial(self._gateway.remove_key, which=which, even_the_last=even_the_last)
-        return self._do("keys", _request, _then(remove, self._gateway.keys), more=_more)
+        remove = partial(self._keys.remove, which=which, even_the_last=even_the_last)
+        return self._do("keys", _request, _then(remove, self._keys.listing), more=_more)
+
+    def EndKeySessions(
+        self, fingerprint: str, _more: bool = False, _request: Call | None = None
+    ) -> Iterator[dict[str, Any]]:
+        def end(user: str, uid: int) -> Steps[int]:
+            return at_once(self._keys.end_sessions, user, uid, fingerprint)
+
+        return self._do("ended", _request, end, more=_more)
 
     def Snapshots(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
         return self._do("snapshots", _request, _then(_nothing, self._snapshots.list), more=_more)

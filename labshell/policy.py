@@ -381,11 +381,17 @@ def name_of_snapshot(name: str, existing: Collection[str], most: int, now: str) 
 
 
 def choose_key(listed: Sequence[PublicKey], which: str) -> PublicKey:
-    """The key with that number in the list, counted from 1, or with that fingerprint."""
+    """The key with that number in the list, counted from 1, or with that fingerprint or comment."""
     for number, key in enumerate(listed, start=1):
-        if which in (str(number), key.fingerprint):
+        if which in (str(number), key.fingerprint, key.fingerprint.removeprefix("SHA256:")):
             return key
-    raise UsageError("You have no key {which}; keys lists them.", which=shown.plain(which)[:60])
+    named = [key for key in listed if which and key.comment.split() == which.split()]
+    if len(named) > 1:
+        raise UsageError("There are {count} keys {which}; give a number or a fingerprint: keys lists them.",
+                         count=len(named), which=shown.plain(which)[:60])  # fmt: skip
+    if named:
+        return named[0]
+    raise UsageError("There is no key {which}; keys lists them.", which=shown.plain(which)[:60])
 
 
 # Permission --------------------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ class Session:
                 warning = _("The disk of your container is full. Delete files first: it may not start again.")
                 self.terminal.complain(warning)
             if "yes" not in request.options and now["state"] != "stopped":
-                self._agree(request, _("Everything that runs in your container ends. Go on?"))
+                self.agree(request, _("Everything that runs in your container ends. Go on?"))
             status = self._with_force(name.capitalize(), {}, force="force" in request.options)
         else:
             status = self.ask(name.capitalize(), {})
@@ -183,7 +183,7 @@ class Session:
         method, parameters = SNAPSHOT_METHODS[request.action], {"name": name} if request.action else {}
         if request.action in warnings and "yes" not in request.options:
             self.ask(method, {**parameters, "dry_run": True})
-            self._agree(request, warnings[request.action].format(name=name))
+            self.agree(request, warnings[request.action].format(name=name))
         snapshots = self.answer(method, parameters, "snapshots")
         if not self._json(request, snapshots):
             self.terminal.say(card.snapshots_text(snapshots, self.terminal.style))
@@ -204,7 +204,7 @@ class Session:
         force = {"force": False} if request.action != "forget" else {}
         if "yes" not in request.options:
             self.ask(method, {**parameters, **force, "dry_run": True})
-            self._agree(request, warnings[request.action])
+            self.agree(request, warnings[request.action])
         if force:
             status = self._with_force(method, parameters, force="force" in request.options)
         else:
@@ -241,7 +241,7 @@ class Session:
         findings = self._show(request, "Doctor", "findings", card.doctor_text)
         self.exit_status = int(any(found["result"] == "bad" for found in findings))
 
-    def _agree(self, request: verbs.Request, question: str) -> None:
+    def agree(self, request: verbs.Request, question: str) -> None:
         """Ask before something ends or is lost. LabshellError if the answer is not yes, with everything as it was."""
         if not self.terminal.is_interactive or self.terminal.is_quiet:
             raise UsageError("Without a question on a terminal, this needs --yes: {usage}", usage=request.usage)
@@ -249,14 +249,19 @@ class Session:
             raise LabshellError("Nothing was changed.")
 
     def _keys(self, request: verbs.Request) -> None:
+        from labshell import logins
+
         if request.action == "add":
             text = self._read_key(request.arguments[0] if request.arguments else "")
             keys = self.answer("AddKey", {"key": text}, "keys")
         elif request.action == "remove":
-            parameters = {"which": request.arguments[0], "even_the_last": "yes" in request.options}
-            keys = self.answer("RemoveKey", parameters, "keys")
+            from labshell import key_removal
+
+            keys = key_removal.remove(self, request)
         else:
             keys = self.answer("Keys", {}, "keys")
+        own = logins.own_fingerprint()
+        keys = [{**key, "this_login": key["fingerprint"] == own} for key in keys]
         if not self._json(request, keys):
             self.terminal.say(card.keys_text(keys, self.terminal.style))
 

@@ -19,13 +19,15 @@ OPTIONS = {
     "from": ("NETWORK", mark("only from these addresses: 192.0.2.0/24")),
     "template": ("NAME", mark("another template than the usual one")),
     "yes": ("", mark("do not ask")),
+    "end-sessions": ("", mark("also end the sessions that the key has opened")),
 }
 
 
 class Form:
     """One way to use a verb: an action word or none, arguments, options.
 
-    An argument in brackets may be left out; one that ends in dots is the rest of the line, as it was typed.
+    An argument in brackets may be left out; one that ends in dots is the rest of the line, as it was typed; one that
+    ends in + may have several words.
     """
 
     __slots__ = ("action", "arguments", "options")
@@ -56,7 +58,8 @@ def _usage(name: str, form: Form) -> str:
     options = [f"[--{option} {OPTIONS[option][0]}".rstrip() + "]" for option in form.options]
     # What follows a command belongs to it, so the options of such a form come first.
     takes_command = any("..." in word for word in form.arguments)
-    words = [*options, *form.arguments] if takes_command else [*form.arguments, *options]
+    arguments = [word.rstrip("+") for word in form.arguments]
+    words = [*options, *arguments] if takes_command else [*arguments, *options]
     return " ".join(word for word in (name, form.action, *words) if word)
 
 
@@ -79,7 +82,7 @@ VERBS = (
     ),
     Verb(
         "keys", "the public keys that let you in",
-        Form(options="json"), Form("add", "[KEY...]", "json"), Form("remove", "NUMBER", "yes json"),
+        Form(options="json"), Form("add", "[KEY...]", "json"), Form("remove", "KEY+", "end-sessions yes json"),
     ),
     Verb(
         "rebuild", "a fresh container from the template; the old one is kept",
@@ -194,6 +197,8 @@ def _arguments(verb: Verb, form: Form, rest: str) -> tuple[list[str], dict[str, 
             break
         elif wanted and not word.startswith("--"):
             arguments.append(word)
+        elif arguments and form.arguments[-1].endswith("+") and not word.startswith("--"):
+            arguments[-1] += f" {word}"
         elif word == "--udp":
             raise UsageError("Only TCP is forwarded: there are no ports for UDP.")
         else:

@@ -147,7 +147,7 @@ def test_a_pool_that_fills_under_a_running_container_stops_no_rebuild_half_way(
     second, third = (host.client.make_key(name).with_suffix(".pub").read_text() for name in ("second", "third"))
     host.client.ssh("runs", f"keys add {second.strip()}", check=True)
     with without_a_free_byte(host):
-        verbs = (f"keys add {third.strip()}", "keys remove 2", REBUILD, "restart --yes", SNAPSHOT, "status")
+        verbs = (f"keys add {third.strip()}", "keys remove 2 --yes", REBUILD, "restart --yes", SNAPSHOT, "status")
         done = done_without_a_free_byte(host, daemon, "runs", verbs)
         assert "--new" not in host.run(["lxc", "list", "--format", "csv", "--columns", "n"]).stdout
     everything_is_there(host, people, {"runs": done})

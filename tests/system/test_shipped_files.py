@@ -24,7 +24,7 @@ CLOSED = {
     "authorizedprincipalsfile": "none",
     "chrootdirectory": "none",
     "disableforwarding": "yes",
-    "exposeauthinfo": "no",
+    "exposeauthinfo": "yes",
     "forcecommand": "/opt/labshell/bin/labshell --ssh",
     "gatewayports": "no",
     "gssapiauthentication": "no",

@@ -391,8 +391,13 @@ def test_a_snapshot_has_a_name_that_is_new_and_one_may_keep_so_many() -> None:
         policy.name_of_snapshot("c", [], 0, "now")
 
 
-def test_a_key_is_chosen_by_its_number_or_its_fingerprint() -> None:
-    listed = [PublicKey("ssh-ed25519", "AAAA"), PublicKey("ssh-ed25519", "AAAB")]
+def test_a_key_is_chosen_by_its_number_its_fingerprint_or_its_comment() -> None:
+    listed = [PublicKey("ssh-ed25519", "AAAA", "a@b"), PublicKey("ssh-ed25519", "AAAB", "lab  pc of 2")]
+    assert policy.choose_key(listed, "a@b") == listed[0]
+    assert policy.choose_key(listed, "lab pc of 2") == listed[1]
+    assert policy.choose_key(listed, listed[1].fingerprint.removeprefix("SHA256:")) == listed[1]
+    with pytest.raises(UsageError, match="There are 2 keys a@b"):
+        policy.choose_key([*listed, PublicKey("ssh-rsa", "AAAC", "a@b")], "a@b")
     assert policy.choose_key(listed, "2") == listed[1]
     assert policy.choose_key(listed, listed[0].fingerprint) == listed[0]
     for which in ("0", "3", "-1", "", "01", "１", "SHA256:", listed[0].fingerprint[:-1], "\x1b[2J"):

@@ -24,6 +24,8 @@ from labshell.errors import UsageError
         ("ports remove 8888", "ports", "remove", ["8888"], {}),
         ("keys add ssh-ed25519 AAAA me at home", "keys", "add", ["ssh-ed25519 AAAA me at home"], {}),
         ("keys remove 2 --yes", "keys", "remove", ["2"], {"yes": "--yes"}),
+        ("keys remove my old pc --yes", "keys", "remove", ["my old pc"], {"yes": "--yes"}),
+        ("keys remove --end-sessions a@b", "keys", "remove", ["a@b"], {"end-sessions": "--end-sessions"}),
     ],
 )
 def test_a_line_is_understood(
