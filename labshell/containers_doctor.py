@@ -249,8 +249,10 @@ def _ssh(gateway: Gateway, item: Container) -> list[Finding]:
     name = item.name
     if item.state == "Running":
         is_booting = item.started_at is not None and time.time() - item.started_at < BOOT_SECONDS
-        if not item.address or is_booting or ssh_answers(item.address):
+        if not item.address or is_booting:
             return []
+        if ssh_answers(item.address):
+            return _logind(gateway, name)
         words = f"No SSH server answers in the container {name}: its user cannot log in through the port."
         return [Finding("ssh-away", ERROR, words, f"lxc exec {name} -- {ENABLE_SSH}", name)]
     if item.state != "Stopped" or not _is_ssh_disabled(gateway, name):
@@ -258,6 +260,16 @@ def _ssh(gateway: Gateway, item: Container) -> list[Finding]:
     words = f"The SSH server of the container {name} does not start with it: a start waits for it in vain."
     remedy = f"lxc start {name}; sleep 5; lxc exec {name} -- {ENABLE_SSH}"
     return [Finding("ssh-disabled", ERROR, words, remedy, name)]
+
+
+def _logind(gateway: Gateway, name: str) -> list[Finding]:
+    try:
+        if not gateway.containers.inside.logind_failed(name):
+            return []
+    except LabshellError:
+        return []
+    words = f"systemd-logind has failed in the container {name}: each login through its port waits for it."
+    return [Finding("logind-failed", WARNING, words, _restarted(name), name)]
 
 
 def _is_ssh_disabled(gateway: Gateway, name: str) -> bool:

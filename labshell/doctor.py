@@ -75,6 +75,7 @@ class Doctor:
         if container.state == "Running":
             yield mark("Host key"), lambda: self._host_key(container)
             yield mark("SSH server"), lambda: _ssh_server(container)
+            yield mark("Login sessions"), lambda: self._logind(container)
             if container.gpus != "none" or container.gpus_aside:
                 yield mark("GPU"), lambda: self._gpu(container)
 
@@ -138,6 +139,12 @@ class Doctor:
             return Finding(GOOD, Progress("The host key is the one on the card."))
         return Finding(BAD, Progress("The container's host key is not the one on the card."),
                        Progress("If you did not change it yourself, rebuild the container."))  # fmt: skip
+
+    def _logind(self, container: Container) -> Finding:
+        if self._containers.inside.logind_failed(container.name):
+            return Finding(BAD, Progress("systemd-logind has failed, and each login waits for it."),
+                           Progress("Start it with: restart"))  # fmt: skip
+        return Finding(GOOD, Progress("systemd-logind has not failed."))
 
     def _gpu(self, container: Container) -> Finding:
         if container.gpus_aside:

@@ -229,6 +229,8 @@ class Gateway:
         name, seconds = container.name, max(1, int(deadline - time.monotonic()))
         if container.state == "Stopped" and container.address and container.has_old_port:
             self.containers.set_address(name, container.address)
+        if container.state == "Stopped":
+            self._write_units(name)
         if container.gpus_aside:
             self.containers.bring_gpus_back(name)
         try:
@@ -239,6 +241,13 @@ class Gateway:
             self.containers.start(name, seconds)
             notice = mark("Your container runs without its GPU, which is not there. Tell the administrator.")
             self.unfinished.tell(container.owner or name, notice)
+
+    def _write_units(self, name: str) -> None:
+        """For a container of an earlier version; it starts without them, too."""
+        try:
+            identity.write_units(self.containers, name)
+        except LabshellError as error:
+            log.warning("the settings for its units are not written", extra={"container": name, "why": str(error)})
 
     def wait_for_ssh(self, container: Container, deadline: float) -> None:
         """Until port 22 shows a banner: the engine's own start returns long before that."""

@@ -27,6 +27,7 @@ from labshell import files
 from labshell.containers import CHANGE, Containers
 from labshell.engine import FULL_POOL
 from labshell.errors import LabshellError
+from labshell.inside import OF_ROOT
 from labshell.keys import PublicKey, authorized_keys, line_inside
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,21 @@ PasswordAuthentication yes
 KbdInteractiveAuthentication yes
 PermitRootLogin prohibit-password
 """
+
+# For each of these four settings systemd 252 mounts /proc anew, which AppArmor forbids in a container without
+# nesting. Then logind does not start, and each login waits 25 seconds for it. A unit's own drop-in with a later name
+# overrides these.
+UNITS_FOLDER = "/etc/systemd/system/service.d"
+UNITS_FILE = f"{UNITS_FOLDER}/10-labshell.conf"
+UNITS_DROP_IN = """\
+# Written by labshell: under AppArmor these settings keep systemd-logind and other units of a container from starting.
+[Service]
+ProtectProc=default
+ProcSubset=all
+ProtectControlGroups=no
+ProtectKernelTunables=no
+"""
+
 PASSWORD_FILE = "/root/.labshell-password"  # noqa: S105 - where it lies for a moment
 FIRST_LOGIN_SCRIPT = r"""
 set -eu
@@ -162,10 +178,21 @@ def write_identity(containers: Containers, name: str, *, hostname: str, keys_fil
         mode = 0o644 if file.endswith(".pub") else 0o600
         containers.inside.put_file(name, f"/etc/ssh/{file}", content.encode(), mode)
     containers.inside.put_file(name, "/etc/ssh/sshd_config.d/00-labshell.conf", SSHD_DROP_IN.encode())
+    write_units(containers, name)
     containers.inside.put_file(name, "/etc/hostname", f"{hostname}\n".encode())
     containers.inside.put_file(name, "/etc/hosts", hosts(hostname).encode())
     containers.inside.put_file(name, "/etc/machine-id", f"{secrets.token_hex(16)}\n".encode(), 0o444)
     return public
+
+
+def write_units(containers: Containers, name: str) -> None:
+    """Let systemd's units start under AppArmor in the stopped container `name`; nothing if it has no systemd."""
+    inside, parent = containers.inside, UNITS_FOLDER.rpartition("/")[0]
+    if inside.entry(name, UNITS_FILE) is not None or inside.entry(name, parent) is None:
+        return
+    if inside.entry(name, UNITS_FOLDER) is None:
+        inside.put_folder(name, UNITS_FOLDER, 0o755, OF_ROOT)
+    inside.put_file(name, UNITS_FILE, UNITS_DROP_IN.encode())
 
 
 def hosts(name: str) -> str:

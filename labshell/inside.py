@@ -108,6 +108,11 @@ class Inside:
             return ""
         return f"{key.kind} {key.blob}"
 
+    def logind_failed(self, name: str) -> bool:
+        """Whether systemd-logind of a running container has failed, so that each login waits for it."""
+        _, text = self.ask(name, ["systemctl", "is-failed", "systemd-logind"], timeout_seconds=READ_SECONDS)
+        return text.strip() == "failed"
+
     @patient
     def list_folder(self, name: str, path: str) -> list[str]:
         """The names in a folder inside the container; empty if there is no such folder."""

@@ -105,13 +105,20 @@ def test_a_container_s_own_full_disk_has_a_remedy_for_its_owner(
     assert remedy in (found.remedy.sentence if found.remedy else "")
 
 
+@pytest.mark.parametrize(("failed", "result"), [(True, "bad"), (False, "good")])
+def test_a_failed_logind_is_named(failed: bool, result: str) -> None:  # noqa: FBT001
+    gateway: Any = SimpleNamespace(containers=SimpleNamespace(inside=SimpleNamespace(logind_failed=lambda _: failed)))
+    assert Doctor(gateway)._logind(ALICE).result == result
+
+
 def test_a_check_that_cannot_be_made_does_not_end_the_others() -> None:
     def away(*_: object, **__: object) -> None:
         raise TryAgain("The container engine is away; try again in a moment.")
 
     containers: Any = SimpleNamespace(
-        owned=lambda *_: ALICE, own_disk=away, bridge=away, get=away, inside=SimpleNamespace(ask=away, host_key=away)
-    )
+        owned=lambda *_: ALICE, own_disk=away, bridge=away, get=away,
+        inside=SimpleNamespace(ask=away, host_key=away, logind_failed=away),
+    )  # fmt: skip
     gateway: Any = SimpleNamespace(
         containers=containers,
         accounts=SimpleNamespace(keys_of=lambda _: [], door=away, last_day=away),
@@ -121,7 +128,7 @@ def test_a_check_that_cannot_be_made_does_not_end_the_others() -> None:
         closed=SimpleNamespace(message=None),
     )
     results = {found["check"]: found["result"] for found in answer_of(Doctor(gateway).examine("alice", 1))}
-    assert results["Disk"] == results["Host key"] == results["GPU"] == "unknown"
+    assert results["Disk"] == results["Host key"] == results["GPU"] == results["Login sessions"] == "unknown"
     assert results["Keys"] == results["Port"] == "bad"
     assert results["Account"] == "unknown"
     assert results["Container"] == "good"

@@ -83,3 +83,18 @@ def test_whose_space_has_run_out_is_for_the_pool_to_say(
     monkeypatch.setattr(containers, "is_full", lambda _: pool_is_full)
     with pytest.raises(LabshellError, match=says):
         identity.set_keys(cast(Containers, containers), "ada", [])
+
+
+def test_units_get_their_settings_once_and_only_where_there_is_systemd() -> None:
+    fake = FakeContainers()
+    containers, there = cast("Containers", fake), fake.instances["template"].files
+    identity.write_units(containers, "template")
+    assert identity.UNITS_FILE not in there
+    there["/etc/systemd/system/ssh.service"] = b""
+    there[f"{identity.UNITS_FOLDER}/own.conf"] = b"theirs"
+    identity.write_units(containers, "template")
+    assert there[identity.UNITS_FILE] == identity.UNITS_DROP_IN.encode()
+    assert there[f"{identity.UNITS_FOLDER}/own.conf"] == b"theirs"
+    there[identity.UNITS_FILE] = b"changed"
+    identity.write_units(containers, "template")
+    assert there[identity.UNITS_FILE] == b"changed"
