@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from labshell import files, forwards, gpus, idleness, keys, machine, policy, shown
+from labshell import files, forwards, gpus, identity, idleness, keys, machine, policy, shown
 from labshell.accounts import Accounts, end_processes
 from labshell.activity import Activity
 from labshell.closed import Closed
