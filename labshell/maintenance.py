@@ -110,7 +110,8 @@ class Maintenance:
         return {"name": name, "state": self._existing(name).state.lower()}
 
     def _existing(self, name: str) -> policy.Container:
-        container = self._containers.get(policy.existing_name(name))
+        policy.existing_name(name)
+        container = self._containers.get(name) if policy.INSTANCE.fullmatch(name) else None
         if container is None or not (container.owner == name or container.is_service):
             raise UsageError("There is no user or service {name}.", name=name)
         return container

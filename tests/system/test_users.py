@@ -168,11 +168,11 @@ def test_dry_run_shows_the_steps_and_changes_nothing(host: Host, alice_port: int
 
 def test_a_failed_add_uses_up_neither_uid_nor_ports(host: Host, alice_port: int) -> None:
     assert alice_port
-    before = everything(host)
     key = str(host.client.make_key("frank").with_suffix(".pub"))
     plan = host.admin("add-user", "frank", "--key", key, "--dry-run").stdout
     host.run(["lxc", "copy", "template", "hollow"])
     host.run(["lxc", "config", "device", "add", "hollow", "x", "unix-char", "path=/dev/none-such"])
+    before = everything(host)
     try:
         done = host.admin("add-user", "frank", "--key", key, "--template", "hollow", check=False)
         assert done.returncode != 0
