@@ -397,7 +397,7 @@ class Containers:
             self._reserve.free(name)  # or the engine could not note the new limit on it
         self._engine.rewrite(name, change)
         container = self.get(name) if size else None
-        if container is not None and self.own_disk(container) and not self.is_disk_full(container):
+        if container is not None and not self.is_disk_full(container):
             self._keep_reserve(container, (WHOLE, *PARTS))
 
     def is_disk_full(self, container: Container) -> bool:
@@ -533,8 +533,7 @@ class Containers:
     def _make_room(self, container: Container) -> bool:
         """Have room for a start on a disk that has a limit; whether its reserve had to be given up for it."""
         name = container.name
-        used, total = self.own_disk(container) or (0, 0)
-        is_given_up = policy.is_full(used, total) and self._reserve.free(name)
+        is_given_up = self.is_disk_full(container) and self._reserve.free(name)
         try:
             patient(self.try_disk)(name, ACTIONS["start"])
         except DiskFull:  # the figure may be some seconds old
@@ -542,6 +541,7 @@ class Containers:
                 raise
             is_given_up = True
             patient(self.try_disk)(name, ACTIONS["start"])
+        used, total = self.own_disk(container) or (0, 5 * WHOLE)  # not counted yet: the first limit of a pool
         if total - used > 4 * WHOLE and not is_given_up:
             self._keep_reserve(container, (WHOLE,))
         return is_given_up
@@ -549,7 +549,7 @@ class Containers:
     def _keep_reserve(self, container: Container, sizes: Sequence[int]) -> None:
         """Have a reserve again. Without one the container works, so no failure is anything but logged."""
         with contextlib.suppress(LabshellError):
-            if self._reserve.keep(container.name, sizes):
+            if not self.pools.can_limit(container.pool) or self._reserve.keep(container.name, sizes):
                 return
         log.warning("no reserve on its disk", extra={"container": container.name})
 

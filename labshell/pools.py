@@ -37,6 +37,11 @@ class Pools:
         space = answer.get("space") or {}
         return space.get("used", 0), space.get("total", 0)
 
+    def can_limit(self, pool: str) -> bool:
+        """Whether a disk limit means anything there: in plain folders it does not."""
+        with asking(pool, "be read"):
+            return bool(self._engine.api["storage-pools"][pool].get().json()["metadata"]["driver"] != "dir")
+
     def is_full(self, pool: str) -> bool:
         """Whether less than RESERVE_BYTES are left."""
         used, total = self.space(pool)
