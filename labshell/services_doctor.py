@@ -80,7 +80,8 @@ def daemon(gateway: Gateway) -> Iterator[Finding]:
         yield Finding("daemon-away", ERROR, "labshelld does not run. Why: journalctl -u labshelld -e", restart)
         return
     try:
-        list(protocol.call(protocol.ADMIN_SOCKET, f"{protocol.ADMIN}.Log", {"count": 0}, timeout_seconds=10))
+        nothing = {"count": 0, "only_errors": False}
+        list(protocol.call(protocol.ADMIN_SOCKET, f"{protocol.ADMIN}.Log", nothing, timeout_seconds=10))
     except LabshellError as error:
         words = f"labshelld does not answer as it should: {error} Why: journalctl -u labshelld -e"
         yield Finding("daemon-away", ERROR, words, restart)

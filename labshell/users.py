@@ -299,7 +299,10 @@ class Users:
         before = plans.held(container) if container else {}
         found = plans.changes(before, wanted.settings)
         if wanted.keys:
-            old = plans.key_names(self._accounts.keys_of(wanted.name))
+            try:
+                old = plans.key_names(self._accounts.keys_of(wanted.name))
+            except LabshellError:
+                old = "a damaged file"  # which this replaces
             found.append(plans.Change("keys", old, plans.key_names(wanted.keys)))
         if wanted.port is not None:
             found.append(plans.Change("ports", self._span(self._ports.port_of(wanted.name)), self._span(wanted.port)))

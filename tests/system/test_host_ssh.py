@@ -69,8 +69,8 @@ def uid(host: Host, user: str) -> str:
 
 
 def owned(host: Host, user: str) -> str:
-    """The files of this user's on the host, wherever one could be left."""
-    find = ["find", "/tmp", "/run", "/home", "/var/tmp", "/dev/shm", "-xdev", "-uid", uid(host, user)]
+    """The files of this user's on the host, wherever one could be left, but those of sshd's own (ExposeAuthInfo)."""
+    find = ["find", "/tmp", "/run", "/home", "/var/tmp", "/dev/shm", "-xdev", "-uid", uid(host, user), "!", "-name", "sshauth.*"]
     return host.run(find, check=False).stdout
 
 

@@ -36,7 +36,8 @@ def menu(
     """A menu in a terminal, whose session ends with the block however it ends."""
     argv = host.client.argv(host.client.ssh_argv(name, tty=True))
     child = pexpect.spawn(
-        argv[0], argv[1:], env={**ENVIRONMENT, "TERM": term}, encoding="utf-8", timeout=30, dimensions=(rows, columns)
+        argv[0], argv[1:], env={**ENVIRONMENT, "TERM": term}, encoding="utf-8",
+        codec_errors="replace", timeout=30, dimensions=(rows, columns),
     )
     try:
         child.expect_exact("labshell> ")

@@ -45,10 +45,10 @@ def config(host: Host) -> dict[str, str]:
 
 
 def test_everything_is_given_at_once_and_shown(host: Host, alice: str, dora: str) -> None:
-    port = int(host.read("/public/next-port"))
+    port = 23000
     tomorrow = (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=2)).date().isoformat()
     add(host, "--cpu", "1", "--memory", "1GiB", "--disk", "5GiB", "--processes", "500", "--nesting", "--expires", tomorrow,
-        "--mount", "/srv/data:/data:ro:noshift", "--mount", "/srv:/srv/host:noshift", "--desktop-port", str(port + 5))  # fmt: skip
+        "--mount", "/srv/data:/data:ro:noshift", "--mount", "/srv:/srv/host:noshift", "--port", str(port), "--desktop-port", str(port + 5))  # fmt: skip
     found = config(host)
     assert (found["limits.cpu"], found["limits.memory"], found["limits.processes"]) == ("1", "1GiB", "500")
     assert (found["security.nesting"], found["security.privileged"]) == ("true", "false")

@@ -38,11 +38,11 @@ def call(method: str, **parameters: object) -> str:
     return json.dumps({"method": f"org.labshell.Gateway.{method}", "parameters": parameters}) + "\0"
 
 
-def test_a_researcher_hears_about_their_own_container_only(host: Host, alice_port: int, bob_port: int) -> None:
-    for name, port in (("alice", alice_port), ("bob", bob_port)):
+def test_a_researcher_hears_about_their_own_container_only(host: Host, alice: str, bob: str) -> None:
+    for name in (alice, bob):
         reply = json.loads(talk(host, name, call("Status")).rstrip("\0"))
         assert reply["parameters"]["status"]["user"] == name
-        assert reply["parameters"]["status"]["port"] == port
+        assert reply["parameters"]["status"]["port"] == host.ssh_port(name)
 
 
 @pytest.mark.parametrize("field", ["user", "uid", "name", "container", "owner"])

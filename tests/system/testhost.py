@@ -425,7 +425,7 @@ def _remove_unused(mark: IO[str], folders: list[Path]) -> None:
 def _kernel_limits() -> list[Path]:
     """The settings that setup-host raises."""
     lines = (TREE / "etc/sysctl.d/60-labshell.conf").read_text().splitlines()
-    names = [line.partition(" = ")[0] for line in lines if line and not line.startswith("#")]
+    names = [line.partition(" = ")[0].removeprefix("-") for line in lines if line and not line.startswith("#")]
     return [Path("/proc/sys") / name.replace(".", "/") for name in names]
 
 
