@@ -254,7 +254,7 @@ def test_whatever_is_typed_into_the_menu_it_goes_on_with_one_sentence(host: Host
     lines = {
         "stauts": "Did you mean `status`?", "16": "from 1 to 15", "ls": "`enter` opens one", "ssh -p 20010 alice@gpu1": "your own computer",
         "status --help": "status [--json]", "help stop": "stop [--force]", "x" * 3000: "There is no command xxx",
-        "run \x80": "UTF-8", "snapshot rm a": "snapshot delete", "\x01\x02": "labshell> ",
+        "run \x80": "UTF-8", "snapshot rm a": "snapshot delete", "\x01\x02": "\r\n",
     }  # fmt: skip
     with menu(host) as child:
         for line, part in lines.items():
