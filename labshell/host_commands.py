@@ -37,7 +37,8 @@ def enter(options: Options) -> None:
     """Become the engine's client program, with a shell or a command of root's in the container."""
     name = policy.existing_name(options.name)
     _, _, containers = _containers()
-    if containers.get(name) is None:
+    container = containers.get(name)
+    if container is None or not (container.owner or container.is_service):
         raise UsageError("There is no container {name}.", name=name)
     command = invocation.Program(" ".join(options.command) or None, as_root=True)
     become(name, invocation.command_inside(name, command))
