@@ -127,23 +127,12 @@ def ports(gateway: Gateway) -> Iterator[Finding]:
     holders: dict[int, str] = {}
     for user, port in found.items():
         if not gateway.ports.fits(port):
-            yield Finding(
-                "port-outside",
-                NOTE,
-                f"{user}'s port {port} lies outside port_range. It works; this gives another one.",
-                _moved(gateway, user),
-                user,
-            )
+            words = f"{user}'s port {port} lies outside port_range. It works; this gives another one."
+            yield _needs_block(gateway, "port-outside", NOTE, words, user)
         rival = next(((number, holders[number]) for number in gateway.ports.block(port) if number in holders), None)
         if rival:
-            yield Finding(
-                "ports-overlap",
-                ERROR,
-                f"The ports of {rival[1]} and {user} overlap at {rival[0]}: that port leads nowhere. "
-                f"This gives {user} another block.",
-                _moved(gateway, user),
-                user,
-            )
+            words = f"The ports of {rival[1]} and {user} overlap at {rival[0]}: that port leads nowhere. "
+            yield _needs_block(gateway, "ports-overlap", ERROR, f"{words}This gives {user} another block.", user)
         holders |= dict.fromkeys(gateway.ports.block(port), user)
     yield from _listeners(gateway, holders)
 
@@ -156,14 +145,8 @@ def services(gateway: Gateway) -> Iterator[Finding]:
         for own in item.forwards if item.is_service else ():
             if own.port in holders:
                 user = holders[own.port]
-                yield Finding(
-                    "ports-overlap",
-                    ERROR,
-                    f"Port {own.port} is the service {item.name}'s and in the block of {user}: it leads nowhere. "
-                    f"This gives {user} another block.",
-                    _moved(gateway, user),
-                    user,
-                )
+                words = f"Port {own.port} is the service {item.name}'s and in the block of {user}: it leads nowhere. "
+                yield _needs_block(gateway, "ports-overlap", ERROR, f"{words}This gives {user} another block.", user)
 
 
 def _damaged(gateway: Gateway, user: str) -> Finding:
@@ -179,14 +162,8 @@ def _listeners(gateway: Gateway, holders: dict[int, str]) -> Iterator[Finding]:
         what = f"{one.program} (pid {one.pid}, account {one.account}) listens on port {one.port} of this host"
         if one.port in holders:
             user = holders[one.port]
-            yield Finding(
-                "port-listener",
-                ERROR,
-                f"{what}, which is in the block of {user}: one of the two is not reached there. "
-                f"This gives {user} another block.",
-                _moved(gateway, user),
-                user,
-            )
+            words = f"{what}, which is in the block of {user}: one of the two is not reached there. "
+            yield _needs_block(gateway, "port-listener", ERROR, f"{words}This gives {user} another block.", user)
         elif gateway.ports.is_handed_out(one.port):
             yield Finding(
                 "port-left-out",
@@ -197,9 +174,10 @@ def _listeners(gateway: Gateway, holders: dict[int, str]) -> Iterator[Finding]:
             )
 
 
-def _moved(gateway: Gateway, user: str) -> str:
-    """The command that gives a user a block that is nobody's."""
+def _needs_block(gateway: Gateway, kind: str, severity: str, words: str, user: str) -> Finding:
+    """A finding whose remedy gives a user a block that is nobody's."""
     try:
-        return f"labshell-admin set {user} --port {gateway.ports.free_block()}"
+        port = str(gateway.ports.free_block())
     except LabshellError:
-        return f"labshell-admin set {user} --port PORT"
+        port = "PORT"
+    return Finding(kind, severity, words, f"labshell-admin set {user} --port {port}", user)

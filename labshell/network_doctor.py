@@ -15,7 +15,6 @@ from labshell.probe import Target
 VARIANTS = ("iptables-legacy", "iptables-nft")
 ADDRESSES_FOR_ALL = 15
 DNS, DHCP = 53, 67
-SECONDS_FOR_DNS = 2
 
 
 def network(gateway: Gateway) -> Iterator[Finding]:
