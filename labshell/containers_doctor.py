@@ -115,7 +115,7 @@ def each(gateway: Gateway) -> Iterator[Finding]:
         yield from _security(item)
         yield from _left_snapshots(gateway, item)
         yield from _owner(item, uids)
-        if item.owner == item.name or item.is_service:
+        if item.is_in_use:
             yield from _start(item)
     yield from _full_disks(gateway, items)
     users = [item for item in items if item.owner == item.name and item.name in uids]

@@ -38,7 +38,7 @@ def enter(options: Options) -> None:
     name = policy.existing_name(options.name)
     _, _, containers = _containers()
     container = containers.get(name)
-    if container is None or not (container.owner or container.is_service):
+    if container is None or not container.is_in_use:
         raise UsageError("There is no container {name}.", name=name)
     command = invocation.Program(" ".join(options.command) or None, as_root=True)
     become(name, invocation.command_inside(name, command))

@@ -39,7 +39,7 @@ class Maintenance:
         running = [
             (item, used)
             for item, used in self._containers.all_with_usage()
-            if item.state == "Running" and (item.owner == item.name or item.is_service)
+            if item.state == "Running" and item.is_in_use
         ]
         names = [item.name for item, _ in running] if stop and not plan else []
         answer = {"containers": [_row(item, used) for item, used in running], "failed": [], "stopped": []}
@@ -112,7 +112,7 @@ class Maintenance:
     def _existing(self, name: str) -> policy.Container:
         policy.existing_name(name)
         container = self._containers.get(name) if policy.INSTANCE.fullmatch(name) else None
-        if container is None or not (container.owner == name or container.is_service):
+        if container is None or not container.is_in_use:
             raise UsageError("There is no user or service {name}.", name=name)
         return container
 

@@ -265,6 +265,11 @@ class Container:
     config: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
+    def is_in_use(self) -> bool:
+        """Whether it is a user's or a service: no template, and none that a rebuild keeps or makes."""
+        return self.owner == self.name or self.is_service
+
+    @property
     def started_at(self) -> float | None:
         """When it was started last, in seconds since 1970; from what the engine says (RFC 3339, nanoseconds)."""
         try:
