@@ -418,7 +418,8 @@ def _remove_unused(mark: IO[str], folders: list[Path]) -> None:
                 folder.rmdir()
         for line in LIMITS_BEFORE.read_text().splitlines():
             path, _, value = line.partition(" ")
-            Path(path).write_text(value)
+            if Path(path).read_text().strip() != value:  # a kernel may refuse even root some of them
+                Path(path).write_text(value)
         LIMITS_BEFORE.unlink()
 
 
