@@ -248,11 +248,12 @@ def _ssh(gateway: Gateway, item: Container) -> list[Finding]:
     """An SSH server that does not answer, or would not at the next start."""
     name = item.name
     if item.state == "Running":
-        is_booting = item.started_at is not None and time.time() - item.started_at < BOOT_SECONDS
-        if not item.address or is_booting:
+        if not item.address:
             return []
         if ssh_answers(item.address):
             return _logind(gateway, name)
+        if item.started_at is not None and time.time() - item.started_at < BOOT_SECONDS:
+            return []
         words = f"No SSH server answers in the container {name}: its user cannot log in through the port."
         return [Finding("ssh-away", ERROR, words, f"lxc exec {name} -- {ENABLE_SSH}", name)]
     if item.state != "Stopped" or not _is_ssh_disabled(gateway, name):

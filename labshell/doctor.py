@@ -75,7 +75,7 @@ class Doctor:
         if container.state == "Running":
             yield mark("Host key"), lambda: self._host_key(container)
             yield mark("SSH server"), lambda: _ssh_server(container)
-            yield mark("Login sessions"), lambda: self._logind(container)
+            yield mark("Sessions"), lambda: self._logind(container)
             if container.gpus != "none" or container.gpus_aside:
                 yield mark("GPU"), lambda: self._gpu(container)
 

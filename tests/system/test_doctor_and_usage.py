@@ -29,7 +29,7 @@ def test_a_sound_container_has_a_line_for_each_check_and_all_are_good(host: Host
     checks = [item["check"] for item in json.loads(host.client.ssh("alice", "doctor --json").stdout)]
     assert labels == checks
     assert checks == [
-        "Account", "Keys", "Container", "Address", "Port", "Disk", "Clock", "Host key", "SSH server", "Login sessions",
+        "Account", "Keys", "Container", "Address", "Port", "Disk", "Clock", "Host key", "SSH server", "Sessions",
     ]  # fmt: skip
     assert max(map(len, done.stdout.splitlines())) <= 80
 

@@ -44,18 +44,18 @@ def test_a_login_through_the_port_has_a_session_and_a_user_manager(host: Host, g
 def test_a_container_of_an_earlier_version_gets_the_settings_at_its_next_start(host: Host, guest: str) -> None:
     own = f"{UNITS_FILE.rpartition('/')[0]}/own.conf"
     inside(host, f"rm {UNITS_FILE}; printf '[Service]\\nTasksMax=99\\n' > {own}")
-    host.client.ssh(guest, "restart", check=True)
+    host.client.ssh(guest, "restart --yes", check=True)
     assert inside(host, f"cat {UNITS_FILE}") == UNITS_DROP_IN
     assert inside(host, f"grep -c TasksMax {own}") == "1\n"
     inside(host, f"rm -r {own.rpartition('/')[0]}; ln -s /etc/passwd {own.rpartition('/')[0]}")
-    host.client.ssh(guest, "restart", check=True)
+    host.client.ssh(guest, "restart --yes", check=True)
     assert "root:" in inside(host, "cat /etc/passwd")
 
 
 def test_both_doctors_name_a_failed_logind(host: Host, guest: str) -> None:
     inside(host, BREAK)
-    assert "systemd-logind has failed" in bad_checks(host)["Login sessions"]
+    assert "systemd-logind has failed" in bad_checks(host)["Sessions"]
     found = json.loads(host.admin("doctor", "--json", check=False).stdout)
     assert [item["subject"] for item in found if item["id"] == "logind-failed"] == [guest]
     inside(host, MEND)
-    wait_until(lambda: "Login sessions" not in bad_checks(host))
+    wait_until(lambda: "Sessions" not in bad_checks(host))

@@ -104,9 +104,9 @@ def test_a_second_rebuild_lets_the_first_old_container_go_and_removal_takes_all(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("", "say --yes"),
-        ("undo", "say --yes"),
-        ("forget", "say --yes"),
+        ("", "needs --yes"),
+        ("undo", "No container is kept"),
+        ("forget", "No container is kept"),
         ("forget --yes", "No container is kept"),
         ("--template bob --yes", "There is no template bob"),
         ("--template ../x --yes", "There is no template ../x"),

@@ -128,7 +128,7 @@ def test_a_check_that_cannot_be_made_does_not_end_the_others() -> None:
         closed=SimpleNamespace(message=None),
     )
     results = {found["check"]: found["result"] for found in answer_of(Doctor(gateway).examine("alice", 1))}
-    assert results["Disk"] == results["Host key"] == results["GPU"] == results["Login sessions"] == "unknown"
+    assert results["Disk"] == results["Host key"] == results["GPU"] == results["Sessions"] == "unknown"
     assert results["Keys"] == results["Port"] == "bad"
     assert results["Account"] == "unknown"
     assert results["Container"] == "good"
