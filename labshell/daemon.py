@@ -26,21 +26,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from labshell import accounts, files, machine, policy, protocol
-from labshell.accounts import Accounts
+from labshell import accounts, files, machine, protocol
 from labshell.administration import AdminInterface
 from labshell.calls import Call
 from labshell.config import CONFIG_FILE, GROUP, Config, load
-from labshell.containers import containers_of
-from labshell.engine import Engine
 from labshell.errors import Crowded, LabshellError
 from labshell.gateway import Gateway
 from labshell.idle_stop import LOOK_SECONDS, IdleStop
 from labshell.interfaces import GatewayInterface
 from labshell.journal import start_logging
+from labshell.lab import make_gateway
 from labshell.language import mark
 from labshell.policy import Caller
-from labshell.ports import PortRegistry, listening_ports
 from labshell.pulses import Pulses
 from labshell.service import Service
 
@@ -182,22 +179,6 @@ class Server:
                 call.attached.clear()
         if not is_read:
             raise ConnectionAbortedError
-
-
-def make_gateway(config: Config) -> Gateway:
-    """The verbs over the real effects."""
-    engine = Engine(config.engine_socket)
-    containers = containers_of(config, engine)
-    pool = policy.PortPool(*config.port_range, config.ports_per_user)
-    gateway: Gateway
-
-    def busy_ports() -> set[int]:
-        services = {own.port for item in containers.all() if item.is_service for own in item.forwards}
-        return listening_ports() | containers.proxies.ports_taken() | gateway.firewall.ports_of_others() | services
-
-    ports = PortRegistry(config.paths, pool, config.port_quarantine_days, listening=busy_ports)
-    gateway = Gateway(config, Accounts(config.paths, config.uid_range), containers, ports)
-    return gateway
 
 
 def passed_sockets() -> dict[str, socket.socket]:

@@ -17,10 +17,10 @@ from labshell import invocation, policy, shown, templates
 from labshell.commands import Options, show_json, table
 from labshell.config import Config, load
 from labshell.containers import Containers, containers_of
-from labshell.daemon import make_gateway
 from labshell.engine import Engine
 from labshell.errors import UsageError
 from labshell.host_doctor import HostDoctor
+from labshell.lab import make_gateway
 from labshell.programs import become
 from labshell.recipes import Recipe
 from labshell.trial import GOOD, Outcome, Trial

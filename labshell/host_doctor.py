@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from labshell import accounts_doctor, containers_doctor, kernel_doctor, network_doctor, services_doctor
 from labshell.config import Config
-from labshell.daemon import make_gateway
 from labshell.engine import Engine
 from labshell.errors import LabshellError
 from labshell.findings import ERROR, Finding
 from labshell.gateway import Gateway
+from labshell.lab import make_gateway
 
 ENGINE, NETWORK, SSHD = "engine-away", "network-missing", "sshd-config"
 

@@ -1,0 +1,27 @@
+"""One host put together: the verbs over the real effects, for the daemon and for what an administrator runs beside it."""
+
+from __future__ import annotations
+
+from labshell import policy
+from labshell.accounts import Accounts
+from labshell.config import Config
+from labshell.containers import containers_of
+from labshell.engine import Engine
+from labshell.gateway import Gateway
+from labshell.ports import PortRegistry, listening_ports
+
+
+def make_gateway(config: Config) -> Gateway:
+    """The verbs over the real effects."""
+    engine = Engine(config.engine_socket)
+    containers = containers_of(config, engine)
+    pool = policy.PortPool(*config.port_range, config.ports_per_user)
+    gateway: Gateway
+
+    def busy_ports() -> set[int]:
+        services = {own.port for item in containers.all() if item.is_service for own in item.forwards}
+        return listening_ports() | containers.proxies.ports_taken() | gateway.firewall.ports_of_others() | services
+
+    ports = PortRegistry(config.paths, pool, config.port_quarantine_days, listening=busy_ports)
+    gateway = Gateway(config, Accounts(config.paths, config.uid_range), containers, ports)
+    return gateway
