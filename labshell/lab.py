@@ -1,4 +1,4 @@
-"""One host put together: the verbs over the real effects, for the daemon and for what an administrator runs beside it."""
+"""One host put together: the verbs over the real effects, for the daemon and an administrator's own commands."""
 
 from __future__ import annotations
 
