@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from labshell.engine import DiskFull
+from labshell.engine.client import DiskFull
+from labshell.engine.inside import Entry
+from labshell.engine.network import Bridge
+from labshell.engine.records import Usage
 from labshell.errors import LabshellError, NoContainer, UsageError
-from labshell.gateway import Steps
-from labshell.inside import Entry
-from labshell.network import Bridge
-from labshell.policy import Container, Snapshot
-from labshell.records import Usage
+from labshell.model.policy import Container, Snapshot
+from labshell.operations.gateway import Steps
 
 
 def answer_of(steps: Steps[Any]) -> Any:

@@ -14,8 +14,11 @@ from collections.abc import Callable
 import atheris
 
 with atheris.instrument_imports(include=["labshell"]):
-    from labshell import keys, policy, protocol, settings, shown, verbs
+    from labshell import shown
     from labshell.errors import UsageError
+    from labshell.model import keys, policy, settings
+    from labshell.shell import verbs
+    from labshell.wire import protocol
 
 
 def request(data: bytes) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import pwd
 from typing import Any
 
-from labshell import daemon
-from labshell.containers import Containers
-from labshell.policy import Container
-from labshell.records import Usage
+from labshell.daemon import main as daemon
+from labshell.engine.containers import Containers
+from labshell.engine.records import Usage
+from labshell.model.policy import Container
 
 PREFIX = "crowd-"
 all_there_are, all_with_usage = Containers.all, Containers.all_with_usage

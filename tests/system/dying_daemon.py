@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from labshell import daemon
+from labshell.daemon import main as daemon
 
 WANTED, COUNTED = Path(sys.argv[1]), Path(sys.argv[2])
 ACTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "subprocess.Popen"}

@@ -11,10 +11,10 @@ import pytest
 from doubles import FakeContainers
 from testhost import Host
 
-from labshell.containers import Containers
-from labshell.engine import Engine
+from labshell.engine.client import Engine
+from labshell.engine.containers import Containers
+from labshell.engine.network import Network
 from labshell.errors import LabshellError, NoContainer, UsageError
-from labshell.network import Network
 
 pytestmark = pytest.mark.root
 NAME, OTHER, UID = "contract", "contract--new", 59998

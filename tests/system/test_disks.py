@@ -12,7 +12,7 @@ from testhost import POOL, Host
 
 pytestmark = pytest.mark.root
 MANY = 300  # more subvolumes than the kernel names at once
-ASK = "import json, pathlib, sys; from labshell import btrfs; print(json.dumps(btrfs.referenced(pathlib.Path(sys.argv[1]), 'things')))"
+ASK = "import json, pathlib, sys; from labshell.host import btrfs; print(json.dumps(btrfs.referenced(pathlib.Path(sys.argv[1]), 'things')))"
 
 
 def disk_in_status(host: Host, user: str) -> int:

@@ -175,8 +175,8 @@ def test_changes_by_several_programs_at_once_lose_nothing(host: Host, alice_port
     """Reading and committing are two runs of the tool, between which others write."""
     script = """
 import sys
-from labshell.forwarding import Forwarding
-from labshell.forwards import Forward
+from labshell.forwarding.adapters import Forwarding
+from labshell.model.forwards import Forward
 number = int(sys.argv[1])
 forwarding = Forwarding("lxdbr0", "10.83.0.1/24")
 for turn in range(25):
@@ -210,8 +210,8 @@ def test_a_port_leads_to_its_container_through_the_chain_of_its_range_when_forwa
     host: Host, alice_port: int
 ) -> None:
     script = """
-from labshell.forwarding import Forwarding
-from labshell.forwards import Forward
+from labshell.forwarding.adapters import Forwarding
+from labshell.model.forwards import Forward
 forwarding = Forwarding("lxdbr0", "10.83.0.1/24")
 many = [Forward(25000 + number, f"many{number}", "10.83.0.200") for number in range(600)]
 forwarding.apply([*forwarding.live(), *many])

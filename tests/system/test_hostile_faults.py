@@ -178,7 +178,7 @@ def test_a_clock_that_is_wrong_by_a_year_takes_nothing_from_anybody(
     """Only the daemon's clock: the machine's is everybody's."""
     port = host.ssh_port(guest)
     host.client.ssh(guest, "snapshot create before", check=True)
-    script = f"import time; now = time.time; time.time = lambda: now() + {days * 86400}\nfrom labshell.daemon import main; main()"
+    script = f"import time; now = time.time; time.time = lambda: now() + {days * 86400}\nfrom labshell.daemon.main import main; main()"
     host.run(["tee", "/usr/local/lib/wrong_clock.py"], input=script)
     host.restart_daemon("/opt/labshell/venv/bin/python -I /usr/local/lib/wrong_clock.py")
     try:

@@ -15,9 +15,9 @@ POOL = "/var/lib/lxd/storage-pools/small"
 FILLER = f"{POOL}/.filler"
 # A daemon that finds out only from the engine: the pool may fill between its look and the engine's act.
 WITHOUT_LOOKING = """
-from labshell.gateway import Gateway
+from labshell.operations.gateway import Gateway
 Gateway.refuse_full_pool = lambda *_: None
-from labshell.daemon import main
+from labshell.daemon.main import main
 main()
 """
 REBUILD, SNAPSHOT = "rebuild --yes", "snapshot create full"

@@ -9,7 +9,7 @@ import pytest
 from hostile import share, works
 from testhost import Client, Host, wait_until
 
-from labshell import tracking
+from labshell.forwarding import tracking
 
 pytestmark = pytest.mark.root
 # Opens TCP connections by forged packets. A container sends both ends of each: what its own forwarded port answers

@@ -16,7 +16,7 @@ import pytest
 from hostile import as_researcher
 from testhost import ENVIRONMENT, Host, wait_until
 
-from labshell import keys
+from labshell.model import keys
 
 pytestmark = pytest.mark.root
 

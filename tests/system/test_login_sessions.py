@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from testhost import Host, wait_until
 
-from labshell.identity import UNITS_DROP_IN, UNITS_FILE
+from labshell.engine.identity import UNITS_DROP_IN, UNITS_FILE
 
 pytestmark = pytest.mark.root
 BROKEN = "/run/systemd/system/systemd-logind.service.d/broken.conf"

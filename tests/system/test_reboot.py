@@ -103,7 +103,7 @@ def lab_rootfs(host: Host) -> object:
         if not rootfs.exists():
             part = rootfs.with_suffix(".part.tar")
             build = (
-                f"from pathlib import Path; from labshell import recipes, templates; recipes.EXTRAS['lab'] = {packages!r}; "
+                f"from pathlib import Path; from labshell.engine import recipes, templates; recipes.EXTRAS['lab'] = {packages!r}; "
                 f"templates.build_rootfs(Path('{part}'), recipes.Recipe(extras=('lab',), minimal=True))"
             )
             host.run(["/opt/labshell/venv/bin/python", "-Ic", build], outside_network=True, timeout=900)

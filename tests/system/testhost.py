@@ -244,7 +244,7 @@ class Host(Machine):
     def _build_rootfs(self, rootfs: Path) -> None:
         part = rootfs.with_suffix(".part.tar")
         build = (
-            "from pathlib import Path; from labshell import recipes, templates; "
+            "from pathlib import Path; from labshell.engine import recipes, templates; "
             f"templates.build_rootfs(Path('{part}'), recipes.Recipe(minimal=True))"
         )
         self.run(["/opt/labshell/venv/bin/python", "-Ic", build], outside_network=True, timeout=600)
@@ -318,7 +318,7 @@ def filling_cache() -> Iterator[None]:
 
 def recipe() -> str:
     """What a root file system is made by, as a name for the cache."""
-    made_by = [(TREE / "labshell" / name).read_bytes() for name in ("recipes.py", "templates.py")]
+    made_by = [(TREE / "labshell/engine" / name).read_bytes() for name in ("recipes.py", "templates.py")]
     return hashlib.sha256(b"".join(made_by)).hexdigest()[:16]
 
 

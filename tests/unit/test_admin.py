@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from labshell import admin
+from labshell.admin import main as admin
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from labshell import card, language, laptop, menu, note, shown
-from labshell.card import Style
+from labshell import language, shown
+from labshell.admin import note
+from labshell.shell import card, laptop, menu
+from labshell.shell.card import Style
 
 STATUS = {
     "user": "alice", "host": "gpu1.lab.example", "host_port": 22, "state": "running", "address": "10.83.0.2", "has_ports": True, "port": 20010, "last_port": 20019,

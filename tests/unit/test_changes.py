@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from labshell.changes import ChangeLog
+from labshell.host.changes import ChangeLog
 
 
 def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:

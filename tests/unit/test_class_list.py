@@ -7,8 +7,8 @@ import datetime
 
 import pytest
 
-from labshell import class_list
-from labshell.class_list import ClassList
+from labshell.admin import class_list
+from labshell.admin.class_list import ClassList
 from labshell.errors import UsageError
 
 TODAY = datetime.date(2026, 11, 28)

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from doubles import Crash, FakeContainers, Instance, answer_of
 
-from labshell import gateway as gateway_module
-from labshell.calls import Call
 from labshell.config import Config, Paths
+from labshell.daemon.calls import Call
+from labshell.daemon.interfaces import GatewayInterface
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
-from labshell.gateway import Gateway
-from labshell.idle_stop import IdleStop
-from labshell.interfaces import GatewayInterface
-from labshell.keys import PublicKey
-from labshell.policy import Caller
-from labshell.rebuild import Rebuild
-from labshell.snapshots import Snapshots
+from labshell.model.keys import PublicKey
+from labshell.model.policy import Caller
+from labshell.operations import gateway as gateway_module
+from labshell.operations.gateway import Gateway
+from labshell.operations.idle_stop import IdleStop
+from labshell.operations.rebuild import Rebuild
+from labshell.operations.snapshots import Snapshots
 
 USER, UID, ADDRESS = "alice", 30000, "10.83.0.7"
 KEYS, TODAYS_KEYS = "/home/alice/.ssh/authorized_keys", b"ssh-ed25519 AAAA\n"

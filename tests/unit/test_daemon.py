@@ -14,13 +14,14 @@ from typing import Any, cast
 
 import pytest
 
-from labshell import daemon, pulses
-from labshell.calls import Call
-from labshell.daemon import Connections, Server, requests
+from labshell.daemon import main as daemon
+from labshell.daemon import pulses
+from labshell.daemon.calls import Call
+from labshell.daemon.main import Connections, Server, requests
+from labshell.daemon.pulses import Pulses
 from labshell.errors import LabshellError
-from labshell.gateway import Gateway
-from labshell.policy import Caller
-from labshell.pulses import Pulses
+from labshell.model.policy import Caller
+from labshell.operations.gateway import Gateway
 
 ALICE = Caller(30000, "alice", frozenset({"labshell"}))
 

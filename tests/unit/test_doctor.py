@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from doubles import answer_of
 
-from labshell import doctor, gpus, machine
 from labshell.config import Config
-from labshell.doctor import Doctor
+from labshell.doctor import user as doctor
+from labshell.doctor.user import Doctor
 from labshell.errors import TryAgain
-from labshell.gpus import NoGpus
-from labshell.policy import Container
+from labshell.host import gpus, machine
+from labshell.host.gpus import NoGpus
+from labshell.model.policy import Container
 from labshell.shown import bytes_of
 
 ALICE = Container("alice", "Running", "alice", 1, "10.83.0.2", gpus="all")

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from labshell import admin, config, errors, verbs
+from labshell import config, errors
+from labshell.admin import main as admin
+from labshell.shell import verbs
 
 TREE = Path(__file__).resolve().parents[2]
 DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in (TREE / "docs").glob("*.md"))]
@@ -124,7 +126,7 @@ def test_the_administrators_guide_has_every_setting() -> None:
 
 def test_the_journals_lines_are_called_what_the_daemon_calls_them() -> None:
     events = set()
-    for path in (TREE / "labshell").glob("*.py"):
+    for path in (TREE / "labshell").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("log.") and node.args:
                 events |= {node.args[0].value} if isinstance(node.args[0], ast.Constant) else set()

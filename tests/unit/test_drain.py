@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from doubles import answer_of
 
-from labshell.closed import Closed
 from labshell.config import Config
+from labshell.engine.records import Usage
 from labshell.errors import LabshellError
-from labshell.locks import UserLocks
-from labshell.maintenance import Maintenance
-from labshell.policy import Container
-from labshell.records import Usage
+from labshell.host.closed import Closed
+from labshell.model.policy import Container
+from labshell.operations.locks import UserLocks
+from labshell.operations.maintenance import Maintenance
 
 NAMES = ("ada", "bob", "carol", "dora")
 

@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 from pylxd.exceptions import LXDAPIException
 
-from labshell import engine
-from labshell.engine import Busy, DiskFull, Engine, OperationFailed, asking, patient
+from labshell.engine import client as engine
+from labshell.engine.client import Busy, DiskFull, Engine, OperationFailed, asking, patient
+from labshell.engine.inside import Inside
 from labshell.errors import LabshellError
-from labshell.inside import Inside
 
 
 def refusal(text: str) -> LXDAPIException:

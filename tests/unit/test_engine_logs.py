@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from labshell import engine_logs
+from labshell.engine import engine_logs
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from labshell import files
 from labshell.errors import LabshellError, TryAgain
+from labshell.host import files
 
 
 def test_what_is_written_is_read_and_replaces_what_was_there(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_lock_that_is_held_is_waited_for_within_a_limit(tmp_path: Path, monkey
 HOLD = """
 import sys
 from pathlib import Path
-from labshell import files
+from labshell.host import files
 with files.locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -249,7 +249,7 @@ def test_a_lock_that_another_process_holds_is_waited_for_within_a_limit(
 ) -> None:
     monkeypatch.setattr(files, "LOCK_SECONDS", 0.05)
     path = tmp_path / "lock"
-    environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[2])}
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
     ) as other:

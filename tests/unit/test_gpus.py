@@ -12,9 +12,10 @@ import pynvml
 import pytest
 from doubles import answer_of
 
-from labshell import gpus, machine, usage
-from labshell.gpus import NoGpus
-from labshell.policy import Container, container_of_control_group
+from labshell.host import gpus, machine
+from labshell.host.gpus import NoGpus
+from labshell.model.policy import Container, container_of_control_group
+from labshell.operations import usage
 
 
 class Library:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from labshell import guard, machine, tracking
 from labshell.errors import LabshellError
-from labshell.guard import Guard, Networks, Surroundings
+from labshell.forwarding import guard, tracking
+from labshell.forwarding.guard import Guard, Networks, Surroundings
+from labshell.host import machine
 
 MOUNTS = (
     "/dev/sda1 / ext4 rw,relatime 0 0\n"

@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 from doubles import FakeContainers
 
-from labshell import identity
-from labshell.containers import Containers
+from labshell.engine import identity
+from labshell.engine.containers import Containers
 from labshell.errors import LabshellError
 
 OWN, OURS, NEW = "ssh-rsa AAAAown me@desk", "ssh-ed25519 AAAAours", "ssh-ed25519 AAAAnew"

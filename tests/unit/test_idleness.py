@@ -12,16 +12,17 @@ from unittest.mock import MagicMock
 import pytest
 from doubles import FakeContainers, Instance, answer_of
 
-from labshell import gateway as gateway_module
-from labshell import idleness, machine
-from labshell.activity import Activity
 from labshell.config import Config, Paths
 from labshell.errors import UsageError
-from labshell.gateway import Gateway
-from labshell.idle_stop import IdleStop, Seen
-from labshell.idleness import DAY, Sample
-from labshell.locks import UserLocks
-from labshell.policy import Container, Hold
+from labshell.host import machine
+from labshell.host.activity import Activity
+from labshell.model import idleness
+from labshell.model.idleness import DAY, Sample
+from labshell.model.policy import Container, Hold
+from labshell.operations import gateway as gateway_module
+from labshell.operations.gateway import Gateway
+from labshell.operations.idle_stop import IdleStop, Seen
+from labshell.operations.locks import UserLocks
 
 QUIET = Sample(1000.0, 50.0, 10_000, is_occupied=False)
 LATER = replace(QUIET, moment=1300.0)

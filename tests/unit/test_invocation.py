@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from labshell import invocation, language
+from labshell import language
+from labshell.engine import invocation
 from labshell.errors import UsageError
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from labshell import kernel_doctor, machine
+from labshell.doctor import kernel as kernel_doctor
+from labshell.host import machine
 
 
 @pytest.fixture

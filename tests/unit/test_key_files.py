@@ -11,9 +11,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
-from labshell import commands, key_files, roster, texts, verbs
-from labshell.class_list import Row
+from labshell import texts
+from labshell.admin import commands, roster
+from labshell.admin.class_list import Row
 from labshell.errors import UsageError
+from labshell.model import key_files
+from labshell.shell import verbs
 
 KINDS = {"ed25519": (), "rsa": ("-b", "3072"), "ecdsa": ("-b", "521")}
 COMMENT = "alice@laptop of the lab"

@@ -13,15 +13,19 @@ from babel.messages.catalog import Catalog
 from babel.messages.mofile import read_mo
 from babel.messages.pofile import read_po
 
-from labshell import card, language, laptop, mistyped, shown, verbs
+from labshell import language, shown
 from labshell.errors import UsageError
+from labshell.shell import card, laptop, mistyped, verbs
 
 PACKAGE = Path(language.__file__).parent
 CATALOGUE = PACKAGE / "locale/zh_CN/LC_MESSAGES/labshell.po"
 # Whose texts only the administrator reads: in English.
 ADMINISTRATORS = {
-    "admin", "adoption", "archives", "changes", "class_list", "commands", "config", "host_commands", "host_doctor", "services_doctor", "network_doctor", "accounts_doctor", "containers_doctor", "kernel_doctor", "maintenance", "plans", "probe", "roster", "services", "settings", "tables", "templates", "trial",
-    "undo", "user_card", "users",
+    "admin.class_list", "admin.commands", "admin.host_commands", "admin.main", "admin.roster", "admin.tables",
+    "admin.user_card", "config", "doctor.accounts", "doctor.containers", "doctor.host", "doctor.kernel", "doctor.network",
+    "doctor.services", "engine.templates", "host.changes", "host.probe", "model.settings", "operations.adoption",
+    "operations.archives", "operations.maintenance", "operations.plans", "operations.services", "operations.trial",
+    "operations.undo", "operations.users",
 }  # fmt: skip
 # What carries a text for the person, and which of its arguments that is.
 CARRIERS = {
@@ -53,8 +57,9 @@ NAMES = re.compile(
 def texts() -> set[str]:
     """Every text for the person in the code: constants that a carrier is called with."""
     found = set()
-    for path in PACKAGE.glob("*.py"):
-        if path.stem in ADMINISTRATORS:
+    for path in PACKAGE.rglob("*.py"):
+        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        if module in ADMINISTRATORS:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):

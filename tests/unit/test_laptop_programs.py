@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from labshell import clients, mistyped, verbs
 from labshell.errors import UsageError
+from labshell.shell import clients, mistyped, verbs
 
 WAY_IN = "ssh -p 20010 alice@gpu1"
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import labshell
-from labshell import lean
+import labshell.wire
+from labshell.wire import lean
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -28,9 +28,9 @@ def either(request: pytest.FixtureRequest) -> ModuleType:
         return lean
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "_json", None)
-        patch.delitem(sys.modules, "labshell.lean")
-        patch.setattr(labshell, "lean", lean)
-        patched = importlib.import_module("labshell.lean")
+        patch.delitem(sys.modules, "labshell.wire.lean")
+        patch.setattr(labshell.wire, "lean", lean)
+        patched = importlib.import_module("labshell.wire.lean")
         assert not hasattr(patched, "_scan")
     return patched
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from labshell.errors import TryAgain
-from labshell.locks import StartQueue, UserLocks
+from labshell.operations.locks import StartQueue, UserLocks
 
 
 def test_one_user_waits_for_oneself_and_for_nobody_else() -> None:

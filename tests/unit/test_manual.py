@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from labshell import admin
+from labshell.admin import main as admin
 
 TREE = Path(__file__).resolve().parents[2]
 MADE = ("man/labshell-admin.8", "bash-completion/labshell-admin")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies
 
-from labshell import menu, mistyped, verbs
 from labshell.errors import UsageError
+from labshell.shell import menu, mistyped, verbs
 
 EVIL = "a\x1b[2Jb\nc\u202ed\x9be\u2028f\ud800g"
 

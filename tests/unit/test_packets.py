@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from labshell import nft_rules, packets, rules
-from labshell.packets import ACCEPT, DROP, Packet
+from labshell.forwarding import nft_rules, packets, rules
+from labshell.forwarding.packets import ACCEPT, DROP, Packet
 
 DHCP = Packet("lxdbr0", "udp", 67)
 UFW = """*filter

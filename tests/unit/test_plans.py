@@ -6,9 +6,9 @@ import datetime
 
 import pytest
 
-from labshell import plans
-from labshell.policy import Container, OwnForward
-from labshell.settings import SETTINGS
+from labshell.model.policy import Container, OwnForward
+from labshell.model.settings import SETTINGS
+from labshell.operations import plans
 
 
 @pytest.mark.parametrize(

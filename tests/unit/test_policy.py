@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labshell import forwards, policy
 from labshell.errors import LabshellError, NotAllowed, UsageError
-from labshell.forwards import Forward
-from labshell.keys import PublicKey
-from labshell.policy import Caller, Container, OwnForward, PortPool
+from labshell.model import forwards, policy
+from labshell.model.forwards import Forward
+from labshell.model.keys import PublicKey
+from labshell.model.policy import Caller, Container, OwnForward, PortPool
 
 QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 POOL = PortPool(20000, 20099, 10)

@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from labshell import files
 from labshell.config import Paths
 from labshell.errors import LabshellError, TryAgain, UsageError
-from labshell.policy import PortPool
-from labshell.ports import PortRegistry, listening_ports
+from labshell.host import files
+from labshell.host.ports import PortRegistry, listening_ports
+from labshell.model.policy import PortPool
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
 POOL = PortPool(20000, 20099, 10)
@@ -408,10 +408,10 @@ TestAllocation = Allocation.TestCase
 RACE = """
 import json, os, sys, traceback
 from pathlib import Path
-from labshell import files
+from labshell.host import files
 from labshell.config import Paths
-from labshell.policy import PortPool
-from labshell.ports import PortRegistry
+from labshell.model.policy import PortPool
+from labshell.host.ports import PortRegistry
 
 files.LOCK_SECONDS, files.LOCK_POLL_SECONDS = 300, 0.2
 folder = Path(sys.argv[1])
@@ -443,7 +443,7 @@ for child in children:
 
 def race(folder: Path, names: list[str]) -> list[list[str | int]]:
     """What each of as many processes as there are names was given, all of them starting at once."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[2])}
     argv = [sys.executable, "-c", RACE, str(folder), *names]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, env=environment, timeout=600)
     assert done.stderr == ""
@@ -519,7 +519,7 @@ def test_without_anybody_watching_every_file_is_read(lab: Setting, monkeypatch: 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("labshell.watch.INotify", refuse)
+    monkeypatch.setattr("labshell.host.watch.INotify", refuse)
     for port in (20000, 20010):
         (lab.paths.ports / "alice").write_text(f"{port}\n")
         assert lab.registry.all_ports() == {"alice": port}

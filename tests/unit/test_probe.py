@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from labshell import keys, probe
-from labshell.probe import Target
+from labshell.host import probe
+from labshell.host.probe import Target
+from labshell.model import keys
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from labshell import programs
+from labshell.engine import programs
+from labshell.engine.programs import OUTPUT_BYTES, RunningProgram, _streams
 from labshell.errors import TryAgain
-from labshell.programs import OUTPUT_BYTES, RunningProgram, _streams
 
 # As the engine's client: it passes a signal on only when it is connected.
 LISTENS_LATE = "sleep 0.4; trap 'exit 3' TERM; sleep 30 & wait"

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labshell import protocol
 from labshell.errors import Crowded, LabshellError, NoContainer, TryAgain, UsageError
+from labshell.wire import protocol
 
 GOOD = b'{"parameters":{},"continues":true}\0{"parameters":{"status":{"a":1}}}\0'
 

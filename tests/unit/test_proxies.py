@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labshell import proxies
+from labshell.engine import proxies
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labshell import rules
-from labshell.forwards import Forward
+from labshell.forwarding import rules
+from labshell.model.forwards import Forward
 
 AROUND = rules.around("lxdbr0", "10.83.0.0/16", "")
 # As iptables-save 1.8.9 wrote it.

@@ -11,20 +11,20 @@ import pytest
 import varlink.scanner
 
 import labshell
-from labshell import protocol
-from labshell.administration import AdminInterface
-from labshell.calls import Call
+from labshell.daemon.administration import AdminInterface
+from labshell.daemon.calls import Call
+from labshell.daemon.interfaces import GatewayInterface
+from labshell.daemon.service import Service
 from labshell.errors import TryAgain
-from labshell.interfaces import GatewayInterface
-from labshell.policy import Caller
-from labshell.service import Service
+from labshell.model.policy import Caller
+from labshell.wire import protocol
 
 ALICE = Call(Caller(30000, "alice", frozenset({"labshell"})))
 INTERFACES = {"org.labshell.Gateway": GatewayInterface, "org.labshell.Admin": AdminInterface}
 
 
 def description(name: str) -> Any:
-    return varlink.scanner.Interface((Path(labshell.__file__).parent / f"{name}.varlink").read_text())
+    return varlink.scanner.Interface((Path(labshell.__file__).parent / "wire" / f"{name}.varlink").read_text())
 
 
 class Fake:
@@ -69,7 +69,7 @@ def test_description_and_code_have_the_same_methods_and_no_name_twice(name: str)
     methods = {member.name for member in interface.members.values() if isinstance(member, varlink.scanner._Method)}
     handled = {item for item in vars(INTERFACES[name]) if item[0].isupper()}
     assert methods == handled
-    text = (Path(labshell.__file__).parent / f"{name}.varlink").read_text()
+    text = (Path(labshell.__file__).parent / "wire" / f"{name}.varlink").read_text()
     declared = [
         line.split()[1].split("(")[0]
         for line in text.splitlines()

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from labshell import card, inside_sessions, logins
-from labshell.inside_sessions import Session
+from labshell.engine import inside_sessions
+from labshell.engine.inside_sessions import Session
+from labshell.shell import card, logins
 
 KEY = {"kind": "ssh-ed25519", "fingerprint": "SHA256:" + "x" * 43, "comment": "alice@laptop", "only_inside": False}
 BLOB = "AAAAC3NzaC1lZDI1NTE5AAAAIPl2hm1Cmfl4bYDmgSGoTKXs+yoRKjBo5t0Hqyq4mM3d"

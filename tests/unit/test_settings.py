@@ -6,10 +6,10 @@ import datetime
 
 import pytest
 
-from labshell import settings
 from labshell.errors import UsageError
-from labshell.gpus import Installed
-from labshell.settings import Mount
+from labshell.host.gpus import Installed
+from labshell.model import settings
+from labshell.model.settings import Mount
 
 
 def test_what_is_given_wins_over_its_profile_and_that_over_the_configured() -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from labshell import shell, verbs
-from labshell.session import Session
+from labshell.shell import main as shell
+from labshell.shell import verbs
+from labshell.shell.session import Session
 
 TREE = Path(__file__).resolve().parents[2]
-START = f"import sys; sys.path.append({str(TREE)!r}); from labshell.shell import main; main()"
+START = f"import sys; sys.path.append({str(TREE)!r}); from labshell.shell.main import main; main()"
 PROGRAM = ["/usr/bin/python3", "-ISXutf8", "-c", START]
 SOCKET_IS_THERE = Path("/run/labshell/labshell.sock").exists()
 
@@ -51,7 +52,7 @@ def test_help_and_version_need_no_daemon() -> None:
 
 
 def test_every_verb_has_somebody_who_does_it() -> None:
-    source = (TREE / "labshell/session.py").read_text()
+    source = (TREE / "labshell/shell/session.py").read_text()
     assert all(f'"{verb.name}"' in source for verb in verbs.VERBS)
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from labshell import shown
-from labshell.records import usage_of
+from labshell.engine.records import usage_of
 
 
 @pytest.mark.parametrize("unknown", [None, -1])

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from labshell.containers import ssh_answers
-from labshell.gateway import pause_after
+from labshell.engine.containers import ssh_answers
+from labshell.operations.gateway import pause_after
 
 
 @pytest.mark.parametrize(

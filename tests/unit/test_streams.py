@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from labshell.streams import Pump, Splice, relay
+from labshell.shell.streams import Pump, Splice, relay
 
 PAYLOAD = os.urandom(3 << 20)
 both_kinds = pytest.mark.parametrize("kind", [Pump, Splice])
@@ -88,7 +88,7 @@ def test_it_ends_when_nobody_reads_any_more(kind: type[Pump]) -> None:
 
 READ_RAW = """
 import os, select
-from labshell import streams
+from labshell.shell import streams
 with streams._raw_terminal():
     os.write(1, os.read(0, 100) if select.select([0], [], [], 2)[0] else b"")
 """

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from labshell.recipes import EXTRAS, MINIMAL, TOOLS, USUAL, Recipe
-from labshell.templates import apt_sources, mmdebstrap
+from labshell.engine.recipes import EXTRAS, MINIMAL, TOOLS, USUAL, Recipe
+from labshell.engine.templates import apt_sources, mmdebstrap
 
 
 def test_only_sources_of_the_machines_own_release_are_used(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from labshell.config import Paths
 from labshell.errors import LabshellError
-from labshell.uids import Uids
+from labshell.host.uids import Uids
 
 FIRST = 3_000_000_000  # no account of this machine is in the range
 

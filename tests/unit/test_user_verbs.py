@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from doubles import FakeContainers, Instance, answer_of
 
-from labshell import user_card
+from labshell.admin import user_card
 from labshell.config import Config, Paths
 from labshell.errors import TryAgain, UsageError
-from labshell.gateway import Gateway
-from labshell.keys import PublicKey
-from labshell.users import Change, NewUser, Users
+from labshell.model.keys import PublicKey
+from labshell.operations.gateway import Gateway
+from labshell.operations.users import Change, NewUser, Users
 
 KEY = PublicKey("ssh-ed25519", "AAAAC3NzaC1lZDI1NTE5AAAAIG5vYm9keQ==", comment="her laptop")
 OTHER = PublicKey("ssh-ed25519", "AAAAC3NzaC1lZDI1NTE5AAAAIG90aGVyIQ==")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from labshell import verbs
 from labshell.errors import UsageError
+from labshell.shell import verbs
 
 
 @pytest.mark.parametrize(

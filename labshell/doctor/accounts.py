@@ -1,0 +1,183 @@
+"""What doctor of the host says about the users' accounts: their keys, what sshd does for them, their ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from labshell.config import LOGIN_SHELL
+from labshell.doctor.findings import ERROR, NOTE, Finding
+from labshell.errors import LabshellError
+from labshell.host import host_services, machine
+from labshell.model.policy import SSH
+from labshell.operations.gateway import Gateway
+
+LOOKS_AT_ONCE = 4
+# What sshd has to say of a user (sshd -T), whatever else is configured before or after our file.
+SSHD = {
+    "forcecommand": f"{LOGIN_SHELL} --ssh",
+    "authorizedkeysfile": "/etc/labshell/keys/%u",
+    "allowtcpforwarding": "no",
+    "allowstreamlocalforwarding": "no",
+    "allowagentforwarding": "no",
+    "x11forwarding": "no",
+    "permittunnel": "no",
+    "permituserrc": "no",
+    "permituserenvironment": "no",
+    "passwordauthentication": "no",
+}
+DANGEROUS_GROUPS = frozenset(
+    {"sudo", "wheel", "adm", "lxd", "lxc", "incus", "incus-admin", "docker", "libvirt", "disk", "kvm"}
+)
+
+
+def accounts(gateway: Gateway) -> Iterator[Finding]:
+    for door in gateway.accounts.doors():
+        more = sorted(door.groups & DANGEROUS_GROUPS)
+        if more:
+            yield Finding(
+                "group-too-much",
+                ERROR,
+                f"{door.user} is in the group {', '.join(more)}: root on this host.",
+                "; ".join(f"gpasswd --delete {door.user} {group}" for group in more),
+                door.user,
+            )
+        if door.shell != LOGIN_SHELL:
+            yield Finding(
+                "shell-real",
+                ERROR,
+                f"{door.user}'s login shell is {door.shell}, not labshell.",
+                f"usermod --shell {LOGIN_SHELL} {door.user}",
+                door.user,
+            )
+        if not door.is_home_safe:
+            yield Finding(
+                "home-writable",
+                ERROR,
+                f"{door.user} can write to {door.home}, which runs code on this host. Look what lies in it, too.",
+                f"mkdir -p {door.home}; chown root:root {door.home}; chmod 755 {door.home}",
+                door.user,
+            )
+
+
+def keys(gateway: Gateway) -> Iterator[Finding]:
+    """Files that sshd would not take a key from, or take any key from."""
+    folder = gateway.config.paths.keys
+    for path in (folder.parent, folder):
+        problem = host_services.problem_of_folder(path)
+        if problem:
+            remedy = f"mkdir -p {path}; chown root:root {path}; chmod 755 {path}"
+            yield Finding("keys-closed", ERROR, f"{path} {problem}: no user can log in.", remedy, str(path))
+    for user in gateway.accounts.all():
+        yield from _keys_of(gateway, user, folder / user)
+
+
+def _keys_of(gateway: Gateway, user: str, path: Path) -> Iterator[Finding]:
+    anew = f"labshell-admin set {user} --key FILE"
+    problem = host_services.problem_of_file(path)
+    if problem:
+        copy = f"cp {path} {path}.new; chown root:root {path}.new; chmod 644 {path}.new; mv -T {path}.new {path}"
+        remedy = copy if path.is_file() else f"rm -rf {path}; {anew}"
+        yield Finding("keys-closed", ERROR, f"{path} {problem}: sshd takes no key from it.", remedy, user)
+        return
+    try:
+        found = gateway.accounts.keys_of(user)
+    except LabshellError as error:
+        yield Finding("keys-damaged", ERROR, str(error), anew, user)
+        return
+    if not found:
+        yield Finding("keys-none", ERROR, f"{user} has no key, and cannot log in.", anew, user)
+
+
+def sshd(gateway: Gateway) -> Iterator[Finding]:
+    """What sshd really does for each user."""
+    users = list(gateway.accounts.all())
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as threads:
+        for user, settings in zip(users, threads.map(machine.sshd_settings, users), strict=True):
+            for key, wanted in SSHD.items():
+                if settings.get(key, "").lower() != wanted.lower():
+                    yield _open(user, key, settings.get(key, ""), wanted)
+
+
+def _open(user: str, key: str, found: str, wanted: str) -> Finding:
+    files = [path for path in host_services.sshd_files_before() if key in path.read_text(errors="replace").lower()]
+    words = f"sshd has {key} {found!r} for {user}, not {wanted!r}."
+    if not files:
+        remedy = "scripts/setup-host"
+        return Finding(
+            "sshd-open", ERROR, f"{words} labshell's file is not what it was, or is not read.", remedy, user
+        )
+    # One that comes after labshell's has nothing to say about users: the first value wins.
+    later = "; ".join(f"mv {path} {path.with_name('50-' + path.name)}" for path in files)
+    return Finding(
+        "sshd-open",
+        ERROR,
+        f"{words} {', '.join(map(str, files))} comes before 00-labshell.conf and says so; it has to come later.",
+        f"{later}; {host_services.reload_of_sshd()}",
+        user,
+    )
+
+
+def ports(gateway: Gateway) -> Iterator[Finding]:
+    """Files of /public, and who else claims what they say."""
+    found, damaged = gateway.ports.readable_ports()
+    for user in damaged:
+        yield _damaged(gateway, user)
+    holders: dict[int, str] = {}
+    for user, port in found.items():
+        if not gateway.ports.fits(port):
+            words = f"{user}'s port {port} lies outside port_range. It works; this gives another one."
+            yield _needs_block(gateway, "port-outside", NOTE, words, user)
+        rival = next(((number, holders[number]) for number in gateway.ports.block(port) if number in holders), None)
+        if rival:
+            words = f"The ports of {rival[1]} and {user} overlap at {rival[0]}: that port leads nowhere. "
+            yield _needs_block(gateway, "ports-overlap", ERROR, f"{words}This gives {user} another block.", user)
+        holders |= dict.fromkeys(gateway.ports.block(port), user)
+    yield from _listeners(gateway, holders)
+
+
+def services(gateway: Gateway) -> Iterator[Finding]:
+    """Ports of services inside a user's block: such a port leads to neither."""
+    found, _ = gateway.ports.readable_ports()
+    holders = {port: user for user, first in found.items() for port in gateway.ports.block(first)}
+    for item in gateway.containers.all():
+        for own in item.forwards if item.is_service else ():
+            if own.port in holders:
+                user = holders[own.port]
+                words = f"Port {own.port} is the service {item.name}'s and in the block of {user}: it leads nowhere. "
+                yield _needs_block(gateway, "ports-overlap", ERROR, f"{words}This gives {user} another block.", user)
+
+
+def _damaged(gateway: Gateway, user: str) -> Finding:
+    path = gateway.config.paths.ports / user
+    live = [one.port for one in gateway.firewall.live() if one.user == user and one.target == SSH]
+    remedy = f"echo {live[0]} > {path}" if live else f"rm -rf {path}; labshell-admin start {user}"
+    words = f"The live rule has {live[0]}." if live else "No rule is live; this gives a new port."
+    return Finding("port-file-damaged", ERROR, f"{path} does not hold a port number. {words}", remedy, user)
+
+
+def _listeners(gateway: Gateway, holders: dict[int, str]) -> Iterator[Finding]:
+    for one in host_services.listeners():
+        what = f"{one.program} (pid {one.pid}, account {one.account}) listens on port {one.port} of this host"
+        if one.port in holders:
+            user = holders[one.port]
+            words = f"{what}, which is in the block of {user}: one of the two is not reached there. "
+            yield _needs_block(gateway, "port-listener", ERROR, f"{words}This gives {user} another block.", user)
+        elif gateway.ports.is_handed_out(one.port):
+            yield Finding(
+                "port-left-out",
+                NOTE,
+                f"{what}, inside port_range. labshell gives that block to nobody; this ends the program.",
+                f"kill {one.pid}",
+                one.program,
+            )
+
+
+def _needs_block(gateway: Gateway, kind: str, severity: str, words: str, user: str) -> Finding:
+    """A finding whose remedy gives a user a block that is nobody's."""
+    try:
+        port = str(gateway.ports.free_block())
+    except LabshellError:
+        port = "PORT"
+    return Finding(kind, severity, words, f"labshell-admin set {user} --port {port}", user)

@@ -1,0 +1,91 @@
+"""labshell-admin doctor: what on this host is not as it has to be, each with an id, how bad it is, and the remedy.
+
+It runs in the administrator's own command and not in the daemon, so that it works when the daemon does not. It
+changes nothing. A remedy is a command line that can be typed as it is, but for FILE and PORT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from labshell.config import Config
+from labshell.doctor import accounts as accounts_doctor
+from labshell.doctor import containers as containers_doctor
+from labshell.doctor import kernel as kernel_doctor
+from labshell.doctor import network as network_doctor
+from labshell.doctor import services as services_doctor
+from labshell.doctor.findings import ERROR, Finding
+from labshell.engine.client import Engine
+from labshell.errors import LabshellError
+from labshell.operations.gateway import Gateway
+from labshell.operations.lab import make_gateway
+
+ENGINE, NETWORK, SSHD = "engine-away", "network-missing", "sshd-config"
+
+
+class Check(NamedTuple):
+    """One look at the host; where something that it needs has been found to be away, it is left out."""
+
+    name: str
+    look: Callable[[Gateway], Iterator[Finding]]
+    needs: frozenset[str] = frozenset()
+
+
+OF_ENGINE, OF_NETWORK = frozenset({ENGINE}), frozenset({ENGINE, NETWORK})
+CHECKS = (
+    Check("daemon", services_doctor.daemon),
+    Check("lxcfs", services_doctor.lxcfs),
+    Check("boot", services_doctor.at_boot),
+    Check("sshd", services_doctor.sshd),
+    Check("pool", containers_doctor.pools, OF_ENGINE),
+    Check("template", containers_doctor.template, OF_ENGINE),
+    Check("network", network_doctor.network, OF_ENGINE),
+    Check("rules", network_doctor.rules, OF_NETWORK),
+    Check("foreign-rules", network_doctor.redirections, OF_NETWORK),
+    Check("accounts", accounts_doctor.accounts),
+    Check("keys", accounts_doctor.keys),
+    Check("sshd-users", accounts_doctor.sshd, frozenset({SSHD, "sshd-away"})),
+    Check("ports", accounts_doctor.ports),
+    Check("services", accounts_doctor.services, OF_ENGINE),
+    Check("users", containers_doctor.missing, OF_ENGINE),
+    Check("containers", containers_doctor.each, OF_ENGINE),
+    Check("nvidia", services_doctor.nvidia),
+)
+
+
+class HostDoctor:
+    """The checks of one host."""
+
+    def __init__(self, config: Config) -> None:
+        self._gateway = make_gateway(config)
+        self._engine = Engine(config.engine_socket)
+
+    def examine(self) -> Iterator[Finding]:
+        """Every finding. A check that cannot be made is a finding, too."""
+        away: set[str] = set()
+        own = (
+            Check("engine", lambda _: services_doctor.engine_away(self._engine)),
+            Check("engine", lambda gateway: services_doctor.engine(gateway, self._engine), OF_ENGINE),
+            Check("kernel", self._kernel),
+        )
+        for check in (*own, *CHECKS):
+            if away & check.needs:
+                continue
+            for finding in self._found(check):
+                away.add(finding.id)
+                yield finding
+
+    def _found(self, check: Check) -> Iterator[Finding]:
+        try:
+            yield from check.look(self._gateway)
+        except LabshellError as error:
+            words = " ".join(["This could not be looked at:", str(error), error.detail]).strip()
+            yield Finding(f"{check.name}-unknown", ERROR, words, "journalctl -u labshelld -e; labshell-admin doctor")
+
+    def _kernel(self, gateway: Gateway) -> Iterator[Finding]:
+        addresses: dict[str, str] = {}
+        with contextlib.suppress(LabshellError):  # the engine is away, and no names are known
+            addresses = {item.address: item.name for item in gateway.containers.all() if item.address}
+        yield from kernel_doctor.findings(addresses)

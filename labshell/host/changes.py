@@ -1,0 +1,62 @@
+"""The change log: who did what when, one JSON object a line, appended and never rewritten."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from labshell import shown
+from labshell.errors import LabshellError
+from labshell.host.ports import Clock, utc_now
+
+DONE = "done"
+
+
+class ChangeLog:
+    """What administrators have changed on this host."""
+
+    def __init__(self, path: Path, *, now: Clock = utc_now) -> None:
+        self._path = path
+        self._now = now
+
+    def add(self, who: str, verb: str, about: Mapping[str, Any], result: str) -> None:
+        """Append one change; `result` is DONE or the sentence of the error."""
+        line = {
+            "time": shown.rfc3339(self._now().isoformat()),
+            "who": who,
+            "verb": verb,
+            **about,
+            "result": result,
+        }
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self._path, flags, 0o600)
+            try:
+                size = os.fstat(descriptor).st_size
+                is_cut_off = size and os.pread(descriptor, 1, size - 1) != b"\n"  # the one before
+                written = json.dumps(line, ensure_ascii=True).encode()
+                os.write(descriptor, b"\n" * bool(is_cut_off) + written + b"\n")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise LabshellError("{path} cannot be written: {why}.", path=self._path, why=error.strerror) from error
+
+    def last(self, count: int, *, only_errors: bool = False) -> list[dict[str, Any]]:
+        """The last `count` changes, or failures, oldest first; a line that a crash cut off is left out."""
+        try:
+            lines = self._path.read_text(encoding="ascii", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines if only_errors else lines[-count:]:
+            try:
+                change = dict(json.loads(line))
+            except (ValueError, TypeError):
+                continue
+            if not only_errors or change.get("result") != DONE:
+                found.append(change)
+        return found[-count:]

@@ -1,0 +1,172 @@
+"""Stopping containers that nobody uses, where the administrator wants that: warned first, and told afterwards."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from labshell import shown
+from labshell.engine.records import Usage
+from labshell.errors import LabshellError, UsageError
+from labshell.host import gpus, machine
+from labshell.language import mark
+from labshell.model import idleness, policy
+from labshell.model.idleness import Sample
+from labshell.model.policy import Container, Hold
+from labshell.operations.gateway import Gateway, Progress, Steps
+
+log = logging.getLogger(__name__)
+LOOK_SECONDS = 300
+WALL_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One running container: when it was last at work, and when it is stopped if that does not change."""
+
+    container: Container
+    last_active: float
+    due: float | None
+    is_known: bool  # it was seen before, so its being idle is no first impression
+    is_measured: bool = True  # it was seen before, or by an earlier daemon: last_active is no first impression
+
+    @property
+    def row(self) -> dict[str, Any]:
+        hold = self.container.hold_at(time.time())
+        return {
+            "user": self.container.name,
+            "idle_since": idleness.written(self.last_active) if self.is_measured else None,
+            "stops_at": idleness.written(self.due),
+            "held_until": idleness.written(hold.until) if hold else None,
+            "held_for": hold.reason if hold else None,
+        }
+
+
+class IdleStop:
+    """What one host does about idle containers."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._containers = gateway.containers
+        self._days = gateway.config.idle_stop_days
+        self._samples: dict[str, Sample] = {}
+        self._warned: set[str] = set()
+        self._lock = threading.Lock()  # one look at a time: each is compared with the one before
+
+    def hold(self, user: str, uid: int, lasting: str, reason: str) -> dict[str, Any]:
+        """Keep the user's container from being stopped for being idle."""
+        wanted = idleness.hold_for(lasting, reason, time.time(), self._gateway.config.keep_days)
+        return self._set_hold(user, uid, wanted)
+
+    def release(self, user: str, uid: int) -> dict[str, Any]:
+        return self._set_hold(user, uid, None)
+
+    def _set_hold(self, user: str, uid: int, hold: Hold | None) -> dict[str, Any]:
+        with self._gateway.locks.held(user):
+            self._containers.owned(user, uid)
+            self._containers.set_hold(user, hold)
+        return self._gateway.status(user, uid)
+
+    def report(self) -> list[dict[str, Any]]:
+        """Everybody whose container runs, seen once more; the longest idle first."""
+        return [seen.row for seen in self.look()]
+
+    def look(self) -> list[Seen]:
+        """See once more who uses their container, and remember it."""
+        with self._lock:
+            return self._look()
+
+    def _look(self) -> list[Seen]:
+        now, occupied = time.time(), self._occupied()
+        running = [
+            (item, used)
+            for item, used in self._containers.all_with_usage()
+            if item.state == "Running" and item.owner == item.name
+        ]
+        before, known = self._samples, self._gateway.activity.read()
+        self._samples = {item.name: _sample(item, used, now, occupied) for item, used in running}
+        found = []
+        for item, _ in running:
+            name = item.name
+            is_busy = name in before and idleness.is_busy(before[name], self._samples[name])
+            last_active = now if is_busy or name not in known else max(known[name], item.started_at or 0)
+            due = idleness.stops_at(last_active, self._days, item.hold)
+            is_measured = name in before or name in known
+            found.append(Seen(item, last_active, due, is_known=name in before, is_measured=is_measured))
+        self._gateway.activity.write({**known, **{seen.container.name: seen.last_active for seen in found}})
+        return sorted(found, key=lambda seen: (seen.last_active, seen.container.name))
+
+    def refuse_if_off(self) -> None:
+        """Say so where an administrator wants idle containers stopped and the host stops none."""
+        if not self._days:
+            raise UsageError("Idle stop is off: set idle_stop_days in labshell.toml. Nothing was stopped.")
+
+    def stop_idle(self) -> Steps[list[dict[str, Any]]]:
+        """Look, warn whose time is nearly over, and stop whose time is over; what there was to see."""
+        rows = []
+        for seen in self.look():
+            name, left = seen.container.name, (seen.due or 0) - time.time()
+            was_stopped = False
+            if seen.due is None or not seen.is_known:
+                pass  # a host that stops none; or this is the first look at it
+            elif left < 0:
+                yield Progress("Stopping {name}", {"name": name})
+                was_stopped = self._stop(seen)
+            elif left < idleness.WARN_SECONDS and name not in self._warned:
+                self._warn(name, seen.due)
+            elif left > idleness.WARN_SECONDS:
+                self._warned.discard(name)
+            rows.append({**seen.row, "was_stopped": was_stopped})
+        return rows
+
+    def _stop(self, seen: Seen) -> bool:
+        """Cleanly: whoever is just starting something has the lock, and what does not want to stop goes on.
+
+        Minutes may have gone by with the others since the look: who has come meanwhile, or holds it, is left alone.
+        """
+        name = seen.container.name
+        try:
+            with self._gateway.locks.held(name, timeout_seconds=0):
+                if _as_seen(self._containers.get(name)) != _as_seen(seen.container) or name in self._occupied():
+                    return False
+                self._containers.stop(name, self._gateway.config.stop_timeout_seconds)
+        except LabshellError as error:
+            log.warning("idle container not stopped", extra={"container": name, "why": str(error)})
+            return False
+        log.info("idle container stopped", extra={"container": name})
+        sentence = mark("Your container was stopped, since nobody had used it for {days} days.")
+        self._gateway.unfinished.tell(name, sentence, days=str(self._days))
+        return True
+
+    def _warn(self, name: str, due: float) -> None:
+        """To every terminal inside; at the next login the card says the same."""
+        self._warned.add(name)
+        config = self._gateway.config
+        gateway = shown.gateway(name, config.shown_hostname, config.ssh_port)
+        moment = shown.moment(idleness.written(due))
+        text = f"Nobody uses this container: it is stopped at {moment}, unless: ssh {gateway} keep 3d"
+        try:
+            status, why = self._containers.inside.run(name, ["wall", text], timeout_seconds=WALL_SECONDS)
+        except LabshellError as error:
+            status, why = 1, str(error)
+        if status:
+            log.warning("nobody inside warned", extra={"container": name, "why": why[-200:]})
+
+    def _occupied(self) -> set[str]:
+        """Containers with somebody logged in, here or inside, or with something on a GPU."""
+        uids, containers = machine.people_at_work()
+        users = {name for name, uid in self._gateway.accounts.all().items() if uid in uids}
+        on_gpus = {policy.container_of_control_group(machine.control_group(pid)) for pid in gpus.processes()}
+        return users | containers | {name for name in on_gpus if name}
+
+
+def _as_seen(item: Container | None) -> object:
+    """What has to be as it was for a container to be stopped: a stop, a start and a hold say that somebody came."""
+    return item and (item.state, item.started, item.hold)
+
+
+def _sample(item: Container, used: Usage, now: float, occupied: set[str]) -> Sample:
+    return Sample(now, used.cpu_seconds or 0.0, used.network_bytes or 0, item.name in occupied)

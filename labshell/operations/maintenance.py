@@ -1,0 +1,160 @@
+"""Starting and stopping as an administrator: one container, or all of them for a new kernel or driver."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from typing import Any
+
+from labshell import shown
+from labshell.errors import LabshellError, UsageError
+from labshell.model import policy
+from labshell.operations.gateway import Gateway, Progress, Steps
+
+log = logging.getLogger(__name__)
+
+
+class Maintenance:
+    """What an administrator starts and stops on one host."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._containers = gateway.containers
+        self._remembering = threading.Lock()
+
+    def drain(self, message: str, *, stop: bool, snapshot: bool, plan: bool) -> Steps[dict[str, Any]]:
+        """Refuse new starts with `message`; on request keep everybody's state and stop what runs, cleanly.
+
+        Answers with what runs now: whose, since when, how busy, with which GPUs. `plan` changes nothing.
+        """
+        closed = self._gateway.closed
+        if not plan:
+            if closed.message is None:  # what an earlier maintenance stopped is no matter of this one
+                closed.remember_stopped(())
+            closed.close(message)
+        running = [
+            (item, used)
+            for item, used in self._containers.all_with_usage()
+            if item.state == "Running" and item.is_in_use
+        ]
+        names = [item.name for item, _ in running] if stop and not plan else []
+        answer = {"containers": [_row(item, used) for item, used in running], "failed": [], "stopped": []}
+        return {**answer, **((yield from self._stop_all(names, snapshot=snapshot)) if names else {})}
+
+    def _stop_all(self, names: list[str], *, snapshot: bool) -> Steps[dict[str, Any]]:
+        """Stop several at once, until undrain ends it."""
+        done = yield from self._all(names, "Stopped", lambda name: self._stop(name, snapshot=snapshot))
+        return {"failed": done.failed, "stopped": done.names, "is_ended_early": self._gateway.closed.message is None}
+
+    def _all(self, names: list[str], word: str, act: Callable[[str], bool]) -> Steps[_Done]:
+        """Do `act`, which says whether it did anything, to as many at once as may start at once."""
+        done = _Done()
+        with ThreadPoolExecutor(self._gateway.config.parallel_starts) as pool:
+            waiting = {pool.submit(act, name): name for name in names}
+            for count, future in enumerate(as_completed(waiting), start=1):
+                name = waiting[future]
+                try:
+                    if future.result():
+                        done.names.append(name)
+                except LabshellError as error:
+                    done.failed.append({"name": name, "why": str(error)})
+                yield Progress("{word} {count} of {all}", {"word": word, "count": str(count), "all": str(len(names))})
+        return done
+
+    def undrain(self, *, start: bool = False) -> Steps[dict[str, Any]]:
+        """Let containers start again; with `start`, start those that drain has stopped."""
+        closed = self._gateway.closed
+        closed.open()
+        stopped = [name for name in closed.stopped if self._is_stopped(name)]
+        if not start or not stopped:
+            return {"stopped": stopped, "started": [], "failed": []}
+        done = yield from self._all(stopped, "Started", self._bring_back)
+        closed.remember_stopped(item["name"] for item in done.failed)
+        return {"stopped": [item["name"] for item in done.failed], "started": done.names, "failed": done.failed}
+
+    def _is_stopped(self, name: str) -> bool:
+        container = self._containers.get(name)
+        return container is not None and container.state == "Stopped"
+
+    def _bring_back(self, name: str) -> bool:
+        for _ in self.start(name):
+            pass
+        return True
+
+    def start(self, name: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
+        """Start one container of the lab's, a person's or a service, with its forwards."""
+        container = self._existing(name)
+        if dry_run:
+            return _plan(container, "start", is_so=container.state == "Running")
+        yield from self._gateway.settle_first(name)
+        with self._gateway.locks.held(name):
+            container = self._existing(name)
+            yield from self._gateway.ensure_running(container)
+            if container.is_service:
+                self._gateway.firewall.forward_user(name)
+            else:
+                self._gateway.make_reachable(name)
+        return {"name": name, "state": self._existing(name).state.lower()}
+
+    def stop(self, name: str, *, force: bool, dry_run: bool = False) -> Steps[dict[str, Any]]:
+        with self._gateway.locks.held(name):
+            container = self._existing(name)
+            if dry_run:
+                return _plan(container, "stop", is_so=container.state == "Stopped", how=" at once" if force else "")
+            yield Progress("Stopping {name}", {"name": name})
+            self._gateway.stop_container(container, force=force)
+        return {"name": name, "state": self._existing(name).state.lower()}
+
+    def _existing(self, name: str) -> policy.Container:
+        policy.existing_name(name)
+        container = self._containers.get(name) if policy.INSTANCE.fullmatch(name) else None
+        if container is None or not container.is_in_use:
+            raise UsageError("There is no user or service {name}.", name=name)
+        return container
+
+    def _stop(self, name: str, *, snapshot: bool) -> bool:
+        """Stop one for the maintenance; whether it was: undrain may have ended that meanwhile."""
+        closed = self._gateway.closed
+        if closed.message is None:
+            return False
+        with self._gateway.locks.held(name):
+            if snapshot:
+                now = datetime.datetime.now(datetime.timezone.utc)
+                self._containers.take_snapshot(name, f"before-maintenance-{now:%Y%m%d-%H%M}")
+            self._containers.stop(name, self._gateway.config.stop_timeout_seconds)
+        with self._remembering:
+            closed.remember_stopped({*closed.stopped, name})
+        return True
+
+
+@dataclass
+class _Done:
+    """What became of several containers."""
+
+    names: list[str] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+
+
+def _plan(item: policy.Container, verb: str, *, is_so: bool, how: str = "") -> dict[str, Any]:
+    """What start() and stop() would do."""
+    state = item.state.lower()
+    would = f"Would {verb} the container {item.name}{how} ({state} now)."
+    would = f"{item.name} is {state} already." if is_so else would
+    return {"name": item.name, "state": state, "would": [would]}
+
+
+def _row(item: policy.Container, used: Any) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "kind": "service" if item.is_service else "user",
+        "started": shown.rfc3339(item.started),
+        "processes": used.processes,
+        "memory": used.memory,
+        "gpus": item.gpus,
+        "held_for": hold.reason if (hold := item.hold_at(time.time())) else None,
+    }

@@ -1,0 +1,213 @@
+"""rebuild: a new container from the template in the place of the old one, which is kept until the owner lets it go.
+
+The new one is made and tried beside the old one, which goes on running meanwhile. Only then do they change
+places, by two renames. So at no moment is the user's data in one copy that is being worked on, and after a crash
+the names alone tell on which side of the change we are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from labshell.engine import identity
+from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
+from labshell.host.ports import Clock, utc_now
+from labshell.language import mark
+from labshell.model import policy
+from labshell.model.policy import Container
+from labshell.operations.gateway import Gateway, Progress, Steps
+
+log = logging.getLogger(__name__)
+
+
+class Rebuild:
+    """The rebuild verbs of one host."""
+
+    def __init__(self, gateway: Gateway, *, now: Clock = utc_now) -> None:
+        self._gateway = gateway
+        self._now = now
+        self._config = gateway.config
+        self._containers = gateway.containers
+        self._unfinished = gateway.unfinished
+        gateway.settlers["rebuild"] = self._settle
+        gateway.settlers["rebuild undo"] = self._settle
+
+    def rebuild(self, user: str, uid: int, template: str, *, force: bool) -> Steps[dict[str, Any]]:
+        """A fresh container with the user's keys, address, ports, limits and SSH host keys.
+
+        `template` is one of the marked ones, or empty for the configured one. The old container is kept, stopped,
+        under another name; one that was kept before is deleted at the very end.
+        """
+        with self._gateway.locks.held(user):
+            old = self._containers.owned(user, uid)
+            template = self._chosen(template)
+            self._refuse_changing(template)
+            self._gateway.closed.refuse_if_closed()
+            self._gateway.refuse_full_pool(old)
+            fresh, kept = policy.name_of_fresh(user), self._name_to_keep(user)
+            about = {"incoming": fresh, "outgoing": kept, "address": old.address, "superseded": old.kept}
+            self._containers.try_disk(user)
+            with self._settling(user, "rebuild", **about):
+                try:
+                    yield from self._make(old, uid, template, fresh)
+                    self._containers.check_disk(fresh, old.config.get("disk", ""))
+                    self._containers.try_disk(user)
+                    yield Progress("Stopping your container")
+                    self._containers.stop(user, self._config.stop_timeout_seconds, force=force)
+                except LabshellError:
+                    self._containers.delete(fresh)
+                    self._unfinished.forget(user)
+                    raise
+                yield Progress("Putting the new container in its place")
+                # Not before: two containers cannot have the same proxy device.
+                self._containers.take_over(user, fresh, only=False)
+                self._change_places(user, incoming=fresh, outgoing=kept, address=old.address)
+                self._forget(old.kept)
+                yield from self._gateway.ensure_running(self._containers.owned(user, uid))
+            return self._gateway.ready(user, uid)
+
+    def undo(self, user: str, uid: int, *, force: bool) -> Steps[dict[str, Any]]:
+        """The container that the last rebuild kept comes back; the one there now is kept in its stead."""
+        with self._gateway.locks.held(user):
+            current = self._containers.owned(user, uid)
+            back, kept = self._kept_of(current), self._name_to_keep(user)
+            self._gateway.closed.refuse_if_closed()
+            self._unfinished.refuse_open(user)
+            self._containers.try_disk(user)
+            self._containers.check_disk(back, current.config.get("disk", ""))
+            identity.renew_keys(self._containers, back, user, self._gateway.accounts.keys_of(user))
+            yield Progress("Stopping your container")
+            self._containers.stop(user, self._config.stop_timeout_seconds, force=force)
+            yield Progress("Putting the old container in its place")
+            about = {"incoming": back, "outgoing": kept, "address": current.address}
+            with self._settling(user, "rebuild undo", **about):
+                self._containers.take_over(user, back, only=True)
+                self._change_places(user, incoming=back, outgoing=kept, address=current.address)
+                yield from self._gateway.ensure_running(self._containers.owned(user, uid))
+            return self._gateway.ready(user, uid)
+
+    def forget(self, user: str, uid: int) -> Steps[dict[str, Any]]:
+        """Delete the container that the last rebuild kept."""
+        with self._gateway.locks.held(user):
+            kept = self._kept_of(self._containers.owned(user, uid))
+            yield Progress("Deleting the container kept from before the rebuild")
+            self._containers.delete(kept)
+            self._containers.set_kept(user, "")
+        return self._gateway.status(user, uid)
+
+    def look_at_template(self, user: str, uid: int, template: str) -> Steps[dict[str, Any]]:
+        """Change nothing; UsageError if a rebuild would find no such template."""
+        self._containers.owned(user, uid)
+        self._chosen(template)
+        yield from ()
+        return self._gateway.status(user, uid)
+
+    def look_at_kept(self, user: str, uid: int) -> Steps[dict[str, Any]]:
+        """Change nothing; UsageError if no container is kept."""
+        self._kept_of(self._containers.owned(user, uid))
+        yield from ()
+        return self._gateway.status(user, uid)
+
+    def _chosen(self, template: str) -> str:
+        usual = self._config.template
+        return policy.choose_template(template or usual, self._containers.templates(), usual)
+
+    def _make(self, old: Container, uid: int, template: str, fresh: str) -> Steps[None]:
+        """The new container beside the old one, with another address for now, tried and stopped."""
+        user = old.name
+        yield Progress("Cloning the template {template}", {"template": template})
+        self._containers.delete(fresh)
+        with self._gateway.choosing_address() as address:
+            self._containers.clone(template, fresh, user, uid, address)
+        yield Progress("Giving it your keys, your ports and your host keys")
+        keys_file = self._config.paths.host_keys / user
+        public = identity.write_identity(self._containers, fresh, hostname=user, keys_file=keys_file)
+        self._containers.set_host_key(fresh, public)
+        made = self._containers.get(fresh)
+        if made is None:
+            raise NoContainer("There is no container {name}.", name=fresh)
+        yield from self._gateway.ensure_running(made)
+        identity.write_user(self._containers, fresh, user, self._gateway.accounts.keys_of(user))
+        self._containers.mark_prepared(fresh)
+        self._containers.stop(fresh, self._config.stop_timeout_seconds, force=True)
+
+    def _change_places(self, user: str, *, incoming: str, outgoing: str, address: str | None) -> None:
+        """`incoming` becomes the user's container and the one they have becomes `outgoing`; both are stopped.
+
+        An address may be pinned once only, or neither container starts.
+        """
+        self._containers.set_kept(user, "")
+        self._containers.take_off_network(user)
+        self._containers.rename(user, outgoing)
+        self._move_in(user, incoming=incoming, outgoing=outgoing, address=address)
+
+    def _move_in(self, user: str, *, incoming: str, outgoing: str, address: str | None) -> None:
+        self._containers.set_address(incoming, address)
+        self._containers.set_kept(incoming, outgoing)
+        self._containers.rename(incoming, user)
+
+    @contextlib.contextmanager
+    def _settling(self, user: str, verb: str, **about: Any) -> Iterator[None]:
+        """Note the work. If something in it fails, it is settled at once; if that fails, too, at the next request."""
+        with self._unfinished.work(user, verb, **about):
+            try:
+                yield
+            except TryAgain:
+                raise
+            except LabshellError as error:
+                work = self._unfinished.work_of(user)
+                try:
+                    if work is not None:
+                        self._settle(user, work)
+                except LabshellError as other:
+                    log.warning("not settled", extra={"user": user, "verb": verb, "why": str(other)})
+                    raise TryAgain(error.sentence, **error.values) from error
+                raise
+
+    def _settle(self, user: str, work: dict[str, Any]) -> None:
+        """If the old container had moved out, the new one moves in; else everything is as it was."""
+        incoming, outgoing, address = work["incoming"], work["outgoing"], work["address"]
+        for name in (user, incoming, outgoing):
+            self._containers.wait_until_idle(name)
+        if self._containers.get(outgoing) is not None:
+            if self._containers.get(user) is None:
+                self._move_in(user, incoming=incoming, outgoing=outgoing, address=address)
+            self._forget(work.get("superseded", ""))
+            sentence = (
+                mark(
+                    "rebuild was interrupted, but your new container is there; rebuild undo brings the old one back."
+                )
+                if work["verb"] == "rebuild"
+                else mark("rebuild undo was interrupted, but your old container is back.")
+            )
+        else:
+            self._containers.set_address(user, address)
+            if work["verb"] == "rebuild":
+                self._containers.delete(incoming)
+            self._containers.set_kept(user, work["superseded"] if work["verb"] == "rebuild" else incoming)
+            sentence = mark("{verb} was interrupted: your container is as it was before.")
+        self._unfinished.settled(user, sentence, verb=work["verb"])
+
+    def _refuse_changing(self, template: str) -> None:
+        now = self._containers.get(template)
+        if now is not None and now.state != "Stopped":
+            raise TryAgain("The template {name} is being changed just now; try again later.", name=template)
+
+    def _kept_of(self, container: Container) -> str:
+        if not container.kept or self._containers.get(container.kept) is None:
+            raise UsageError("No container is kept from before a rebuild.")
+        return container.kept
+
+    def _forget(self, kept: str) -> None:
+        """The container of the rebuild before the last one; if it stays, it takes room and nothing else."""
+        try:
+            if kept:
+                self._containers.delete(kept)
+        except LabshellError as error:
+            log.warning("not deleted", extra={"container": kept, "why": str(error)})
+
+    def _name_to_keep(self, user: str) -> str:
+        return policy.name_of_kept(user, self._now())

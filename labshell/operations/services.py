@@ -1,0 +1,142 @@
+"""Containers that belong to no person: a home page, a Git server. The same template, ports, rules and reconciling."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from labshell.engine import identity
+from labshell.errors import UsageError
+from labshell.host import files
+from labshell.model import policy
+from labshell.model.policy import OwnForward
+from labshell.operations import plans
+from labshell.operations.gateway import Gateway, Progress, Steps
+from labshell.operations.undo import NamedStep, Undo, do
+
+FORWARD = re.compile(r"([1-9][0-9]{0,4}):([1-9][0-9]{0,4})", re.ASCII)
+
+
+@dataclass(frozen=True)
+class NewService:
+    """What add-service was asked for."""
+
+    name: str
+    forwards: tuple[OwnForward, ...]
+    template: str
+    settings: Mapping[str, str]
+    autostart: bool
+
+
+def checked_forwards(texts: list[str]) -> tuple[OwnForward, ...]:
+    """Forwards as people write them, HOST:CONTAINER; each host port once."""
+    found = []
+    for text in texts:
+        ports = FORWARD.fullmatch(text)
+        numbers = [int(number) for number in ports.groups()] if ports else []
+        if not numbers or max(numbers) > 65535:
+            raise UsageError("{text} is not a forward: write 80:80, the host's port first.", text=repr(text)[:40])
+        found.append(OwnForward(numbers[0], numbers[1]))
+    if len({own.port for own in found}) != len(found):
+        raise UsageError("A port of the host can lead to one place only.")
+    return tuple(found)
+
+
+class Services:
+    """The service containers of one host."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._containers = gateway.containers
+        self._firewall = gateway.firewall
+
+    def add(self, new: NewService, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
+        """A container without a user, with its forwards live."""
+        undo = Undo("Run remove-service, or lxc delete --force, to clean up.")
+        with self._gateway.locks.held(new.name):
+            self._check(new)
+            if dry_run:
+                return self._plan_to_add(new)
+            undo.later(self._firewall.forward_user, new.name)
+            yield from do(new.name, "added", self._steps_to_add(new, undo), undo)
+        return self.show(new.name)
+
+    def _plan_to_add(self, new: NewService) -> dict[str, Any]:
+        with self._gateway.choosing_address() as address:
+            pass
+        pairs = [f"{own.port}:{own.target}" for own in new.forwards]
+        would = plans.to_add_service(new.name, address, new.template, pairs, new.settings, autostart=new.autostart)
+        return {"service": new.name, "address": address, "forwards": pairs, "autostart": new.autostart,
+                "template": new.template, "settings": dict(new.settings), "would": would}  # fmt: skip
+
+    def remove(self, name: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
+        """Delete a service's container and its rules."""
+        with self._gateway.locks.held(name):
+            forwards = _row(self._existing(name))["forwards"]
+            if dry_run:
+                ends = [f"Would end the forwards {', '.join(forwards)}."] if forwards else []
+                gone = f"Would delete the container {name} with its snapshots, without an archive."
+                return {"would": [gone, *ends]}
+            yield Progress("Deleting the container")
+            self._containers.delete(name)
+            self._firewall.forward_user(name)
+            files.remove(self._gateway.config.paths.host_keys / name)
+        return {}
+
+    def list(self) -> list[dict[str, Any]]:
+        return [_row(item) for item in self._containers.all() if item.is_service]
+
+    def show(self, name: str) -> dict[str, Any]:
+        return _row(self._existing(name))
+
+    def _existing(self, name: str) -> policy.Container:
+        container = self._containers.get(policy.existing_name(name))
+        if container is None or not container.is_service:
+            raise UsageError("There is no service {name}.", name=name)
+        return container
+
+    def _check(self, new: NewService) -> None:
+        """Everything that can be known to be wrong before anything is changed."""
+        if self._containers.get(new.name) is not None or self._gateway.accounts.uid_of(new.name) is not None:
+            raise UsageError("There is a container or a user {name} already.", name=new.name)
+        self._gateway.closed.refuse_if_closed()
+        self._containers.check_template(new.template)
+        self._gateway.refuse_missing_folders(new.settings)
+        if new.forwards:
+            self._gateway.refuse_without_ports()
+        for own in new.forwards:
+            self._gateway.ports.check_single(own.port)
+
+    def _steps_to_add(self, new: NewService, undo: Undo) -> Any:
+        name, keys_file = new.name, self._gateway.config.paths.host_keys / new.name
+
+        def container() -> None:
+            undo.later(self._containers.delete, name)
+            with self._gateway.choosing_address() as address:
+                self._containers.clone(new.template, name, "", None, address)
+            public = identity.write_identity(self._containers, name, hostname=name, keys_file=keys_file)
+            self._containers.set_host_key(name, public)
+            self._containers.configure(name, new.settings)
+            self._containers.mark_service(name, autostart=new.autostart)
+            self._containers.set_forwards(name, new.forwards)
+
+        def start() -> Steps[None]:
+            made = self._existing(name)
+            yield from self._gateway.ensure_running(made)
+            self._containers.mark_prepared(name)
+            self._firewall.forward_user(name)
+
+        steps: list[NamedStep] = [("Cloning the template", container), ("Starting the container", start)]
+        return iter(steps)
+
+
+def _row(item: policy.Container) -> dict[str, Any]:
+    return {
+        "service": item.name,
+        "state": item.state.lower(),
+        "address": item.address,
+        "forwards": [f"{own.port}:{own.target}" for own in item.forwards],
+        "autostart": item.config.get("boot.autostart") == "true",
+    }

@@ -1,0 +1,64 @@
+"""usage and gpus: what one uses oneself, who else is at work and how much. Never what others run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from labshell.host import gpus, machine
+from labshell.host.gpus import Gpu
+from labshell.model import policy
+from labshell.operations.gateway import Gateway, Progress, Steps
+
+SAMPLE_SECONDS = 0.5
+
+
+class UsageReports:
+    """One host's answers to: who uses what?"""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._containers = gateway.containers
+
+    def usage(self, user: str, uid: int) -> Steps[dict[str, Any]]:
+        """The caller's own figures, and everybody else's processors and memory, the busiest first."""
+        self._containers.owned(user, uid)
+        yield Progress("Looking for a moment")
+        began, before = time.monotonic(), self._containers.usage_of_all()
+        time.sleep(SAMPLE_SECONDS)
+        after = self._containers.usage_of_all()
+        busy = policy.processors_used(
+            {name: used.cpu_seconds for name, used in before.items()},
+            {name: used.cpu_seconds for name, used in after.items()},
+            time.monotonic() - began,
+        )
+        others = [
+            {"user": name, "cpu": busy.get(name), "memory": after[name].memory}
+            for name in sorted(after, key=lambda name: (-busy.get(name, 0), name))
+            if name != user
+        ]
+        return {"report": self._gateway.status(user, uid), "cpu": busy.get(user), "others": others}
+
+    def gpus(self, user: str, uid: int) -> Steps[dict[str, Any]]:
+        """Every GPU, and per user the memory their processes hold on it."""
+        self._containers.owned(user, uid)
+        yield from ()
+        try:
+            found = gpus.gpus()
+        except gpus.NoGpus as error:
+            return {"why_none": {"sentence": error.sentence, "values": error.values}, "gpus": []}
+        owners = {container.name: container.owner for container in self._containers.all() if container.owner}
+        return {"why_none": None, "gpus": [self._shown(gpu, owners) for gpu in found]}
+
+    def _shown(self, gpu: Gpu, owners: dict[str, str]) -> dict[str, Any]:
+        """A GPU with its processes added up by user: the host's process id leads to the container's control group."""
+        held: dict[str, int | None] = {}
+        for process in gpu.processes:
+            container = policy.container_of_control_group(machine.control_group(process.pid))
+            owner = owners.get(container or "", "other")
+            known = [memory for memory in (held.get(owner), process.memory) if memory is not None]
+            held[owner] = sum(known) if known else None
+        about = asdict(gpu)
+        del about["processes"]
+        return {**about, "users": [{"user": name, "memory": memory} for name, memory in sorted(held.items())]}
