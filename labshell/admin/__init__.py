@@ -1,0 +1,1 @@
+"""labshell-admin: what an administrator types, and what of it runs in this process."""

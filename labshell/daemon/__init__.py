@@ -1,0 +1,1 @@
+"""labshelld: its sockets, and the two Varlink interfaces behind them."""

@@ -1,0 +1,1 @@
+"""What is wrong with a user's container, and with the host; and what to do about it."""

@@ -1,0 +1,1 @@
+"""The container engine: all that knows LXD."""

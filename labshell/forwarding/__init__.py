@@ -1,0 +1,1 @@
+"""Which firewall rules there should be, and how they get there."""

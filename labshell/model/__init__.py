@@ -1,0 +1,1 @@
+"""Names, ports, settings, keys: values in, values out."""
