@@ -15,7 +15,8 @@ from labshell.engine.inside import Entry
 from labshell.engine.network import Bridge
 from labshell.engine.records import Usage
 from labshell.errors import LabshellError, NoContainer, UsageError
-from labshell.model.policy import Container, Snapshot
+from labshell.model.container import Container
+from labshell.model.snapshots import Snapshot
 from labshell.operations.gateway import Steps
 
 

@@ -16,7 +16,9 @@ import atheris
 with atheris.instrument_imports(include=["labshell"]):
     from labshell import shown
     from labshell.errors import UsageError
-    from labshell.model import keys, policy, settings
+    from labshell.model import keys, settings
+    from labshell.model.names import checked_name
+    from labshell.model.ports import parse_port_file
     from labshell.shell import verbs
     from labshell.wire import protocol
 
@@ -48,7 +50,7 @@ def command_line(data: bytes) -> None:
 
 def port_file(data: bytes) -> None:
     """/public/ports/USER and /public/next-port."""
-    port = policy.parse_port_file(data)
+    port = parse_port_file(data)
     assert port is None or (type(port) is int and 0 < port < 65536 and data.strip().isdigit())
 
 
@@ -56,7 +58,7 @@ def name(data: bytes) -> None:
     """A name that the administrator was sent by mail, and values beside it."""
     text = data.decode("utf-8", "surrogateescape")
     with contextlib.suppress(UsageError):
-        assert policy.checked_name(text).isascii()
+        assert checked_name(text).isascii()
     for setting in ("mounts", "memory", "disk", "cpu", "expires", "gpus"):
         with contextlib.suppress(UsageError):
             settings.checked({setting: text})

@@ -12,7 +12,8 @@ from decimal import Decimal
 
 from labshell.admin import tables
 from labshell.errors import UsageError
-from labshell.model import policy, settings
+from labshell.model import settings
+from labshell.model.names import checked_name
 from labshell.model.settings import DESKTOP_PORT, NONE, PROFILE, SETTINGS
 
 NEEDED = ("name", "key")
@@ -228,7 +229,7 @@ def _value(column: _Column, text: str, today: datetime.date) -> str:
     """A cell in labshell's own form; UsageError says what to write instead."""
     name = column.name
     if name == "name":
-        return policy.checked_name(text)
+        return checked_name(text)
     if not text:
         if name == "key":
             raise UsageError("it is empty.")

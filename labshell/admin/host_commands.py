@@ -23,7 +23,7 @@ from labshell.engine.containers import Containers, containers_of
 from labshell.engine.programs import become
 from labshell.engine.recipes import Recipe
 from labshell.errors import UsageError
-from labshell.model import policy
+from labshell.model.names import checked_template, existing_name
 from labshell.operations.lab import make_gateway
 from labshell.operations.trial import GOOD, Outcome, Trial
 
@@ -37,7 +37,7 @@ def _containers() -> tuple[Config, Engine, Containers]:
 
 def enter(options: Options) -> None:
     """Become the engine's client program, with a shell or a command of root's in the container."""
-    name = policy.existing_name(options.name)
+    name = existing_name(options.name)
     _, _, containers = _containers()
     container = containers.get(name)
     if container is None or not container.is_in_use:
@@ -57,7 +57,7 @@ def template_build(options: Options) -> None:
 
 def template_publish(options: Options) -> None:
     _, _, containers = _containers()
-    name = policy.checked_template(options.name)
+    name = checked_template(options.name)
     _follow(templates.publish(containers, options.container, name), name, options)
 
 

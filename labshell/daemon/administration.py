@@ -9,8 +9,9 @@ from typing import Any
 from labshell.daemon.calls import Call, answers, at_once, progress
 from labshell.errors import LabshellError, UsageError
 from labshell.host.changes import DONE, ChangeLog
-from labshell.model import key_files, policy, settings
+from labshell.model import key_files, settings
 from labshell.model.forwards import Forward
+from labshell.model.names import checked_name, checked_template, existing_name
 from labshell.operations.adoption import Adoption
 from labshell.operations.gateway import Gateway, Steps
 from labshell.operations.idle_stop import IdleStop
@@ -48,7 +49,7 @@ class AdminInterface:
         _request: Call | None = None,
     ) -> Iterator[dict[str, Any]]:
         new = NewUser(
-            name=policy.checked_name(name),
+            name=checked_name(name),
             keys=tuple(key_files.read(text) for text in keys_),
             template=self._template(template),
             port=port,
@@ -60,7 +61,7 @@ class AdminInterface:
         return self._change(_request, steps, "add-user", name, settings_, dry_run=dry_run, more=_more)
 
     def _template(self, asked: str | None) -> str:
-        return policy.checked_template(asked or self._gateway.config.template)
+        return checked_template(asked or self._gateway.config.template)
 
     def _settings_of_new(self, asked: dict[str, str]) -> dict[str, str]:
         """The settings of a new container: what was asked for, over its profile, over what everybody gets."""
@@ -80,7 +81,7 @@ class AdminInterface:
         _request: Call | None = None,
     ) -> Iterator[dict[str, Any]]:
         change = Change(
-            name=policy.existing_name(name),
+            name=existing_name(name),
             settings=self._gateway.on_this_host(
                 settings.merged(self._gateway.config.profile, {}, settings_), settings_
             ),
@@ -135,7 +136,7 @@ class AdminInterface:
         return self._change(_request, remove(), "keys remove", name, {"key": which}, dry_run=False, more=_more)
 
     def _uid(self, name: str) -> int:
-        uid = self._gateway.accounts.uid_of(policy.checked_name(name))
+        uid = self._gateway.accounts.uid_of(checked_name(name))
         if uid is None:
             raise UsageError("There is no user {name}.", name=name)
         return uid
@@ -152,7 +153,7 @@ class AdminInterface:
         _request: Call | None = None,
     ) -> Iterator[dict[str, Any]]:
         new = NewService(
-            name=policy.checked_name(name, of_service=True),
+            name=checked_name(name, of_service=True),
             forwards=checked_forwards(forwards),
             template=self._template(template),
             settings=self._settings_of_new(settings_),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from labshell.model.policy import Caller
+from labshell.model.access import Caller
 from labshell.operations.gateway import Steps
 
 

@@ -16,7 +16,7 @@ from labshell.doctor.user import Doctor
 from labshell.engine import invocation
 from labshell.errors import NoContainer, TryAgain
 from labshell.host import machine
-from labshell.model import policy
+from labshell.model.access import may_use_gateway
 from labshell.operations.gateway import Gateway, Steps
 from labshell.operations.idle_stop import IdleStop
 from labshell.operations.own_keys import OwnKeys
@@ -240,5 +240,5 @@ def _then(change: Verb, look: Callable[[str, int], Any]) -> Verb:
 def _researcher(call: Call | None) -> Call:
     """The call, if it is a researcher's."""
     assert call is not None  # noqa: S101 - Service.answer always passes it
-    policy.may_use_gateway(call.caller, GROUP)
+    may_use_gateway(call.caller, GROUP)
     return call

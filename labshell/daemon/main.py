@@ -36,7 +36,7 @@ from labshell.errors import Crowded, LabshellError
 from labshell.host import accounts, files, machine
 from labshell.journal import start_logging
 from labshell.language import mark
-from labshell.model.policy import Caller
+from labshell.model.access import Caller
 from labshell.operations.gateway import Gateway
 from labshell.operations.idle_stop import LOOK_SECONDS, IdleStop
 from labshell.operations.lab import make_gateway

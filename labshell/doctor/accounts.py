@@ -10,7 +10,7 @@ from labshell.config import LOGIN_SHELL
 from labshell.doctor.findings import ERROR, NOTE, Finding
 from labshell.errors import LabshellError
 from labshell.host import host_services, machine
-from labshell.model.policy import SSH
+from labshell.model.ports import SSH
 from labshell.operations.gateway import Gateway
 
 LOOKS_AT_ONCE = 4

@@ -13,7 +13,7 @@ from labshell.doctor.findings import ERROR, NOTE, WARNING, Finding
 from labshell.engine.containers import ROOM_BYTES, ssh_answers
 from labshell.errors import LabshellError
 from labshell.host import machine
-from labshell.model.policy import Container
+from labshell.model.container import Container
 from labshell.operations import trial
 from labshell.operations.gateway import Gateway
 

@@ -10,8 +10,8 @@ from labshell.engine.containers import ssh_answers
 from labshell.errors import LabshellError, NoContainer
 from labshell.host import gpus, machine
 from labshell.language import mark
-from labshell.model import policy
-from labshell.model.policy import Container
+from labshell.model.container import Container
+from labshell.model.usage import is_full
 from labshell.operations.gateway import Gateway, Progress, Steps
 
 FULL = 0.9
@@ -126,7 +126,7 @@ class Doctor:
             if used > FULL * total:
                 return Finding(BAD, Progress("The lab's storage is {percent} full.", share), TELL_ADMINISTRATOR)
             return Finding(GOOD, Progress("The lab's storage is {percent} full.", share))
-        if policy.is_full(used, total):
+        if is_full(used, total):
             remedy = START_THEN_DELETE if container.state == "Stopped" else DELETE_FIRST
             return Finding(BAD, Progress("The disk is {percent} full.", share), remedy)
         if used > FULL * total:

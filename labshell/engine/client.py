@@ -25,7 +25,7 @@ from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.language import mark
-from labshell.model import policy
+from labshell.model.names import INSTANCE
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -185,7 +185,7 @@ class Engine:
 
     def instance(self, name: str) -> Any:
         # The name becomes part of a URL, which pylxd does not quote.
-        if not policy.INSTANCE.fullmatch(name):
+        if not INSTANCE.fullmatch(name):
             raise UsageError("{name} is not the name of a container.", name=repr(name)[:80])
         return self.api.instances[name]
 

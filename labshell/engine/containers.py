@@ -45,9 +45,12 @@ from labshell.engine.reserve import PARTS, WHOLE, Reserve
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.host import machine
 from labshell.language import mark
-from labshell.model import policy
-from labshell.model.policy import Container, Hold, OwnForward, Snapshot
+from labshell.model import addresses
+from labshell.model.container import Container, Hold, OwnForward
+from labshell.model.ports import SSH
 from labshell.model.settings import disk_size, engine_config, engine_devices, replaced_devices
+from labshell.model.snapshots import Snapshot
+from labshell.model.usage import is_full
 
 log = logging.getLogger(__name__)
 
@@ -258,7 +261,7 @@ class Containers:
         devices["root"] = dict(inherited["expanded_devices"].get("root", {"type": "disk", "path": "/"}))
         if self._pool:
             devices["root"]["pool"] = self._pool
-        hardware_address = policy.hardware_address(secrets.token_bytes(3))
+        hardware_address = addresses.hardware_address(secrets.token_bytes(3))
         devices["eth0"] = self.network.nic(address, hardware_address)
         # An empty value takes an inherited key away.
         inherited_keys = [key for key in inherited.get("config", {}) if key.startswith(records.LEFT_OUT)]
@@ -287,7 +290,7 @@ class Containers:
             gone = [key for key in old["config"] if key.startswith(records.LEFT_OUT)]
             devices: dict[str, dict[str, str]] = {key: {"type": "none"} for key in old["devices"]}
             devices["root"] = dict(old["expanded_devices"]["root"])
-            devices["eth0"] = self.network.nic(None, policy.hardware_address(secrets.token_bytes(3)))
+            devices["eth0"] = self.network.nic(None, addresses.hardware_address(secrets.token_bytes(3)))
             body = {
                 "name": name,
                 "source": {"type": "copy", "source": source, "instance_only": True},
@@ -370,7 +373,7 @@ class Containers:
         self._engine.rewrite(name, change)
 
     def _connect(self, config: dict[str, str], devices: dict[str, dict[str, str]], address: str | None) -> None:
-        hardware_address = config.get(records.HARDWARE_ADDRESS) or policy.hardware_address(secrets.token_bytes(3))
+        hardware_address = config.get(records.HARDWARE_ADDRESS) or addresses.hardware_address(secrets.token_bytes(3))
         config.update({records.HARDWARE_ADDRESS: hardware_address, records.ADDRESS: ""})
         _drop_forwards(devices)
         devices["eth0"] = self.network.nic(address, hardware_address)
@@ -405,7 +408,7 @@ class Containers:
 
     def is_disk_full(self, container: Container) -> bool:
         """Whether a container has a disk limit, and next to nothing is left of it."""
-        return policy.is_full(*(self.own_disk(container) or (0, 0)))
+        return is_full(*(self.own_disk(container) or (0, 0)))
 
     def check_disk(self, name: str, size: str, snapshot: str = "") -> None:
         """Refuse a disk limit that is less than what is in a container, or in one of its snapshots, on btrfs.
@@ -735,7 +738,7 @@ def _save(answer: requests.Response, target: Path) -> None:
 
 
 def ssh_answers(
-    address: str, port: int = policy.SSH, *, connect_seconds: float = 1.0, banner_seconds: float = BANNER_SECONDS
+    address: str, port: int = SSH, *, connect_seconds: float = 1.0, banner_seconds: float = BANNER_SECONDS
 ) -> bool:
     """Whether an SSH server shows its banner there.
 

@@ -7,7 +7,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from labshell.model import policy
+from labshell.model.names import INSTANCE
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def folder_of(engine_socket: Path, name: str) -> Path:
 
 def remove(engine_socket: Path, name: str) -> None:
     """Make sure that there are no log files of this container. One that cannot be removed is only reported."""
-    if not policy.INSTANCE.fullmatch(name):
+    if not INSTANCE.fullmatch(name):
         return
     try:
         with contextlib.suppress(FileNotFoundError):

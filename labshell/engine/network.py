@@ -16,7 +16,7 @@ from labshell.engine import records
 from labshell.engine.client import Engine, asking
 from labshell.errors import LabshellError
 from labshell.host import machine
-from labshell.model import policy
+from labshell.model.addresses import name_on_host, name_on_host_by_address
 
 ANY_BRIDGE = dict.fromkeys(records.FENCES, "true")
 # Not security.ipv6_filtering, which needs the kernel module br_netfilter: `guard` lets no IPv6 pass on this bridge.
@@ -91,8 +91,8 @@ class Network:
     def nic(self, address: str | None, hardware_address: str) -> dict[str, str]:
         """The device that connects a container. On the engine's bridge the address is pinned, if there is one."""
         if self.is_labs_own:
-            on_host = policy.name_on_host(hardware_address)
+            on_host = name_on_host(hardware_address)
             parts = {"nictype": "bridged", "parent": self.name, "hwaddr": hardware_address, "host_name": on_host}
             return {"type": "nic", "name": "eth0", **parts, **ANY_BRIDGE}
-        pin = {"ipv4.address": address, "host_name": policy.name_on_host_by_address(address)} if address else {}
+        pin = {"ipv4.address": address, "host_name": name_on_host_by_address(address)} if address else {}
         return {"type": "nic", "name": "eth0", "network": self.name, **pin, **OWN_BRIDGE}

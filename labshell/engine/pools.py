@@ -10,7 +10,7 @@ from pathlib import Path
 
 from labshell.engine.client import Engine, asking
 from labshell.host import btrfs
-from labshell.model.policy import Container
+from labshell.model.container import Container
 
 RESERVE_BYTES = 256 << 20
 CONTAINERS, SNAPSHOTS = "containers", "containers-snapshots"  # folders of a pool

@@ -22,7 +22,8 @@ from types import MappingProxyType
 
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.host import files
-from labshell.model import policy
+from labshell.model.names import INSTANCE
+from labshell.model.ports import SSH
 
 CLIENTS = ("/usr/bin/lxc", "/snap/bin/lxc")
 WITH_US = ("/usr/bin/setpriv", "--pdeathsig", "TERM")  # a daemon that is killed leaves no program behind
@@ -149,7 +150,7 @@ def run_inside(
     `environment` is what it is given beside what the engine sets.
     """
     client = _client()
-    if not policy.INSTANCE.fullmatch(name):
+    if not INSTANCE.fullmatch(name):
         raise UsageError("{name} is not the name of a container.", name=repr(name)[:80])
     clients = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(state), "LXD_CONF": str(state / "lxc")}
     if engine_socket:
@@ -211,7 +212,7 @@ def _streams() -> tuple[list[int], list[int]]:
     return [write0, read1, read2], [read0, write1, write2]
 
 
-def connect(address: str, port: int = policy.SSH) -> int:
+def connect(address: str, port: int = SSH) -> int:
     """A connected TCP socket to a container, as a descriptor for the caller."""
     try:
         connection = socket.create_connection((address, port), timeout=CONNECT_SECONDS)

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from labshell.model.policy import OUR_CABLES, Container, Hold, OwnForward, Snapshot
+from labshell.model.addresses import OUR_CABLES
+from labshell.model.container import Container, Hold, OwnForward
 from labshell.model.settings import date_of, gpus_in, mounts_in
+from labshell.model.snapshots import Snapshot
 
 log = logging.getLogger(__name__)
 

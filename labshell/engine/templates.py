@@ -20,7 +20,7 @@ from labshell.engine.containers import Containers
 from labshell.engine.recipes import APT, DHCP_CLIENT, EXTRAS, INTERFACES, LANGUAGES, LOCALE, USUAL, Recipe
 from labshell.engine.records import TEMPLATE
 from labshell.errors import LabshellError, UsageError
-from labshell.model import policy
+from labshell.model.names import name_of_fresh
 
 BUILD_SECONDS = 1800
 BUILD_BYTES = 1 << 30
@@ -74,7 +74,7 @@ def publish(containers: Containers, source: str, name: str) -> Iterator[str]:
         raise UsageError("There is a container {name} already; delete it first: lxc delete {name}", name=name)
     if containers.get(source) is None:
         raise UsageError("There is no container {name}.", name=source)
-    made = policy.name_of_fresh(name)  # until nothing personal is in it any more
+    made = name_of_fresh(name)  # until nothing personal is in it any more
     yield f"Copying {source}"
     containers.delete(made)
     try:

@@ -19,9 +19,10 @@ from labshell.forwarding.guard import Guard, Networks
 from labshell.host import machine
 from labshell.host.accounts import Accounts
 from labshell.host.ports import PortRegistry
-from labshell.model import forwards, policy
+from labshell.model import forwards
+from labshell.model.container import Container
 from labshell.model.forwards import Adapter, Difference, Forward, NoForwards
-from labshell.model.policy import Container
+from labshell.model.ports import SSH
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 5
@@ -150,7 +151,7 @@ class Firewall:
 
     def old_port(self, address: str) -> int | None:
         """The port that somebody's own rule leads to SSH on this address."""
-        return self._on_network().iptables.port_of_others(f"{address}:{policy.SSH}")
+        return self._on_network().iptables.port_of_others(f"{address}:{SSH}")
 
     def ports_to(self, address: str) -> set[int]:
         """The host ports that somebody's own rules lead to this address."""

@@ -30,7 +30,7 @@ from typing import Any
 from labshell.errors import LabshellError
 from labshell.forwarding import tracking
 from labshell.host import files, host_program, machine
-from labshell.model import policy
+from labshell.model.addresses import OUR_CABLES
 
 log = logging.getLogger(__name__)
 BRIDGE_NETFILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
@@ -44,11 +44,11 @@ INTERFACE = re.compile(r"[\w.-]{1,15}", re.ASCII)
 ONLY_IPV4 = f"""
   chain arriving {{
     type filter hook prerouting priority -300; policy accept;
-    iifname "{policy.OUR_CABLES}*" ether type != {{ ip, arp }} drop
+    iifname "{OUR_CABLES}*" ether type != {{ ip, arp }} drop
   }}
   chain leaving {{
     type filter hook postrouting priority 300; policy accept;
-    oifname "{policy.OUR_CABLES}*" ether type != {{ ip, arp }} drop
+    oifname "{OUR_CABLES}*" ether type != {{ ip, arp }} drop
   }}"""
 FAMILIES = ("inet", "bridge")
 # `forwarding` may have been changed since: a table that is not wanted any more is deleted.
@@ -128,7 +128,7 @@ def rules_on_labs_network(networks: Networks, *, closed: bool) -> str:
     The rest of the lab is on that bridge, too, and reaches the host as before. Connections are not tracked there
     on every kernel, so what opens one is what is closed.
     """
-    ports = f'iifname "{policy.OUR_CABLES}*"'
+    ports = f'iifname "{OUR_CABLES}*"'
     closed_networks = _closed(ports, Networks(never=networks.never), Surroundings(), "")
     forward = f"""
   chain forward {{

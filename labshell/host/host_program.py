@@ -13,7 +13,7 @@ ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 def run(argv: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
     """Run it to its end with `text` on its standard input; LabshellError if that cannot be done."""
     try:
-        return subprocess.run(  # fixed programs, names checked by policy
+        return subprocess.run(  # fixed programs, names checked by model.names
             argv, input=text, env=ENVIRONMENT, capture_output=True, text=True, timeout=SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -19,7 +19,8 @@ import psutil
 
 from labshell.errors import LabshellError
 from labshell.host import btrfs, host_program
-from labshell.model import keys, policy
+from labshell.model import keys
+from labshell.model.usage import container_of_control_group
 
 SSH_KEYS = Path("/etc/ssh")
 INTERFACES = Path("/sys/class/net")
@@ -263,7 +264,7 @@ def people_at_work() -> tuple[set[int], set[str]]:
         if process.info["uids"] is not None:
             uids.add(process.info["uids"].real)
         if _of_process(process.pid, "comm").startswith("sshd") and "@" in _of_process(process.pid, "cmdline"):
-            container = policy.container_of_control_group(control_group(process.pid))
+            container = container_of_control_group(control_group(process.pid))
             if container:
                 containers.add(container)
     return uids, containers

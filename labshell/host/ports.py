@@ -19,8 +19,16 @@ from labshell.config import Paths
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.host import files
 from labshell.host.watch import Watch
-from labshell.model import policy
-from labshell.model.policy import OwnForward
+from labshell.model.container import OwnForward
+from labshell.model.names import checked_name
+from labshell.model.ports import (
+    PortPool,
+    busy_in_block,
+    choose_block,
+    conflict_with_block,
+    overlap_of_block,
+    parse_port_file,
+)
 
 Clock = Callable[[], datetime.datetime]
 
@@ -41,7 +49,7 @@ class PortRegistry:
     def __init__(
         self,
         paths: Paths,
-        pool: policy.PortPool,
+        pool: PortPool,
         quarantine_days: int,
         *,
         listening: Callable[[], Collection[int]] = listening_ports,
@@ -81,7 +89,7 @@ class PortRegistry:
         content = files.read(path)
         if content is None:
             return None
-        port = policy.parse_port_file(content)
+        port = parse_port_file(content)
         if port is None:
             raise LabshellError(
                 "{path} does not hold a port number. Write the right one into it "
@@ -146,7 +154,7 @@ class PortRegistry:
         others = self._blocks_of_others(user)
         if not even_resting:
             others |= dict.fromkeys(self.resting(), "a removed user")
-        reason = policy.conflict_with_block(self._pool, port, others, self._listening())
+        reason = conflict_with_block(self._pool, port, others, self._listening())
         if reason:
             raise UsageError("Port {port} cannot be given: {reason}.", port=port, reason=reason)
 
@@ -173,7 +181,7 @@ class PortRegistry:
 
         `even_resting` is for the person whose port it was: bookmarks that lead to it are theirs.
         """
-        policy.checked_name(user)
+        checked_name(user)
         with files.locked(self._lock):
             current = self.port_of(user)
             if current is not None:
@@ -214,13 +222,13 @@ class PortRegistry:
         """
         blocks = self._blocks_of_others(user) | dict(others or {})
         busy = set(self._listening()) - set(own)
-        reason = policy.overlap_of_block(self._pool, port, blocks) or policy.busy_in_block(self._pool, port, busy)
+        reason = overlap_of_block(self._pool, port, blocks) or busy_in_block(self._pool, port, busy)
         if reason:
             raise UsageError("Port {port} cannot be kept: {reason}.", port=port, reason=reason)
 
     def adopt(self, user: str, port: int, own: Collection[int] = ()) -> None:
         """Keep a port that somebody had before labshell came, wherever it lies, if it is nobody else's."""
-        policy.checked_name(user)
+        checked_name(user)
         with files.locked(self._lock):
             if self.port_of(user) == port:
                 return
@@ -259,7 +267,7 @@ class PortRegistry:
         with files.locked(self._lock):
             content = files.read(self._paths.ports / user)
             files.remove(self._paths.ports / user)
-            port = policy.parse_port_file(content or b"")
+            port = parse_port_file(content or b"")
             with contextlib.suppress(LabshellError):  # a damaged next-port is named when a port is wanted
                 if port is not None and self._pool.fits(port) and port < self._start():
                     self._write_next(port)
@@ -267,7 +275,7 @@ class PortRegistry:
     def _start(self) -> int:
         """Where the search for a free block begins."""
         content = files.read(self._paths.next_port)
-        start = self._pool.first if content is None else policy.parse_port_file(content)
+        start = self._pool.first if content is None else parse_port_file(content)
         if start is None:
             raise LabshellError(
                 "{path} does not hold a port number. No port was given. Write {first} into it to go on: "
@@ -280,7 +288,7 @@ class PortRegistry:
     def _choose(self) -> int:
         start = self._start()
         blocks = {*self.all_ports().values(), *self.resting()}
-        port = policy.choose_block(self._pool, start, blocks, self._listening())
+        port = choose_block(self._pool, start, blocks, self._listening())
         if port is None:
             raise TryAgain(
                 "Every port block from {first} to {last} is taken or resting; widen port_range.",

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from labshell.errors import UsageError
-from labshell.model.policy import SSH, Container, OwnForward
+from labshell.model.container import Container, OwnForward
+from labshell.model.ports import SSH
 
 FORWARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,19}", re.ASCII)
 SPAN = re.compile(r"([1-9][0-9]{0,5})([mhd])", re.ASCII)

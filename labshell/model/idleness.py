@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from labshell import shown
 from labshell.errors import UsageError
+from labshell.model.container import Hold
 from labshell.model.forwards import seconds_of
-from labshell.model.policy import Hold
 
 BUSY_PROCESSORS = 0.005  # an empty container was measured at a tenth of this
 BUSY_BYTES_PER_SECOND = 1024

@@ -6,9 +6,10 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from labshell import shown
 from labshell.errors import UsageError
 
 KEY_TYPES = frozenset(
@@ -177,3 +178,17 @@ def authorized_keys(lines: Iterable[str]) -> str:
 def parse_authorized_keys(text: str) -> list[PublicKey]:
     """The keys in the host's file."""
     return [_parse_line(line.strip()) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def choose_key(listed: Sequence[PublicKey], which: str) -> PublicKey:
+    """The key with that number in the list, counted from 1, or with that fingerprint or comment."""
+    for number, key in enumerate(listed, start=1):
+        if which in (str(number), key.fingerprint, key.fingerprint.removeprefix("SHA256:")):
+            return key
+    named = [key for key in listed if which and key.comment.split() == which.split()]
+    if len(named) > 1:
+        raise UsageError("There are {count} keys {which}; give a number or a fingerprint: keys lists them.",
+                         count=len(named), which=shown.plain(which)[:60])  # fmt: skip
+    if named:
+        return named[0]
+    raise UsageError("There is no key {which}; keys lists them.", which=shown.plain(which)[:60])

@@ -13,9 +13,11 @@ from typing import Any
 
 from labshell.engine.proxies import Proxy
 from labshell.errors import LabshellError, UsageError
-from labshell.model import forwards, keys, policy
+from labshell.model import forwards, keys
+from labshell.model.container import Container, OwnForward
 from labshell.model.keys import PublicKey
-from labshell.model.policy import Container, OwnForward
+from labshell.model.names import checked_name
+from labshell.model.ports import SSH
 from labshell.operations import plans
 from labshell.operations.gateway import Gateway, Steps
 from labshell.operations.undo import NamedStep, Undo, do
@@ -38,7 +40,7 @@ class Candidate:
 
     @property
     def row(self) -> dict[str, Any]:
-        others = [f"{proxy.port}:{proxy.target}" for proxy in self.proxies if proxy.target != policy.SSH]
+        others = [f"{proxy.port}:{proxy.target}" for proxy in self.proxies if proxy.target != SSH]
         return {
             "name": self.container.name,
             "state": self.container.state.lower(),
@@ -66,7 +68,7 @@ class Adoption:
 
     def adopt(self, name: str, given: list[PublicKey], *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Make one container its person's: account, keys, marks, pinned address, port, rules."""
-        container = self._containers.get(policy.checked_name(name))
+        container = self._containers.get(checked_name(name))
         if container is None:
             raise UsageError("There is no container {name}.", name=name)
         candidate = next((one for one in self._candidates() if one.container.name == name), None)
@@ -137,7 +139,7 @@ class Adoption:
         address, port, problem = container.address, None, None
         proxies: tuple[Proxy, ...] = ()
         try:
-            policy.checked_name(name)
+            checked_name(name)
             self._accounts.uid_of(name)
             address = address or self._containers.current_address(name)
             proxies = tuple(self._containers.proxies.of(name))
@@ -227,4 +229,4 @@ def _as_problem(error: LabshellError) -> str:
 
 
 def _ssh_port(proxies: tuple[Proxy, ...]) -> int | None:
-    return next((proxy.port for proxy in proxies if proxy.target == policy.SSH), None)
+    return next((proxy.port for proxy in proxies if proxy.target == SSH), None)

@@ -28,10 +28,13 @@ from labshell.host.activity import Activity
 from labshell.host.closed import Closed
 from labshell.host.ports import PortRegistry
 from labshell.language import mark
-from labshell.model import forwards, idleness, keys, policy
+from labshell.model import forwards, idleness, keys
+from labshell.model.addresses import choose_address
+from labshell.model.container import Container, OwnForward
 from labshell.model.keys import PublicKey
-from labshell.model.policy import Container, OwnForward
+from labshell.model.names import moment_of_kept
 from labshell.model.settings import addresses_of_gpus, mounts_of, refuse_more_processors
+from labshell.model.usage import is_full
 from labshell.operations.locks import StartQueue, UserLocks
 from labshell.operations.unfinished import Unfinished
 
@@ -305,7 +308,7 @@ class Gateway:
             bridge = network.bridge()
             taken = set(self._promised)  # first: one that is made meanwhile is among the others' then
             taken |= self.containers.addresses_taken() | self.unfinished.addresses()
-            address = policy.choose_address(bridge.address, taken, bridge.strangers)
+            address = choose_address(bridge.address, taken, bridge.strangers)
             self._promised.add(address)
         try:
             yield address
@@ -400,7 +403,7 @@ class Gateway:
             "memory_limit": container.config.get("limits.memory") or None,
             "disk_used": disk,
             "disk_limit": container.config.get("disk") or None,
-            "disk_full": policy.is_full(disk or 0, shown.bytes_of(container.config.get("disk", "")) or 0),
+            "disk_full": is_full(disk or 0, shown.bytes_of(container.config.get("disk", "")) or 0),
             "processes": usage.processes if usage and running else None,
             "host_load": round(load.averages[0], 2),
             "host_processors": load.processors,
@@ -411,7 +414,7 @@ class Gateway:
             "stops_at": idleness.written(max(due, time.time())) if due and is_near else None,
             "held_until": idleness.written(hold.until) if hold else None,
             "held_for": hold.reason or None if hold else None,
-            "kept": policy.moment_of_kept(container.kept),
+            "kept": moment_of_kept(container.kept),
         }
 
 

@@ -13,9 +13,10 @@ from labshell.engine.records import Usage
 from labshell.errors import LabshellError, UsageError
 from labshell.host import gpus, machine
 from labshell.language import mark
-from labshell.model import idleness, policy
+from labshell.model import idleness
+from labshell.model.container import Container, Hold
 from labshell.model.idleness import Sample
-from labshell.model.policy import Container, Hold
+from labshell.model.usage import container_of_control_group
 from labshell.operations.gateway import Gateway, Progress, Steps
 
 log = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ class IdleStop:
         """Containers with somebody logged in, here or inside, or with something on a GPU."""
         uids, containers = machine.people_at_work()
         users = {name for name, uid in self._gateway.accounts.all().items() if uid in uids}
-        on_gpus = {policy.container_of_control_group(machine.control_group(pid)) for pid in gpus.processes()}
+        on_gpus = {container_of_control_group(machine.control_group(pid)) for pid in gpus.processes()}
         return users | containers | {name for name in on_gpus if name}
 
 

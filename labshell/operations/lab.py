@@ -7,7 +7,7 @@ from labshell.engine.client import Engine
 from labshell.engine.containers import containers_of
 from labshell.host.accounts import Accounts
 from labshell.host.ports import PortRegistry, listening_ports
-from labshell.model import policy
+from labshell.model.ports import PortPool
 from labshell.operations.gateway import Gateway
 
 
@@ -15,7 +15,7 @@ def make_gateway(config: Config) -> Gateway:
     """The verbs over the real effects."""
     engine = Engine(config.engine_socket)
     containers = containers_of(config, engine)
-    pool = policy.PortPool(*config.port_range, config.ports_per_user)
+    pool = PortPool(*config.port_range, config.ports_per_user)
     gateway: Gateway
 
     def busy_ports() -> set[int]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from labshell import shown
 from labshell.errors import LabshellError, UsageError
-from labshell.model import policy
+from labshell.model.container import Container
+from labshell.model.names import INSTANCE, existing_name
 from labshell.operations.gateway import Gateway, Progress, Steps
 
 log = logging.getLogger(__name__)
@@ -110,9 +111,9 @@ class Maintenance:
             self._gateway.stop_container(container, force=force)
         return {"name": name, "state": self._existing(name).state.lower()}
 
-    def _existing(self, name: str) -> policy.Container:
-        policy.existing_name(name)
-        container = self._containers.get(name) if policy.INSTANCE.fullmatch(name) else None
+    def _existing(self, name: str) -> Container:
+        existing_name(name)
+        container = self._containers.get(name) if INSTANCE.fullmatch(name) else None
         if container is None or not container.is_in_use:
             raise UsageError("There is no user or service {name}.", name=name)
         return container
@@ -140,7 +141,7 @@ class _Done:
     failed: list[dict[str, str]] = field(default_factory=list)
 
 
-def _plan(item: policy.Container, verb: str, *, is_so: bool, how: str = "") -> dict[str, Any]:
+def _plan(item: Container, verb: str, *, is_so: bool, how: str = "") -> dict[str, Any]:
     """What start() and stop() would do."""
     state = item.state.lower()
     would = f"Would {verb} the container {item.name}{how} ({state} now)."
@@ -148,7 +149,7 @@ def _plan(item: policy.Container, verb: str, *, is_so: bool, how: str = "") -> d
     return {"name": item.name, "state": state, "would": [would]}
 
 
-def _row(item: policy.Container, used: Any) -> dict[str, Any]:
+def _row(item: Container, used: Any) -> dict[str, Any]:
     return {
         "name": item.name,
         "kind": "service" if item.is_service else "user",

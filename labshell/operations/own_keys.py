@@ -13,8 +13,8 @@ from labshell.engine import identity, inside_sessions
 from labshell.engine.inside import Inside
 from labshell.engine.inside_sessions import Session
 from labshell.errors import LabshellError, NoContainer, UsageError
-from labshell.model import key_files, keys, policy
-from labshell.model.keys import PublicKey
+from labshell.model import key_files, keys
+from labshell.model.keys import PublicKey, choose_key
 from labshell.operations.gateway import Gateway, Steps
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class OwnKeys:
         every = self._all(user, uid, listed)
         key, fingerprint = None, which
         if not FINGERPRINT.fullmatch(which) or which in {one.fingerprint for one in every}:
-            key = policy.choose_key(every, which)
+            key = choose_key(every, which)
             fingerprint = key.fingerprint
         opened = self._sessions(user, uid)
         return {
@@ -68,7 +68,7 @@ class OwnKeys:
     def remove(self, user: str, uid: int, which: str, *, even_the_last: bool = False) -> Steps[None]:
         """A public key less. The host first: whatever is wrong with the container, the key opens the host no more."""
         listed = self._accounts.keys_of(user)
-        key = policy.choose_key(self._all(user, uid, listed), which)
+        key = choose_key(self._all(user, uid, listed), which)
         if len(listed) == 1 and key in listed and not even_the_last:
             raise UsageError("This is your last key: without it you cannot log in any more. Say --yes to remove it.")
         with self._gateway.locks.held(user):

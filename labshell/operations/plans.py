@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from labshell import shown
+from labshell.model.container import Container
 from labshell.model.keys import PublicKey
-from labshell.model.policy import Container
 from labshell.model.settings import DESKTOP, DESKTOP_PORT, NONE, SETTINGS, SIZES
 
 

@@ -16,8 +16,8 @@ from labshell.engine import identity
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.host.ports import Clock, utc_now
 from labshell.language import mark
-from labshell.model import policy
-from labshell.model.policy import Container
+from labshell.model.container import Container
+from labshell.model.names import choose_template, name_of_fresh, name_of_kept
 from labshell.operations.gateway import Gateway, Progress, Steps
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Rebuild:
             self._refuse_changing(template)
             self._gateway.closed.refuse_if_closed()
             self._gateway.refuse_full_pool(old)
-            fresh, kept = policy.name_of_fresh(user), self._name_to_keep(user)
+            fresh, kept = name_of_fresh(user), self._name_to_keep(user)
             about = {"incoming": fresh, "outgoing": kept, "address": old.address, "superseded": old.kept}
             self._containers.try_disk(user)
             with self._settling(user, "rebuild", **about):
@@ -113,7 +113,7 @@ class Rebuild:
 
     def _chosen(self, template: str) -> str:
         usual = self._config.template
-        return policy.choose_template(template or usual, self._containers.templates(), usual)
+        return choose_template(template or usual, self._containers.templates(), usual)
 
     def _make(self, old: Container, uid: int, template: str, fresh: str) -> Steps[None]:
         """The new container beside the old one, with another address for now, tried and stopped."""
@@ -210,4 +210,4 @@ class Rebuild:
             log.warning("not deleted", extra={"container": kept, "why": str(error)})
 
     def _name_to_keep(self, user: str) -> str:
-        return policy.name_of_kept(user, self._now())
+        return name_of_kept(user, self._now())

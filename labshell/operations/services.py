@@ -10,8 +10,8 @@ from typing import Any
 from labshell.engine import identity
 from labshell.errors import UsageError
 from labshell.host import files
-from labshell.model import policy
-from labshell.model.policy import OwnForward
+from labshell.model.container import Container, OwnForward
+from labshell.model.names import existing_name
 from labshell.operations import plans
 from labshell.operations.gateway import Gateway, Progress, Steps
 from labshell.operations.undo import NamedStep, Undo, do
@@ -91,8 +91,8 @@ class Services:
     def show(self, name: str) -> dict[str, Any]:
         return _row(self._existing(name))
 
-    def _existing(self, name: str) -> policy.Container:
-        container = self._containers.get(policy.existing_name(name))
+    def _existing(self, name: str) -> Container:
+        container = self._containers.get(existing_name(name))
         if container is None or not container.is_service:
             raise UsageError("There is no service {name}.", name=name)
         return container
@@ -132,7 +132,7 @@ class Services:
         return iter(steps)
 
 
-def _row(item: policy.Container) -> dict[str, Any]:
+def _row(item: Container) -> dict[str, Any]:
     return {
         "service": item.name,
         "state": item.state.lower(),

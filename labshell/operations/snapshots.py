@@ -14,8 +14,8 @@ from labshell.engine.client import DiskFull
 from labshell.engine.containers import KEEP, RESTORE, STOP_SECONDS
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.language import mark
-from labshell.model import policy
 from labshell.model.keys import PublicKey
+from labshell.model.snapshots import name_of_snapshot
 from labshell.operations.gateway import Gateway, Progress, Steps
 
 RESTORING = "snapshot restore"
@@ -42,7 +42,7 @@ class Snapshots:
             container = self._containers.owned(user, uid)
             existing = [snapshot.name for snapshot in self._containers.snapshots(user)]
             now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d-%H%M%S")
-            label = policy.name_of_snapshot(name, existing, self._gateway.config.snapshots_per_user, now)
+            label = name_of_snapshot(name, existing, self._gateway.config.snapshots_per_user, now)
             self._gateway.refuse_full_pool(container, KEEP)
             yield Progress("Keeping the container's state as {name}", {"name": label})
             with self._unfinished.work(user, "snapshot create", name=label):

@@ -20,8 +20,10 @@ from labshell.engine import identity, records, templates
 from labshell.errors import LabshellError
 from labshell.host import files, probe
 from labshell.host.probe import Guest, Target
-from labshell.model import keys, policy
-from labshell.model.policy import SSH, OwnForward
+from labshell.model import keys
+from labshell.model.addresses import choose_address
+from labshell.model.container import OwnForward
+from labshell.model.ports import SSH
 from labshell.operations.gateway import Gateway
 
 NAME = "labshell--try"  # two hyphens are in no user's name, and labshell is reserved
@@ -122,7 +124,7 @@ class Trial:
         if bridge:
             # The last one: the daemon may be giving out the first ones at this moment.
             taken = self._containers.addresses_taken()
-            address = policy.choose_address(bridge.address, taken, bridge.strangers, is_last=True)
+            address = choose_address(bridge.address, taken, bridge.strangers, is_last=True)
         self._containers.clone(self._config.template, NAME, "", None, address)
         self._containers.mark_service(NAME, autostart=False)
         keys_file = self._config.paths.host_keys / NAME

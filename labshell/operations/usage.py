@@ -8,7 +8,7 @@ from typing import Any
 
 from labshell.host import gpus, machine
 from labshell.host.gpus import Gpu
-from labshell.model import policy
+from labshell.model.usage import container_of_control_group, processors_used
 from labshell.operations.gateway import Gateway, Progress, Steps
 
 SAMPLE_SECONDS = 0.5
@@ -28,7 +28,7 @@ class UsageReports:
         began, before = time.monotonic(), self._containers.usage_of_all()
         time.sleep(SAMPLE_SECONDS)
         after = self._containers.usage_of_all()
-        busy = policy.processors_used(
+        busy = processors_used(
             {name: used.cpu_seconds for name, used in before.items()},
             {name: used.cpu_seconds for name, used in after.items()},
             time.monotonic() - began,
@@ -55,7 +55,7 @@ class UsageReports:
         """A GPU with its processes added up by user: the host's process id leads to the container's control group."""
         held: dict[str, int | None] = {}
         for process in gpu.processes:
-            container = policy.container_of_control_group(machine.control_group(process.pid))
+            container = container_of_control_group(machine.control_group(process.pid))
             owner = owners.get(container or "", "other")
             known = [memory for memory in (held.get(owner), process.memory) if memory is not None]
             held[owner] = sum(known) if known else None

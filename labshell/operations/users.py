@@ -23,9 +23,10 @@ from labshell.engine.records import Usage
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.host import files, machine
 from labshell.host.accounts import end_processes
-from labshell.model import forwards, keys, policy
+from labshell.model import forwards, keys
+from labshell.model.container import Container, OwnForward
 from labshell.model.keys import PublicKey
-from labshell.model.policy import Container, OwnForward
+from labshell.model.names import checked_name, existing_name
 from labshell.model.settings import DESKTOP, DESKTOP_PORT, NONE, date_of, disk_size
 from labshell.operations import plans
 from labshell.operations.archives import Archives
@@ -94,7 +95,7 @@ class Users:
         undo = Undo(CLEAN_UP)
         password = secrets.token_urlsafe(PASSWORD_BYTES) if new.has_password else ""
         with self._gateway.locks.held(new.name):
-            if not new.keys and self._accounts.uid_of(policy.checked_name(new.name)) is not None:
+            if not new.keys and self._accounts.uid_of(checked_name(new.name)) is not None:
                 new = replace(new, keys=tuple(self._accounts.keys_of(new.name)))
             self._check(new)
             if self._find(new.name).problem is None and not self._accounts.is_locked(new.name):
@@ -143,7 +144,7 @@ class Users:
 
     def _check(self, new: NewUser) -> None:
         """Everything that can be known to be wrong before anything is changed."""
-        policy.checked_name(new.name)
+        checked_name(new.name)
         if not new.keys:
             raise UsageError("{name} needs at least one public key: --key FILE.", name=new.name)
         keys.check_amount(new.keys)
@@ -463,7 +464,7 @@ class Users:
 
     def _refuse_unknown(self, name: str) -> None:
         """Refuse a name that is no user's, an account of the host's own included."""
-        policy.existing_name(name)
+        existing_name(name)
         try:
             is_known = self._is_known(name)
         except UsageError:
@@ -497,7 +498,7 @@ class Users:
     def restore(self, archive: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Bring somebody back from an archive: data, keys, own forwards and, if it is free, the same port."""
         path, undo = Path(archive), Undo(CLEAN_UP)
-        name = policy.checked_name(self._archives.user_in(path))
+        name = checked_name(self._archives.user_in(path))
         with self._gateway.locks.held(name):
             if self._is_known(name) or self._containers.get(name) is not None:
                 raise UsageError("There is a user or a container {name} already.", name=name)
@@ -627,7 +628,7 @@ class _Parts:
 
     name: str
     uid: int | None
-    container: policy.Container | None
+    container: Container | None
     port: int | None
     has_ports: bool
 

@@ -11,7 +11,7 @@ from typing import Any
 from labshell.daemon import main as daemon
 from labshell.engine.containers import Containers
 from labshell.engine.records import Usage
-from labshell.model.policy import Container
+from labshell.model.container import Container
 
 PREFIX = "crowd-"
 all_there_are, all_with_usage = Containers.all, Containers.all_with_usage

@@ -62,7 +62,7 @@ while (my $c = $l->accept) { 1 while sysread($c, my $x, 1 << 20); close $c }
 ALLOCATION = """
 import time
 from labshell.config import Paths
-from labshell.model.policy import PortPool
+from labshell.model.ports import PortPool
 from labshell.host.ports import PortRegistry, listening_ports
 registry = PortRegistry(Paths(), PortPool(20000, 45000, 2), 0, listening=listening_ports)
 for _ in range(2):

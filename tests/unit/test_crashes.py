@@ -15,8 +15,8 @@ from labshell.config import Config, Paths
 from labshell.daemon.calls import Call
 from labshell.daemon.interfaces import GatewayInterface
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
+from labshell.model.access import Caller
 from labshell.model.keys import PublicKey
-from labshell.model.policy import Caller
 from labshell.operations import gateway as gateway_module
 from labshell.operations.gateway import Gateway
 from labshell.operations.idle_stop import IdleStop

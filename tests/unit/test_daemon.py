@@ -20,7 +20,7 @@ from labshell.daemon.calls import Call
 from labshell.daemon.main import Connections, Server, requests
 from labshell.daemon.pulses import Pulses
 from labshell.errors import LabshellError
-from labshell.model.policy import Caller
+from labshell.model.access import Caller
 from labshell.operations.gateway import Gateway
 
 ALICE = Caller(30000, "alice", frozenset({"labshell"}))

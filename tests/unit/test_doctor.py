@@ -18,7 +18,7 @@ from labshell.doctor.user import Doctor
 from labshell.errors import TryAgain
 from labshell.host import gpus, machine
 from labshell.host.gpus import NoGpus
-from labshell.model.policy import Container
+from labshell.model.container import Container
 from labshell.shown import bytes_of
 
 ALICE = Container("alice", "Running", "alice", 1, "10.83.0.2", gpus="all")

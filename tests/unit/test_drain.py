@@ -15,7 +15,7 @@ from labshell.config import Config
 from labshell.engine.records import Usage
 from labshell.errors import LabshellError
 from labshell.host.closed import Closed
-from labshell.model.policy import Container
+from labshell.model.container import Container
 from labshell.operations.locks import UserLocks
 from labshell.operations.maintenance import Maintenance
 

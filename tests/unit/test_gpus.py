@@ -14,7 +14,8 @@ from doubles import answer_of
 
 from labshell.host import gpus, machine
 from labshell.host.gpus import NoGpus
-from labshell.model.policy import Container, container_of_control_group
+from labshell.model.container import Container
+from labshell.model.usage import container_of_control_group
 from labshell.operations import usage
 
 

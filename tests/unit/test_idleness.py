@@ -17,8 +17,8 @@ from labshell.errors import UsageError
 from labshell.host import machine
 from labshell.host.activity import Activity
 from labshell.model import idleness
+from labshell.model.container import Container, Hold
 from labshell.model.idleness import DAY, Sample
-from labshell.model.policy import Container, Hold
 from labshell.operations import gateway as gateway_module
 from labshell.operations.gateway import Gateway
 from labshell.operations.idle_stop import IdleStop, Seen

@@ -6,7 +6,7 @@ import datetime
 
 import pytest
 
-from labshell.model.policy import Container, OwnForward
+from labshell.model.container import Container, OwnForward
 from labshell.model.settings import SETTINGS
 from labshell.operations import plans
 

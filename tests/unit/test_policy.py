@@ -7,10 +7,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labshell.errors import LabshellError, NotAllowed, UsageError
-from labshell.model import forwards, policy
+from labshell.model import forwards
+from labshell.model.access import Caller, may_use_gateway
+from labshell.model.addresses import choose_address
+from labshell.model.container import Container, OwnForward
 from labshell.model.forwards import Forward
-from labshell.model.keys import PublicKey
-from labshell.model.policy import Caller, Container, OwnForward, PortPool
+from labshell.model.keys import PublicKey, choose_key
+from labshell.model.names import checked_name, existing_name
+from labshell.model.ports import PortPool, choose_block, conflict_with_block, parse_port_file
+from labshell.model.snapshots import name_of_snapshot
+from labshell.model.usage import is_full
 
 QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 POOL = PortPool(20000, 20099, 10)
@@ -28,7 +34,7 @@ FORWARDS = st.lists(
 
 @pytest.mark.parametrize("name", ["ab", "alice", "a1", "x" * 32, "li-wei2"])
 def test_an_ordinary_name_is_taken(name: str) -> None:
-    assert policy.checked_name(name) == name
+    assert checked_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -38,7 +44,7 @@ def test_an_ordinary_name_is_taken(name: str) -> None:
 )  # fmt: skip
 def test_any_other_name_is_refused_in_one_line(name: object) -> None:
     with pytest.raises(UsageError) as caught:
-        policy.checked_name(name)
+        checked_name(name)
     assert "\n" not in str(caught.value)
 
 
@@ -46,7 +52,7 @@ def test_any_other_name_is_refused_in_one_line(name: object) -> None:
 @given(st.integers(0, 70000), st.sets(st.integers(19980, 20110), max_size=40), st.sets(st.integers(19990, 20110)))
 def test_a_chosen_block_lies_in_the_pool_and_touches_nothing(start: int, blocks: set[int], busy: set[int]) -> None:
     taken = busy | {port for first in blocks for port in POOL.block(first)}
-    port = policy.choose_block(POOL, start, blocks, busy)
+    port = choose_block(POOL, start, blocks, busy)
     if port is None:
         assert all(taken & set(POOL.block(first)) for first in range(20000, 20100, 10))
     else:
@@ -63,14 +69,14 @@ def test_the_first_free_block_from_next_port_on_is_chosen_and_none_only_when_non
     aligned = [port for port in range(pool.first, pool.last + 1, pool.size) if pool.fits(port)]
     in_order = [port for port in aligned if port >= start] + [port for port in aligned if port < start]
     free = [port for port in in_order if not taken & set(pool.block(port))]
-    assert policy.choose_block(pool, start, blocks, busy) == (free[0] if free else None)
+    assert choose_block(pool, start, blocks, busy) == (free[0] if free else None)
 
 
 @QUICK
 @given(POOLS, NEARBY)
 def test_choosing_until_nothing_is_free_gives_every_block_once(pool: PortPool, busy: set[int]) -> None:
     given_out: list[int] = []
-    while (port := policy.choose_block(pool, given_out[-1] if given_out else 1, given_out, busy)) is not None:
+    while (port := choose_block(pool, given_out[-1] if given_out else 1, given_out, busy)) is not None:
         given_out.append(port)
     ports = [port for first in given_out for port in pool.block(first)]
     assert len(ports) == len(set(ports))
@@ -79,21 +85,21 @@ def test_choosing_until_nothing_is_free_gives_every_block_once(pool: PortPool, b
 
 @pytest.mark.parametrize("name", ["alice", "Alice", "a", "john_doe", "x.y", "old--1", "nobody", "0ab"])
 def test_what_an_odd_name_belongs_to_can_be_named(name: str) -> None:
-    assert policy.existing_name(name) == name
+    assert existing_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "-x", "a b", "a\n", ".hidden", "a" * 64, "übung", "a;b"])
 def test_what_is_no_file_name_belongs_to_nobody(name: str) -> None:
     with pytest.raises(UsageError, match="There is no user or service"):
-        policy.existing_name(name)
+        existing_name(name)
 
 
 def test_the_search_starts_at_next_port_and_wraps_once() -> None:
-    assert policy.choose_block(POOL, 20000, [], []) == 20000
-    assert policy.choose_block(POOL, 20001, [], []) == 20010
-    assert policy.choose_block(POOL, 20091, [], []) == 20000
-    assert policy.choose_block(POOL, 20090, [20090], []) == 20000
-    assert policy.choose_block(POOL, 65000, [], []) == 20000
+    assert choose_block(POOL, 20000, [], []) == 20000
+    assert choose_block(POOL, 20001, [], []) == 20010
+    assert choose_block(POOL, 20091, [], []) == 20000
+    assert choose_block(POOL, 20090, [20090], []) == 20000
+    assert choose_block(POOL, 65000, [], []) == 20000
 
 
 @pytest.mark.parametrize(
@@ -107,16 +113,16 @@ def test_the_search_starts_at_next_port_and_wraps_once() -> None:
     ],
 )
 def test_a_port_asked_for_is_refused_with_the_reason(port: int, reason: str) -> None:
-    assert reason in (policy.conflict_with_block(POOL, port, {20010: "bob"}, {20055}) or "")
+    assert reason in (conflict_with_block(POOL, port, {20010: "bob"}, {20055}) or "")
 
 
 def test_a_free_port_asked_for_is_given_even_between_the_usual_blocks() -> None:
-    assert policy.conflict_with_block(POOL, 20033, {20010: "bob"}, {20055}) is None
+    assert conflict_with_block(POOL, 20033, {20010: "bob"}, {20055}) is None
 
 
 @pytest.mark.parametrize("port", [20001, 20010, 20019])
 def test_a_port_asked_for_may_not_overlap_a_block_at_either_end(port: int) -> None:
-    assert policy.conflict_with_block(POOL, port, {20010: "bob"}, ()) == (
+    assert conflict_with_block(POOL, port, {20010: "bob"}, ()) == (
         "it overlaps the block of bob, 20010 to 20019"
     )
 
@@ -129,25 +135,25 @@ def test_a_port_asked_for_is_given_exactly_if_its_block_is_in_the_pool_and_free(
     taken = busy | {used for first in blocks for used in pool.block(first)}
     wanted = set(range(port, port + pool.size))
     free = wanted <= set(range(pool.first, pool.last + 1)) and not wanted & taken
-    assert (policy.conflict_with_block(pool, port, dict.fromkeys(blocks, "bob"), busy) is None) == free
+    assert (conflict_with_block(pool, port, dict.fromkeys(blocks, "bob"), busy) is None) == free
 
 
 @QUICK
 @given(st.integers(-10, 70000))
 def test_every_port_is_read_back_as_written_and_no_other_number(number: int) -> None:
-    assert policy.parse_port_file(f"{number}\n".encode()) == (number if 1 <= number <= 65535 else None)
+    assert parse_port_file(f"{number}\n".encode()) == (number if 1 <= number <= 65535 else None)
 
 
 @QUICK
 @given(st.binary(max_size=8) | st.from_regex(rb"[ +0-9_.ex\r\n-]{0,8}", fullmatch=True))
 def test_no_bytes_but_a_port_and_a_newline_are_a_port(content: bytes) -> None:
-    port = policy.parse_port_file(content)
+    port = parse_port_file(content)
     assert port is None or content == f"{port}\n".encode()
 
 
 @pytest.mark.parametrize("content", [b"20010\n", b"22\n", b"65535\n"])
 def test_a_port_file_is_a_number_and_a_newline(content: bytes) -> None:
-    assert policy.parse_port_file(content) == int(content)
+    assert parse_port_file(content) == int(content)
 
 
 @pytest.mark.parametrize(
@@ -168,15 +174,15 @@ def test_a_port_file_is_a_number_and_a_newline(content: bytes) -> None:
     ],
 )
 def test_anything_else_is_no_port_file(content: bytes) -> None:
-    assert policy.parse_port_file(content) is None
+    assert parse_port_file(content) is None
 
 
 def test_the_lowest_free_address_is_chosen() -> None:
-    assert policy.choose_address("10.83.0.1/24", []) == "10.83.0.2"
-    assert policy.choose_address("10.83.0.1/24", ["10.83.0.2", "10.83.0.4"]) == "10.83.0.3"
-    assert policy.choose_address("10.83.0.1/24", [], "10.83.0.2-10.83.0.9,10.83.0.11-10.83.0.20") == "10.83.0.10"
+    assert choose_address("10.83.0.1/24", []) == "10.83.0.2"
+    assert choose_address("10.83.0.1/24", ["10.83.0.2", "10.83.0.4"]) == "10.83.0.3"
+    assert choose_address("10.83.0.1/24", [], "10.83.0.2-10.83.0.9,10.83.0.11-10.83.0.20") == "10.83.0.10"
     with pytest.raises(LabshellError):
-        policy.choose_address("10.83.0.1/30", ["10.83.0.2"])
+        choose_address("10.83.0.1/30", ["10.83.0.2"])
 
 
 @pytest.mark.parametrize(
@@ -190,7 +196,7 @@ def test_the_lowest_free_address_is_chosen() -> None:
     ],
 )
 def test_an_address_is_one_of_the_bridges_and_not_its_own(bridge: str, taken: list[str], address: str) -> None:
-    assert policy.choose_address(bridge, taken) == address
+    assert choose_address(bridge, taken) == address
 
 
 @QUICK
@@ -199,11 +205,11 @@ def test_a_chosen_address_is_free_and_an_error_means_that_none_is(taken: set[int
     free = [number for number in range(1, 15) if number not in taken | {own}]
     used = [f"10.0.0.{number}" for number in taken]
     if free:
-        assert policy.choose_address(f"10.0.0.{own}/28", used) == f"10.0.0.{free[0]}"
-        assert policy.choose_address(f"10.0.0.{own}/28", used, is_last=True) == f"10.0.0.{free[-1]}"
+        assert choose_address(f"10.0.0.{own}/28", used) == f"10.0.0.{free[0]}"
+        assert choose_address(f"10.0.0.{own}/28", used, is_last=True) == f"10.0.0.{free[-1]}"
     else:
         with pytest.raises(LabshellError, match="no free address"):
-            policy.choose_address(f"10.0.0.{own}/28", used)
+            choose_address(f"10.0.0.{own}/28", used)
 
 
 def container(
@@ -359,50 +365,50 @@ def test_making_the_difference_makes_live_what_is_wanted(live: list[Forward], wa
 )  # fmt: skip
 def test_whoever_is_not_a_researcher_may_not_use_the_gateway(caller: Caller) -> None:
     with pytest.raises(NotAllowed):
-        policy.may_use_gateway(caller, "labshell")
-    policy.may_use_gateway(Caller(30000, "alice", frozenset({"labshell"})), "labshell")
+        may_use_gateway(caller, "labshell")
+    may_use_gateway(Caller(30000, "alice", frozenset({"labshell"})), "labshell")
 
 
 @pytest.mark.parametrize("uid", [1000, 30000, 65533])
 def test_a_researcher_of_the_group_may_use_the_gateway(uid: int) -> None:
-    policy.may_use_gateway(Caller(uid, "alice", frozenset({"users", "labshell"})), "labshell")
+    may_use_gateway(Caller(uid, "alice", frozenset({"users", "labshell"})), "labshell")
     with pytest.raises(NotAllowed):
-        policy.may_use_gateway(Caller(uid, "alice", frozenset({"labshell-not", "lab"})), "labshell")
+        may_use_gateway(Caller(uid, "alice", frozenset({"labshell-not", "lab"})), "labshell")
 
 
 def test_the_lowest_uid_may_be_another() -> None:
     group = frozenset({"labshell"})
-    policy.may_use_gateway(Caller(30000, "alice", group), "labshell", 30000)
+    may_use_gateway(Caller(30000, "alice", group), "labshell", 30000)
     with pytest.raises(NotAllowed):
-        policy.may_use_gateway(Caller(29999, "alice", group), "labshell", 30000)
+        may_use_gateway(Caller(29999, "alice", group), "labshell", 30000)
 
 
 def test_a_snapshot_has_a_name_that_is_new_and_one_may_keep_so_many() -> None:
-    assert policy.name_of_snapshot("before-cuda", ["a"], 2, "now") == "before-cuda"
-    assert policy.name_of_snapshot("", [], 1, "20260101-1200") == "20260101-1200"
+    assert name_of_snapshot("before-cuda", ["a"], 2, "now") == "before-cuda"
+    assert name_of_snapshot("", [], 1, "20260101-1200") == "20260101-1200"
     for name in ("a/b", "..", "-a", "A", "a" * 33, "a\n", "a b", "１"):
         with pytest.raises(UsageError, match="cannot be"):
-            policy.name_of_snapshot(name, [], 3, "now")
+            name_of_snapshot(name, [], 3, "now")
     with pytest.raises(UsageError, match="already"):
-        policy.name_of_snapshot("a", ["a", "b"], 2, "now")
+        name_of_snapshot("a", ["a", "b"], 2, "now")
     with pytest.raises(UsageError, match="delete one first: a, b"):
-        policy.name_of_snapshot("c", ["b", "a"], 2, "now")
+        name_of_snapshot("c", ["b", "a"], 2, "now")
     with pytest.raises(UsageError, match="may keep 0"):
-        policy.name_of_snapshot("c", [], 0, "now")
+        name_of_snapshot("c", [], 0, "now")
 
 
 def test_a_key_is_chosen_by_its_number_its_fingerprint_or_its_comment() -> None:
     listed = [PublicKey("ssh-ed25519", "AAAA", "a@b"), PublicKey("ssh-ed25519", "AAAB", "lab  pc of 2")]
-    assert policy.choose_key(listed, "a@b") == listed[0]
-    assert policy.choose_key(listed, "lab pc of 2") == listed[1]
-    assert policy.choose_key(listed, listed[1].fingerprint.removeprefix("SHA256:")) == listed[1]
+    assert choose_key(listed, "a@b") == listed[0]
+    assert choose_key(listed, "lab pc of 2") == listed[1]
+    assert choose_key(listed, listed[1].fingerprint.removeprefix("SHA256:")) == listed[1]
     with pytest.raises(UsageError, match="There are 2 keys a@b"):
-        policy.choose_key([*listed, PublicKey("ssh-rsa", "AAAC", "a@b")], "a@b")
-    assert policy.choose_key(listed, "2") == listed[1]
-    assert policy.choose_key(listed, listed[0].fingerprint) == listed[0]
+        choose_key([*listed, PublicKey("ssh-rsa", "AAAC", "a@b")], "a@b")
+    assert choose_key(listed, "2") == listed[1]
+    assert choose_key(listed, listed[0].fingerprint) == listed[0]
     for which in ("0", "3", "-1", "", "01", "１", "SHA256:", listed[0].fingerprint[:-1], "\x1b[2J"):
         with pytest.raises(UsageError) as caught:
-            policy.choose_key(listed, which)
+            choose_key(listed, which)
         assert str(caught.value).isprintable()
 
 
@@ -420,5 +426,5 @@ def test_a_forward_that_lies_elsewhere_keeps_no_port_from_being_added() -> None:
 
 
 def test_a_disk_is_full_before_its_last_byte_and_beyond_it() -> None:
-    assert [policy.is_full(used, 1 << 30) for used in (0, 1 << 29, (1 << 30) - 1, 1 << 31)] == [False, False, True, True]
-    assert not policy.is_full(0, 0)
+    assert [is_full(used, 1 << 30) for used in (0, 1 << 29, (1 << 30) - 1, 1 << 31)] == [False, False, True, True]
+    assert not is_full(0, 0)

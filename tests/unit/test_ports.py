@@ -21,7 +21,7 @@ from labshell.config import Paths
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.host import files
 from labshell.host.ports import PortRegistry, listening_ports
-from labshell.model.policy import PortPool
+from labshell.model.ports import PortPool
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc)
 POOL = PortPool(20000, 20099, 10)
@@ -410,7 +410,7 @@ import json, os, sys, traceback
 from pathlib import Path
 from labshell.host import files
 from labshell.config import Paths
-from labshell.model.policy import PortPool
+from labshell.model.ports import PortPool
 from labshell.host.ports import PortRegistry
 
 files.LOCK_SECONDS, files.LOCK_POLL_SECONDS = 300, 0.2

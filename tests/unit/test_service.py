@@ -16,7 +16,7 @@ from labshell.daemon.calls import Call
 from labshell.daemon.interfaces import GatewayInterface
 from labshell.daemon.service import Service
 from labshell.errors import TryAgain
-from labshell.model.policy import Caller
+from labshell.model.access import Caller
 from labshell.wire import protocol
 
 ALICE = Call(Caller(30000, "alice", frozenset({"labshell"})))
