@@ -14,7 +14,8 @@ from labshell import language, shown
 from labshell.errors import LabshellError, UsageError
 from labshell.language import _
 from labshell.shell import card
-from labshell.shell.session import Interrupted, Session, Terminal
+from labshell.shell.session import Session
+from labshell.shell.terminal import Interrupted, Terminal
 from labshell.wire import lean
 from labshell.wire.lean import signal
 

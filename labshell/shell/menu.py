@@ -12,9 +12,10 @@ import signal
 from labshell import shown
 from labshell.errors import LabshellError
 from labshell.language import _
-from labshell.shell import verbs
+from labshell.shell import actions, verbs
 from labshell.shell.card import Style
-from labshell.shell.session import Interrupted, Session
+from labshell.shell.session import Session
+from labshell.shell.terminal import Interrupted
 
 ROWS_OF_THE_LIST = 32  # with the card above it, the list with a line for each verb needs as many
 COLUMNS_OF_A_CHOICE = 15
@@ -47,7 +48,7 @@ def _do(session: Session, line: str) -> bool:
         request = _request(line)
         if request.verb.name == "quit":
             return False
-        session.run(request)
+        actions.run(session, request)
         session.exit_status = 0
     except LabshellError as error:
         session.terminal.complain(shown.error(error))

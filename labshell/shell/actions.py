@@ -1,0 +1,179 @@
+"""What each verb asks the daemon for, and how its answer is shown.
+
+Loaded when a command or the menu needs it: a login without a terminal does not.
+"""
+
+from __future__ import annotations
+
+from labshell import __version__, shown
+from labshell.errors import UsageError
+from labshell.language import _
+from labshell.shell import card, verbs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from labshell.shell.session import Session
+    from labshell.shell.verbs import Request
+
+SNAPSHOT_METHODS = {
+    "": "Snapshots", "create": "CreateSnapshot", "restore": "RestoreSnapshot", "delete": "DeleteSnapshot",
+}  # fmt: skip
+FORWARD_OPTIONS = {"name": "name", "for": "lasting", "from": "source"}  # the verb's options, the daemon's words
+
+
+def run(session: Session, request: Request) -> None:
+    """Do one verb and print what it says."""
+    session.terminal.is_quiet = "json" in request.options
+    if request.verb.name != "quit":
+        ACTIONS[request.verb.name](session, request)
+
+
+def _state(session: Session, request: Request) -> None:
+    name = request.verb.name
+    if name in ("stop", "restart"):
+        now = session.ask("Status", {})
+        if now.get("disk_full"):
+            warning = _("The disk of your container is full. Delete files first: it may not start again.")
+            session.terminal.complain(warning)
+        if "yes" not in request.options and now["state"] != "stopped":
+            session.agree(request, _("Everything that runs in your container ends. Go on?"))
+        status = session.with_force(name.capitalize(), {}, force="force" in request.options)
+    else:
+        status = session.ask(name.capitalize(), {})
+    if session.print_json(request, status):
+        return
+    show = card.card if name in ("start", "restart") else card.status_text
+    session.terminal.say(show(status, session.terminal.style))
+
+
+def _enter(session: Session, request: Request) -> None:
+    command = request.arguments[0] if request.arguments else ""
+    session.enter(command, as_root="root" in request.options)
+
+
+def _proxy(session: Session, _: Request) -> None:
+    """Standard input and output as a connection to the container's SSH server."""
+    from labshell.shell import streams
+
+    descriptors = session.answer("Proxy", {}, "descriptors")  # the daemon is done with us before any byte moves
+    streams.relay_connection(*descriptors)
+
+
+def _ports(session: Session, request: Request) -> None:
+    if request.action == "add":
+        options = {name: request.options.get(option) for option, name in FORWARD_OPTIONS.items()}
+        session.answer("AddForward", {"target": _number(request.arguments[0]), **options}, "forwards")
+    elif request.action == "remove":
+        session.answer("RemoveForward", {"port": _number(request.arguments[0])}, "forwards")
+    status, forwards = session.ask("Status", {}), session.answer("Forwards", {}, "forwards")
+    if not session.print_json(request, forwards):
+        session.terminal.say(card.forwards_text(status, forwards, session.terminal.style))
+
+
+def _keys(session: Session, request: Request) -> None:
+    from labshell.shell import keys
+
+    keys.keys(session, request)
+
+
+def _snapshot(session: Session, request: Request) -> None:
+    name = request.arguments[0] if request.arguments else None
+    warnings = {
+        "restore": _("Everything changed since {name} is lost, and what runs ends. Go on?"),
+        "delete": _("{name} is lost for good. Go on?"),
+    }
+    method, parameters = SNAPSHOT_METHODS[request.action], {"name": name} if request.action else {}
+    if request.action in warnings and "yes" not in request.options:
+        session.ask(method, {**parameters, "dry_run": True})
+        session.agree(request, warnings[request.action].format(name=name))
+    snapshots = session.answer(method, parameters, "snapshots")
+    if not session.print_json(request, snapshots):
+        session.terminal.say(card.snapshots_text(snapshots, session.terminal.style))
+
+
+def _rebuild(session: Session, request: Request) -> None:
+    warnings = {
+        "": _("Everything in your container is put aside and what runs ends; rebuild undo brings it back. Go on?"),
+        "undo": _("The container from before the rebuild comes back, and what runs ends. Go on?"),
+        "forget": _("The container from before the rebuild is lost for good. Go on?"),
+    }
+    method, parameters = {
+        "": ("Rebuild", {"template": request.options.get("template")}),
+        "undo": ("UndoRebuild", {}),
+        "forget": ("ForgetKept", {}),
+    }[request.action]
+    force = {"force": False} if request.action != "forget" else {}
+    if "yes" not in request.options:
+        session.ask(method, {**parameters, **force, "dry_run": True})
+        session.agree(request, warnings[request.action])
+    if force:
+        status = session.with_force(method, parameters, force="force" in request.options)
+    else:
+        status = session.ask(method, parameters)
+    if not session.print_json(request, status):
+        session.terminal.say(card.status_text(status, session.terminal.style))
+
+
+def _keep(session: Session, request: Request) -> None:
+    if request.action == "off":
+        status = session.ask("Release", {})
+    elif request.arguments:
+        lasting, *reason = request.arguments
+        status = session.ask("Hold", {"lasting": lasting, "reason": reason[0].strip("'\"") if reason else None})
+    else:
+        status = session.ask("Status", {})
+    if not session.print_json(request, status):
+        session.terminal.say(card.keep_text(status, session.terminal.style))
+
+
+def _usage(session: Session, request: Request) -> None:
+    session.show(request, "ReportUsage", "usage", card.usage_text)
+
+
+def _gpus(session: Session, request: Request) -> None:
+    session.show(request, "Gpus", "gpus", card.gpus_text)
+
+
+def _doctor(session: Session, request: Request) -> None:
+    """The findings; the exit status is 1 if one of them is bad."""
+    findings = session.show(request, "Doctor", "findings", card.doctor_text)
+    session.exit_status = int(any(found["result"] == "bad" for found in findings))
+
+
+def _laptop(session: Session, request: Request) -> None:
+    from labshell.shell import laptop
+
+    status = session.ask("Status", {})
+    if request.verb.name == "ssh-config":
+        session.terminal.say(laptop.ssh_config(status))
+    else:
+        session.terminal.say(laptop.known_hosts(status, session.answer("GatewayKeys", {}, "keys")))
+
+
+def _help(session: Session, request: Request) -> None:
+    session.terminal.say(verbs.help_text(*request.arguments))
+
+
+def _version(session: Session, request: Request) -> None:
+    if not session.print_json(request, {"version": __version__}):
+        session.terminal.say(f"labshell {__version__}\n")
+
+
+def _number(word: str) -> int:
+    word, _, protocol = word.partition("/")
+    if protocol == "udp":
+        raise UsageError("Only TCP is forwarded: there are no ports for UDP.")
+    if protocol not in ("", "tcp") or not (word.isascii() and word.isdigit() and len(word) <= 5):
+        raise UsageError("{word} is not a port number.", word=shown.plain(word)[:40])
+    return int(word)
+
+
+ACTIONS: dict[str, Callable[[Session, Request], None]] = {
+    "status": _state, "start": _state, "stop": _state, "restart": _state,
+    "enter": _enter, "run": _enter, "proxy": _proxy, "ports": _ports, "keys": _keys,
+    "snapshot": _snapshot, "rebuild": _rebuild, "keep": _keep,
+    "usage": _usage, "gpus": _gpus, "doctor": _doctor,
+    "ssh-config": _laptop, "known-hosts": _laptop, "help": _help, "version": _version,
+}  # fmt: skip
