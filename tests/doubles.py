@@ -60,10 +60,13 @@ class FakeContainers:
         self.crash_at: int | None = None
         self.refuse_at: int | None = None  # the call that the engine refuses
         self.full: set[str] = set()  # whose disk takes nothing more: no mark
-        self.inside = self.network = self.pools = self  # the methods of Inside, Network and Pools are below, too
+        # The methods of all parts but the snapshots are below.
+        self.inside = self.network = self.pools = self.addresses = self.clones = self
+        self.configuration = self.disks = self.lifecycle = self.marks = self
+        self.snapshots = FakeSnapshots(self)
         self.is_labs_own = False
 
-    def _change(self) -> None:
+    def change(self) -> None:
         if self.changes == self.crash_at:
             self.crash_at = None
             raise Crash
@@ -72,7 +75,7 @@ class FakeContainers:
             self.refuse_at = None
             raise LabshellError("The engine refused.")
 
-    def _existing(self, name: str) -> Instance:
+    def existing(self, name: str) -> Instance:
         if name not in self.instances:
             raise NoContainer("There is no container {name}.", name=name)
         return self.instances[name]
@@ -105,7 +108,7 @@ class FakeContainers:
     def bridge(self) -> Bridge:
         return Bridge("lxdbr0", "10.83.0.1/24")
 
-    def addresses_taken(self) -> set[str]:
+    def taken(self) -> set[str]:
         return {item.address for item in self.instances.values() if item.address}
 
     def usage(self, container: Container) -> Usage:
@@ -114,51 +117,51 @@ class FakeContainers:
     def held_by(self, container: Container) -> int | None:
         return None
 
-    def try_disk(self, name: str, action: str = "be changed") -> None:
+    def try_write(self, name: str, action: str = "be changed") -> None:
         if name in self.full:
             raise DiskFull("The disk is full, so it cannot {action}.", action=action)
 
-    def check_disk(self, name: str, size: str, snapshot: str = "") -> None:
-        self._existing(name)
+    def check_limit(self, name: str, size: str, snapshot: str = "") -> None:
+        self.existing(name)
 
     def is_full(self, pool: str) -> bool:
         return False
 
-    def clone(self, template: str, name: str, user: str, uid: int, address: str) -> None:
-        self._change()
+    def make(self, template: str, name: str, user: str, uid: int, address: str) -> None:
+        self.change()
         if name in self.instances:
             raise UsageError("There is a container {name} already.", name=name)
-        files = dict(self._existing(template).files)
+        files = dict(self.existing(template).files)
         self.instances[name] = Instance(user, uid, address, files=files)
 
     def set_host_key(self, name: str, host_key: str) -> None:
-        self._change()
-        self._existing(name).host_key = host_key
+        self.change()
+        self.existing(name).host_key = host_key
 
-    def mark_prepared(self, name: str) -> None:
-        self._change()
-        self._existing(name).is_prepared = True
+    def set_prepared(self, name: str) -> None:
+        self.change()
+        self.existing(name).is_prepared = True
 
     def set_kept(self, name: str, kept: str) -> None:
-        self._change()
-        self._existing(name).kept = kept
+        self.change()
+        self.existing(name).kept = kept
 
-    def set_address(self, name: str, address: str | None) -> None:
-        self._change()
-        self._existing(name).address = address
+    def assign(self, name: str, address: str | None) -> None:
+        self.change()
+        self.existing(name).address = address
 
     def take_off_network(self, name: str) -> None:
-        self._change()
-        self._existing(name).address = None
+        self.change()
+        self.existing(name).address = None
 
     def take_over(self, source: str, target: str, *, only: bool) -> None:
-        self._change()
-        old, new = self._existing(source), self._existing(target)
+        self.change()
+        old, new = self.existing(source), self.existing(target)
         new.limits, new.kept = dict(old.limits), old.kept
 
     def rename(self, name: str, new_name: str) -> None:
-        self._change()
-        if self._existing(name).state != "Stopped":
+        self.change()
+        if self.existing(name).state != "Stopped":
             raise AssertionError("the engine renames stopped containers only")
         if new_name in self.instances:
             raise UsageError("There is a container {name} already.", name=new_name)
@@ -168,87 +171,94 @@ class FakeContainers:
         pass
 
     def start(self, name: str, timeout_seconds: int) -> None:
-        self._change()
-        address = self._existing(name).address
+        self.change()
+        address = self.existing(name).address
         if address and [item.address for item in self.instances.values()].count(address) > 1:
             raise AssertionError("two containers with one address: neither starts")
-        self._existing(name).state = "Running"
+        self.existing(name).state = "Running"
 
     def stop(self, name: str, timeout_seconds: int, *, force: bool = False) -> None:
-        self._change()
+        self.change()
         if name in self.instances:
             self.instances[name].state = "Stopped"
 
     def delete(self, name: str) -> None:
-        self._change()
+        self.change()
         self.instances.pop(name, None)
 
     def entry(self, name: str, path: str) -> Entry | None:
-        files = self._existing(name).files
+        files = self.existing(name).files
         if path in files:
             return Entry("file", 1000, 1000)
         return Entry("directory", 1000, 1000) if any(file.startswith(f"{path}/") for file in files) else None
 
     def put_folder(self, name: str, path: str, mode: int, owner: Entry) -> None:
-        self._change()
+        self.change()
         self.delete_file(name, path)
 
     def put_file(self, name: str, path: str, content: bytes, mode: int = 0o644, owner: Entry | None = None) -> None:
-        self._change()
-        self._existing(name).files[path] = content
+        self.change()
+        self.existing(name).files[path] = content
 
     def delete_file(self, name: str, path: str) -> None:
-        self._existing(name).files.pop(path, None)
+        self.existing(name).files.pop(path, None)
 
     def read_file(self, name: str, path: str, most: int) -> bytes | None:
-        content = self._existing(name).files.get(path)
+        content = self.existing(name).files.get(path)
         return content[:most] if content is not None else None
 
     def list_folder(self, name: str, path: str) -> list[str]:
-        return [file.rpartition("/")[2] for file in self._existing(name).files if file.startswith(f"{path}/")]
+        return [file.rpartition("/")[2] for file in self.existing(name).files if file.startswith(f"{path}/")]
 
     def run(self, name: str, argv: list[str], timeout_seconds: int = 60) -> tuple[int, str]:
-        self._change()
-        if self._existing(name).state != "Running":
+        self.change()
+        if self.existing(name).state != "Running":
             raise AssertionError("nothing runs in a stopped container")
         return 0, ""
 
     ask = run
 
-    def snapshots(self, name: str) -> list[Snapshot]:
-        return [Snapshot(label, "2026-11-23T10:00:00Z") for label in self._existing(name).snapshots]
-
-    def take_snapshot(self, name: str, label: str) -> None:
-        self.try_disk(name)
-        self._change()
-        found = self._existing(name)
-        found.snapshots[label] = copy.deepcopy(found)
-
-    def delete_snapshot(self, name: str, label: str) -> None:
-        self._change()
-        self._existing(name).snapshots.pop(label, None)
-
-    def settings(self, name: str) -> dict[str, Any]:
-        found = self._existing(name)
+    def read(self, name: str) -> dict[str, Any]:
+        found = self.existing(name)
         return {"limits": found.limits, "kept": found.kept}
 
     def put_back(self, name: str, settings: Mapping[str, Any]) -> None:
-        self._change()
-        found = self._existing(name)
+        self.change()
+        found = self.existing(name)
         found.limits, found.kept, found.restoring = dict(settings["limits"]), settings["kept"], ""
 
-    def restore_snapshot(self, name: str, label: str) -> None:
-        self._change()
-        found = self._existing(name)
-        taken = copy.deepcopy(found.snapshots[label])
-        taken.snapshots, taken.state = found.snapshots, found.state
-        self.instances[name] = taken
-
-    def mark_restoring(self, name: str, token: str) -> None:
-        self._change()
+    def set_restoring(self, name: str, token: str) -> None:
+        self.change()
         if name in self.full:
             raise DiskFull("The disk of the container is full.")
-        self._existing(name).restoring = token
+        self.existing(name).restoring = token
 
-    def is_marked_restoring(self, name: str, token: str) -> bool:
-        return self._existing(name).restoring == token
+    def is_restoring(self, name: str, token: str) -> bool:
+        return self.existing(name).restoring == token
+
+
+class FakeSnapshots:
+    """Snapshots in the same memory."""
+
+    def __init__(self, lab: FakeContainers) -> None:
+        self._lab = lab
+
+    def of(self, name: str) -> list[Snapshot]:
+        return [Snapshot(label, "2026-11-23T10:00:00Z") for label in self._lab.existing(name).snapshots]
+
+    def take(self, name: str, label: str) -> None:
+        self._lab.try_write(name)
+        self._lab.change()
+        found = self._lab.existing(name)
+        found.snapshots[label] = copy.deepcopy(found)
+
+    def delete(self, name: str, label: str) -> None:
+        self._lab.change()
+        self._lab.existing(name).snapshots.pop(label, None)
+
+    def restore(self, name: str, label: str) -> None:
+        self._lab.change()
+        found = self._lab.existing(name)
+        taken = copy.deepcopy(found.snapshots[label])
+        taken.snapshots, taken.state = found.snapshots, found.state
+        self._lab.instances[name] = taken

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from labshell import shown
 from labshell.doctor.findings import ERROR, NOTE, WARNING, Finding
-from labshell.engine.containers import ROOM_BYTES, ssh_answers
+from labshell.engine.disks import ROOM_BYTES
 from labshell.errors import LabshellError
 from labshell.host import machine
+from labshell.host.tcp import ssh_answers
 from labshell.model.container import Container
 from labshell.operations import trial
 from labshell.operations.gateway import Gateway
@@ -61,7 +62,7 @@ def template(gateway: Gateway) -> Iterator[Finding]:
         yield Finding("template-runs", ERROR, words, f"lxc stop --force {name}", name)
         return
     try:
-        containers.check_template(name)
+        containers.clones.check_template(name)
     except LabshellError as error:
         yield Finding("template-missing", ERROR, str(error), "labshell-admin template build", name)
         return
@@ -293,7 +294,7 @@ def _is_ssh_disabled(gateway: Gateway, name: str) -> bool:
 
 def _left_snapshots(gateway: Gateway, item: Container) -> Iterator[Finding]:
     there = gateway.containers.pools.snapshots_on_disk(item)
-    known = {snapshot.name for snapshot in gateway.containers.snapshots(item.name)} if there else set()
+    known = {snapshot.name for snapshot in gateway.containers.snapshots.of(item.name)} if there else set()
     for path in there:
         if path.name not in known and path.exists():  # it may have been deleted between the two looks
             yield Finding(

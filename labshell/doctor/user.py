@@ -6,9 +6,9 @@ import datetime
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from labshell.engine.containers import ssh_answers
 from labshell.errors import LabshellError, NoContainer
 from labshell.host import gpus, machine
+from labshell.host.tcp import ssh_answers
 from labshell.language import mark
 from labshell.model.container import Container
 from labshell.model.usage import is_full
@@ -117,7 +117,7 @@ class Doctor:
         return Finding(GOOD, Progress("Port {port} leads to your container.", {"port": str(port)}))
 
     def _disk(self, container: Container) -> Finding:
-        own = self._containers.own_disk(container)
+        own = self._containers.disks.use_of(container)
         used, total = own or self._containers.pools.space(container.pool)
         if not used or not total:
             return Finding(UNKNOWN, Progress("The storage pool does not say how full the disk is."))

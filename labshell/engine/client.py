@@ -11,7 +11,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -36,6 +36,7 @@ WAIT_STEP_SECONDS = 5
 LONGEST_DETAIL = 4000  # characters of the engine's own words that root is shown
 SETTLE_SECONDS = 4  # how long the engine may be busy finishing what has already happened
 REWRITE_ATTEMPTS = 5
+CHANGE = mark("be changed")
 PRECONDITION_FAILED = 412  # HTTP: what was to be changed is not what was read
 
 
@@ -215,13 +216,19 @@ class Engine:
                     seconds=timeout_seconds,
                 )
 
+    def patch(self, name: str, config: Mapping[str, str]) -> None:
+        """Set keys of an instance's config and leave all others as they are."""
+        answer = self.instance(name).patch(json={"config": dict(config)})
+        if answer.json().get("type") == "async":
+            self.wait(answer, CALL_SECONDS)
+
     def rewrite(self, name: str, change: Change) -> None:
         """Change an instance's config and devices as a whole: a patch can take no device away.
 
         `change` gets config, the instance's own devices and its root device, wherever that comes from. What
         somebody else changed meanwhile is read again.
         """
-        with asking(name, "be changed"):
+        with asking(name, CHANGE):
             for attempt in range(REWRITE_ATTEMPTS):
                 answer = self.instance(name).get()
                 found = answer.json()["metadata"]

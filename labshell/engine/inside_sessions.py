@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from labshell.engine.client import asking
-from labshell.engine.containers import CHANGE
+from labshell.engine.client import CHANGE, asking
 from labshell.engine.inside import Inside
 from labshell.errors import UsageError
 from labshell.model.keys import PublicKey, parse

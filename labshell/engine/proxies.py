@@ -153,6 +153,12 @@ class ProxyForwarding:
         return Forward(0, name, device, 0)
 
 
+def drop_own(devices: dict[str, dict[str, str]]) -> None:
+    """Without our own proxy devices, which hold the address that changes; they are made again when it is known."""
+    for name in [name for name in devices if name.startswith(OWN)]:
+        del devices[name]
+
+
 def _ours(devices: Mapping[str, Device]) -> dict[str, Device]:
     return {name: device for name, device in devices.items() if name.startswith(OWN)}
 

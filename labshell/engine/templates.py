@@ -76,17 +76,17 @@ def publish(containers: Containers, source: str, name: str) -> Iterator[str]:
         raise UsageError("There is no container {name}.", name=source)
     made = name_of_fresh(name)  # until nothing personal is in it any more
     yield f"Copying {source}"
-    containers.delete(made)
+    containers.lifecycle.delete(made)
     try:
-        containers.copy_for_template(source, made)
+        containers.clones.copy_for_template(source, made)
         yield "Taking out what is personal"
         homes = _strip(containers, made)
-        containers.rename(made, name)
+        containers.lifecycle.rename(made, name)
         made = name
-        containers.mark_template(made)
+        containers.marks.set_template(made)
     except BaseException:
         with contextlib.suppress(LabshellError):
-            containers.delete(made)
+            containers.lifecycle.delete(made)
         raise
     if homes:
         yield f"Look at it before you use it: it has the home folders of {', '.join(homes)}"
@@ -120,18 +120,18 @@ def _delete(containers: Containers, name: str, path: str) -> None:
 
 def update(containers: Containers, name: str, command: str) -> Iterator[str]:
     """Start a template, run `command` in it as root, strip it and stop it again. Clones of it do not change."""
-    containers.check_template(name)
+    containers.clones.check_template(name)
     if containers.get(name) is None:
         raise UsageError("{name} is an image; only a container can be updated.", name=name)
     yield f"Starting {name}"
-    containers.start(name, START_SECONDS)
+    containers.lifecycle.start(name, START_SECONDS)
     try:
         yield f"Running: {command}"
         status, output = containers.inside.run(
             name, ["/bin/sh", "-c", _WHEN_ONLINE + command], BUILD_SECONDS, BUILD_BYTES
         )
     finally:
-        containers.stop(name, START_SECONDS, force=True)
+        containers.lifecycle.stop(name, START_SECONDS, force=True)
         _strip(containers, name)
     if status != 0:
         raise LabshellError("The command ended with status {status}:\n{output}", status=status, output=output[-2000:])

@@ -141,7 +141,7 @@ class Adoption:
         try:
             checked_name(name)
             self._accounts.uid_of(name)
-            address = address or self._containers.current_address(name)
+            address = address or self._containers.addresses.current(name)
             proxies = tuple(self._containers.proxies.of(name))
             port = self._ports.port_of(name) or _ssh_port(proxies) or self._firewall.old_port(address or "")
         except LabshellError as error:
@@ -186,20 +186,20 @@ class Adoption:
         kept = [item.name for item in self._containers.all_of(name) if item.name != name]
         for other in kept:  # a returning person's, from before a rebuild
             self._put_back_later(other, undo)
-            self._containers.give_owner(other, name, uid or 0)
+            self._containers.marks.set_owner(other, name, uid or 0)
         self._put_back_later(name, undo)
         host_key = candidate.container.host_key
         if candidate.container.state == "Running":
             host_key = self._containers.inside.host_key(name) or host_key
-        self._containers.adopt(name, uid or 0, candidate.address or "", host_key)
+        self._containers.marks.adopt(name, uid or 0, candidate.address or "", host_key)
         if candidate.container.state == "Stopped":
-            self._containers.set_address(name, candidate.address)
+            self._containers.addresses.assign(name, candidate.address)
         if not candidate.container.config.get("limits.processes"):
-            self._containers.configure(name, {"processes": str(self._gateway.config.processes)})
+            self._containers.configuration.apply(name, {"processes": str(self._gateway.config.processes)})
 
     def _put_back_later(self, name: str, undo: Undo) -> None:
-        before = self._containers.settings(name)
-        undo.later(lambda container: self._containers.put_back(container, before), name)
+        before = self._containers.configuration.read(name)
+        undo.later(lambda container: self._containers.configuration.put_back(container, before), name)
 
     def _take_over_ports(self, candidate: Candidate, undo: Undo) -> None:
         """The SSH port keeps its number. Proxies that our rules replace go; those outside the block stay."""
@@ -212,7 +212,7 @@ class Adoption:
         block = self._ports.block(port)
         ours = [proxy for proxy in candidate.proxies if proxy.port in block]
         added = [OwnForward(proxy.port, proxy.target) for proxy in ours if proxy.port != port]
-        self._containers.set_forwards(name, forwards.within([*added, *candidate.container.forwards], block))
+        self._containers.marks.set_forwards(name, forwards.within([*added, *candidate.container.forwards], block))
         self._containers.proxies.remove(name, [proxy.device for proxy in ours])
         self._firewall.forward_user(name)
 

@@ -45,7 +45,7 @@ class Archives:
         if not used:
             return
         needed = used + len(names) * SHARED_BYTES
-        disks = {folder: machine.disk_of(folder) for folder in (self._folder, self._containers.backups_folder)}
+        disks = {folder: machine.disk_of(folder) for folder in (self._folder, self._containers.backups.folder)}
         if len({disk and disk.device for disk in disks.values()}) == 1:
             needed *= 2
         for folder, disk in disks.items():
@@ -67,8 +67,8 @@ class Archives:
         files.ensure_folder(path.parent, 0o700)
         beside = path.with_name(f".{path.name}")
         try:
-            self._containers.set_archived(name, json.dumps(about))
-            self._containers.export(name, beside)
+            self._containers.marks.set_archived(name, json.dumps(about))
+            self._containers.backups.export(name, beside)
             with gzip.open(beside) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
                 found = {member.name.split("/")[1] for member in archive if "/" in member.name}
                 while stream.read(1 << 20):  # to the very end, where the checksum is
@@ -83,7 +83,7 @@ class Archives:
         finally:
             beside.unlink(missing_ok=True)
             with contextlib.suppress(LabshellError):  # there are private keys in it
-                self._containers.set_archived(name, "")
+                self._containers.marks.set_archived(name, "")
         log.info("archived", extra={"user": name, "path": str(path)})
 
     def user_in(self, path: Path) -> str:
@@ -108,6 +108,6 @@ class Archives:
     def about(self, name: str) -> dict[str, Any]:
         """What was kept in the archive from which the container was made."""
         try:
-            return dict(json.loads(self._containers.archived(name)))
+            return dict(json.loads(self._containers.marks.archived(name)))
         except (ValueError, TypeError):
             return {}

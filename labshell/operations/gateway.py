@@ -16,8 +16,9 @@ from labshell import shown
 from labshell.config import Config
 from labshell.engine import identity
 from labshell.engine.client import FULL_POOL, GpuMissing
-from labshell.engine.containers import ACTIONS, Containers, ssh_answers
+from labshell.engine.containers import Containers
 from labshell.engine.invocation import Program, command_inside, environment_inside
+from labshell.engine.lifecycle import ACTIONS
 from labshell.engine.programs import RunningProgram, connect, run_inside
 from labshell.engine.records import Usage
 from labshell.errors import LabshellError, TryAgain, UsageError
@@ -27,6 +28,7 @@ from labshell.host.accounts import Accounts, end_processes
 from labshell.host.activity import Activity
 from labshell.host.closed import Closed
 from labshell.host.ports import PortRegistry
+from labshell.host.tcp import ssh_answers
 from labshell.language import mark
 from labshell.model import forwards, idleness, keys
 from labshell.model.addresses import choose_address
@@ -184,21 +186,21 @@ class Gateway:
             port = self.ports.ensure(user)
             own, block = container.forwards, self.ports.block(port)
             busy = self.ports.busy_beside(own)
-            self.containers.set_forwards(user, forwards.add_forward(own, block, wanted, now, busy))
+            self.containers.marks.set_forwards(user, forwards.add_forward(own, block, wanted, now, busy))
             self.firewall.forward_user(user)
 
     def remove_forward(self, user: str, uid: int, port: int) -> None:
         self.refuse_without_ports()
         with self.locks.held(user):
             container = self.containers.owned(user, uid)
-            self.containers.set_forwards(user, forwards.remove_forward(container.forwards, port))
+            self.containers.marks.set_forwards(user, forwards.remove_forward(container.forwards, port))
             self.firewall.forward_user(user)
 
     # Steps others use ----------------------------------------------------------------------------------
 
     def stop_container(self, container: Container, *, force: bool = False) -> None:
         """Stop it and delete its connections from the host's table."""
-        self.containers.stop(container.name, self.config.stop_timeout_seconds, force=force)
+        self.containers.lifecycle.stop(container.name, self.config.stop_timeout_seconds, force=force)
         if container.address:
             self.firewall.forget([container.address])
 
@@ -234,17 +236,17 @@ class Gateway:
         """Start it; without its GPUs, if it is they that hinder it. They are tried again at the next start."""
         name, seconds = container.name, max(1, int(deadline - time.monotonic()))
         if container.state == "Stopped" and container.address and container.has_old_port:
-            self.containers.set_address(name, container.address)
+            self.containers.addresses.assign(name, container.address)
         if container.state == "Stopped":
             self._write_units(name)
         if container.gpus_aside:
-            self.containers.bring_gpus_back(name)
+            self.containers.configuration.bring_gpus_back(name)
         try:
-            self.containers.start(name, seconds)
+            self.containers.lifecycle.start(name, seconds)
         except GpuMissing as error:
             log.warning("started without its GPUs", extra={"container": name, "why": str(error)})
-            self.containers.set_gpus_aside(name)
-            self.containers.start(name, seconds)
+            self.containers.configuration.put_gpus_aside(name)
+            self.containers.lifecycle.start(name, seconds)
             notice = mark("Your container runs without its GPU, which is not there. Tell the administrator.")
             self.unfinished.tell(container.owner or name, notice)
 
@@ -264,7 +266,7 @@ class Gateway:
         look_again = began + LOOK_AGAIN_SECONDS
         while not address or not ssh_answers(address, connect_seconds=CONNECT_SECONDS):
             if waits_for_address:
-                address = self.containers.current_address(container.name)
+                address = self.containers.addresses.current(container.name)
             if time.monotonic() > look_again:
                 now = self.containers.get(container.name)
                 # One look is not enough: a busy engine may call a running container stopped for a moment.
@@ -307,7 +309,7 @@ class Gateway:
         with files.locked(self.config.paths.run / "addresses.lock"):
             bridge = network.bridge()
             taken = set(self._promised)  # first: one that is made meanwhile is among the others' then
-            taken |= self.containers.addresses_taken() | self.unfinished.addresses()
+            taken |= self.containers.addresses.taken() | self.unfinished.addresses()
             address = choose_address(bridge.address, taken, bridge.strangers)
             self._promised.add(address)
         try:

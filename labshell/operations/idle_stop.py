@@ -68,7 +68,7 @@ class IdleStop:
     def _set_hold(self, user: str, uid: int, hold: Hold | None) -> dict[str, Any]:
         with self._gateway.locks.held(user):
             self._containers.owned(user, uid)
-            self._containers.set_hold(user, hold)
+            self._containers.marks.set_hold(user, hold)
         return self._gateway.status(user, uid)
 
     def report(self) -> list[dict[str, Any]]:
@@ -133,7 +133,7 @@ class IdleStop:
             with self._gateway.locks.held(name, timeout_seconds=0):
                 if _as_seen(self._containers.get(name)) != _as_seen(seen.container) or name in self._occupied():
                     return False
-                self._containers.stop(name, self._gateway.config.stop_timeout_seconds)
+                self._containers.lifecycle.stop(name, self._gateway.config.stop_timeout_seconds)
         except LabshellError as error:
             log.warning("idle container not stopped", extra={"container": name, "why": str(error)})
             return False

@@ -126,8 +126,8 @@ class Maintenance:
         with self._gateway.locks.held(name):
             if snapshot:
                 now = datetime.datetime.now(datetime.timezone.utc)
-                self._containers.take_snapshot(name, f"before-maintenance-{now:%Y%m%d-%H%M}")
-            self._containers.stop(name, self._gateway.config.stop_timeout_seconds)
+                self._containers.snapshots.take(name, f"before-maintenance-{now:%Y%m%d-%H%M}")
+            self._containers.lifecycle.stop(name, self._gateway.config.stop_timeout_seconds)
         with self._remembering:
             closed.remember_stopped({*closed.stopped, name})
         return True

@@ -49,21 +49,21 @@ class Rebuild:
             self._gateway.refuse_full_pool(old)
             fresh, kept = name_of_fresh(user), self._name_to_keep(user)
             about = {"incoming": fresh, "outgoing": kept, "address": old.address, "superseded": old.kept}
-            self._containers.try_disk(user)
+            self._containers.disks.try_write(user)
             with self._settling(user, "rebuild", **about):
                 try:
                     yield from self._make(old, uid, template, fresh)
-                    self._containers.check_disk(fresh, old.config.get("disk", ""))
-                    self._containers.try_disk(user)
+                    self._containers.disks.check_limit(fresh, old.config.get("disk", ""))
+                    self._containers.disks.try_write(user)
                     yield Progress("Stopping your container")
-                    self._containers.stop(user, self._config.stop_timeout_seconds, force=force)
+                    self._containers.lifecycle.stop(user, self._config.stop_timeout_seconds, force=force)
                 except LabshellError:
-                    self._containers.delete(fresh)
+                    self._containers.lifecycle.delete(fresh)
                     self._unfinished.forget(user)
                     raise
                 yield Progress("Putting the new container in its place")
                 # Not before: two containers cannot have the same proxy device.
-                self._containers.take_over(user, fresh, only=False)
+                self._containers.configuration.take_over(user, fresh, only=False)
                 self._change_places(user, incoming=fresh, outgoing=kept, address=old.address)
                 self._forget(old.kept)
                 yield from self._gateway.ensure_running(self._containers.owned(user, uid))
@@ -76,15 +76,15 @@ class Rebuild:
             back, kept = self._kept_of(current), self._name_to_keep(user)
             self._gateway.closed.refuse_if_closed()
             self._unfinished.refuse_open(user)
-            self._containers.try_disk(user)
-            self._containers.check_disk(back, current.config.get("disk", ""))
+            self._containers.disks.try_write(user)
+            self._containers.disks.check_limit(back, current.config.get("disk", ""))
             identity.renew_keys(self._containers, back, user, self._gateway.accounts.keys_of(user))
             yield Progress("Stopping your container")
-            self._containers.stop(user, self._config.stop_timeout_seconds, force=force)
+            self._containers.lifecycle.stop(user, self._config.stop_timeout_seconds, force=force)
             yield Progress("Putting the old container in its place")
             about = {"incoming": back, "outgoing": kept, "address": current.address}
             with self._settling(user, "rebuild undo", **about):
-                self._containers.take_over(user, back, only=True)
+                self._containers.configuration.take_over(user, back, only=True)
                 self._change_places(user, incoming=back, outgoing=kept, address=current.address)
                 yield from self._gateway.ensure_running(self._containers.owned(user, uid))
             return self._gateway.ready(user, uid)
@@ -94,8 +94,8 @@ class Rebuild:
         with self._gateway.locks.held(user):
             kept = self._kept_of(self._containers.owned(user, uid))
             yield Progress("Deleting the container kept from before the rebuild")
-            self._containers.delete(kept)
-            self._containers.set_kept(user, "")
+            self._containers.lifecycle.delete(kept)
+            self._containers.marks.set_kept(user, "")
         return self._gateway.status(user, uid)
 
     def look_at_template(self, user: str, uid: int, template: str) -> Steps[dict[str, Any]]:
@@ -119,35 +119,35 @@ class Rebuild:
         """The new container beside the old one, with another address for now, tried and stopped."""
         user = old.name
         yield Progress("Cloning the template {template}", {"template": template})
-        self._containers.delete(fresh)
+        self._containers.lifecycle.delete(fresh)
         with self._gateway.choosing_address() as address:
-            self._containers.clone(template, fresh, user, uid, address)
+            self._containers.clones.make(template, fresh, user, uid, address)
         yield Progress("Giving it your keys, your ports and your host keys")
         keys_file = self._config.paths.host_keys / user
         public = identity.write_identity(self._containers, fresh, hostname=user, keys_file=keys_file)
-        self._containers.set_host_key(fresh, public)
+        self._containers.marks.set_host_key(fresh, public)
         made = self._containers.get(fresh)
         if made is None:
             raise NoContainer("There is no container {name}.", name=fresh)
         yield from self._gateway.ensure_running(made)
         identity.write_user(self._containers, fresh, user, self._gateway.accounts.keys_of(user))
-        self._containers.mark_prepared(fresh)
-        self._containers.stop(fresh, self._config.stop_timeout_seconds, force=True)
+        self._containers.marks.set_prepared(fresh)
+        self._containers.lifecycle.stop(fresh, self._config.stop_timeout_seconds, force=True)
 
     def _change_places(self, user: str, *, incoming: str, outgoing: str, address: str | None) -> None:
         """`incoming` becomes the user's container and the one they have becomes `outgoing`; both are stopped.
 
         An address may be pinned once only, or neither container starts.
         """
-        self._containers.set_kept(user, "")
-        self._containers.take_off_network(user)
-        self._containers.rename(user, outgoing)
+        self._containers.marks.set_kept(user, "")
+        self._containers.addresses.take_off_network(user)
+        self._containers.lifecycle.rename(user, outgoing)
         self._move_in(user, incoming=incoming, outgoing=outgoing, address=address)
 
     def _move_in(self, user: str, *, incoming: str, outgoing: str, address: str | None) -> None:
-        self._containers.set_address(incoming, address)
-        self._containers.set_kept(incoming, outgoing)
-        self._containers.rename(incoming, user)
+        self._containers.addresses.assign(incoming, address)
+        self._containers.marks.set_kept(incoming, outgoing)
+        self._containers.lifecycle.rename(incoming, user)
 
     @contextlib.contextmanager
     def _settling(self, user: str, verb: str, **about: Any) -> Iterator[None]:
@@ -171,7 +171,7 @@ class Rebuild:
         """If the old container had moved out, the new one moves in; else everything is as it was."""
         incoming, outgoing, address = work["incoming"], work["outgoing"], work["address"]
         for name in (user, incoming, outgoing):
-            self._containers.wait_until_idle(name)
+            self._containers.lifecycle.wait_until_idle(name)
         if self._containers.get(outgoing) is not None:
             if self._containers.get(user) is None:
                 self._move_in(user, incoming=incoming, outgoing=outgoing, address=address)
@@ -184,10 +184,10 @@ class Rebuild:
                 else mark("rebuild undo was interrupted, but your old container is back.")
             )
         else:
-            self._containers.set_address(user, address)
+            self._containers.addresses.assign(user, address)
             if work["verb"] == "rebuild":
-                self._containers.delete(incoming)
-            self._containers.set_kept(user, work["superseded"] if work["verb"] == "rebuild" else incoming)
+                self._containers.lifecycle.delete(incoming)
+            self._containers.marks.set_kept(user, work["superseded"] if work["verb"] == "rebuild" else incoming)
             sentence = mark("{verb} was interrupted: your container is as it was before.")
         self._unfinished.settled(user, sentence, verb=work["verb"])
 
@@ -205,7 +205,7 @@ class Rebuild:
         """The container of the rebuild before the last one; if it stays, it takes room and nothing else."""
         try:
             if kept:
-                self._containers.delete(kept)
+                self._containers.lifecycle.delete(kept)
         except LabshellError as error:
             log.warning("not deleted", extra={"container": kept, "why": str(error)})
 

@@ -80,7 +80,7 @@ class Services:
                 gone = f"Would delete the container {name} with its snapshots, without an archive."
                 return {"would": [gone, *ends]}
             yield Progress("Deleting the container")
-            self._containers.delete(name)
+            self._containers.lifecycle.delete(name)
             self._firewall.forward_user(name)
             files.remove(self._gateway.config.paths.host_keys / name)
         return {}
@@ -102,7 +102,7 @@ class Services:
         if self._containers.get(new.name) is not None or self._gateway.accounts.uid_of(new.name) is not None:
             raise UsageError("There is a container or a user {name} already.", name=new.name)
         self._gateway.closed.refuse_if_closed()
-        self._containers.check_template(new.template)
+        self._containers.clones.check_template(new.template)
         self._gateway.refuse_missing_folders(new.settings)
         if new.forwards:
             self._gateway.refuse_without_ports()
@@ -113,19 +113,19 @@ class Services:
         name, keys_file = new.name, self._gateway.config.paths.host_keys / new.name
 
         def container() -> None:
-            undo.later(self._containers.delete, name)
+            undo.later(self._containers.lifecycle.delete, name)
             with self._gateway.choosing_address() as address:
-                self._containers.clone(new.template, name, "", None, address)
+                self._containers.clones.make(new.template, name, "", None, address)
             public = identity.write_identity(self._containers, name, hostname=name, keys_file=keys_file)
-            self._containers.set_host_key(name, public)
-            self._containers.configure(name, new.settings)
-            self._containers.mark_service(name, autostart=new.autostart)
-            self._containers.set_forwards(name, new.forwards)
+            self._containers.marks.set_host_key(name, public)
+            self._containers.configuration.apply(name, new.settings)
+            self._containers.marks.set_service(name, autostart=new.autostart)
+            self._containers.marks.set_forwards(name, new.forwards)
 
         def start() -> Steps[None]:
             made = self._existing(name)
             yield from self._gateway.ensure_running(made)
-            self._containers.mark_prepared(name)
+            self._containers.marks.set_prepared(name)
             self._firewall.forward_user(name)
 
         steps: list[NamedStep] = [("Cloning the template", container), ("Starting the container", start)]

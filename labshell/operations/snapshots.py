@@ -11,7 +11,8 @@ from typing import Any
 from labshell import shown
 from labshell.engine import identity
 from labshell.engine.client import DiskFull
-from labshell.engine.containers import KEEP, RESTORE, STOP_SECONDS
+from labshell.engine.lifecycle import STOP_SECONDS
+from labshell.engine.snapshots import KEEP, RESTORE
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.language import mark
 from labshell.model.keys import PublicKey
@@ -34,19 +35,19 @@ class Snapshots:
     def list(self, user: str, uid: int) -> list[dict[str, Any]]:
         """The user's snapshots, oldest first; the shape is in the .varlink file."""
         self._containers.owned(user, uid)
-        found = self._containers.snapshots(user)
+        found = self._containers.snapshots.of(user)
         return [{**asdict(snapshot), "created": shown.rfc3339(snapshot.created)} for snapshot in found]
 
     def create(self, user: str, uid: int, name: str) -> Steps[None]:
         with self._gateway.locks.held(user):
             container = self._containers.owned(user, uid)
-            existing = [snapshot.name for snapshot in self._containers.snapshots(user)]
+            existing = [snapshot.name for snapshot in self._containers.snapshots.of(user)]
             now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d-%H%M%S")
             label = name_of_snapshot(name, existing, self._gateway.config.snapshots_per_user, now)
             self._gateway.refuse_full_pool(container, KEEP)
             yield Progress("Keeping the container's state as {name}", {"name": label})
             with self._unfinished.work(user, "snapshot create", name=label):
-                self._containers.take_snapshot(user, label)
+                self._containers.snapshots.take(user, label)
 
     def restore(self, user: str, uid: int, name: str) -> Steps[None]:
         """Back to a snapshot: what changed since is gone. A container that ran runs again afterwards.
@@ -58,18 +59,18 @@ class Snapshots:
             container = self._containers.owned(user, uid)
             self._existing(user, name)
             self._gateway.refuse_full_pool(container, RESTORE)
-            self._containers.check_disk(user, container.config.get("disk", ""), snapshot=name)
+            self._containers.disks.check_limit(user, container.config.get("disk", ""), snapshot=name)
             was_running = container.state != "Stopped"
             if was_running:
                 self._gateway.closed.refuse_if_closed()
             public_keys = self._gateway.accounts.keys_of(user)
             yield Progress("Going back to {name}", {"name": name})
-            settings, over = self._containers.settings(user), self._unfinished.work_of(user)
+            settings, over = self._containers.configuration.read(user), self._unfinished.work_of(user)
             if over is not None and over["verb"] == RESTORING:
                 settings = over["settings"]  # what the container has now may be the snapshot's
             about = {"name": name, "settings": settings, "token": self._mark(user), "running": was_running}
             with self._unfinished.work(user, RESTORING, over=over, **about):
-                self._containers.stop(user, STOP_SECONDS, force=True)
+                self._containers.lifecycle.stop(user, STOP_SECONDS, force=True)
                 failure = self._go_back(user, name)
                 self._put_back(user, settings, public_keys, failure)
             try:
@@ -85,7 +86,7 @@ class Snapshots:
         """A mark that the restore takes away; empty if a full disk takes none, which going back is to empty."""
         token = secrets.token_hex(8)
         try:
-            self._containers.mark_restoring(user, token)
+            self._containers.marks.set_restoring(user, token)
         except DiskFull:
             return ""
         return token
@@ -93,7 +94,7 @@ class Snapshots:
     def _go_back(self, user: str, name: str) -> LabshellError | None:
         """Restore a stopped container; why not, if the engine could not and has let go of it."""
         try:
-            self._containers.restore_snapshot(user, name)
+            self._containers.snapshots.restore(user, name)
         except TryAgain:
             raise  # the engine may still be at it
         except LabshellError as error:
@@ -106,7 +107,7 @@ class Snapshots:
         """Today's keys and settings again. If that fails after a restore, its note stays, and it is tried again."""
         try:
             identity.renew_keys(self._containers, user, user, public_keys)
-            self._containers.put_back(user, settings)
+            self._containers.configuration.put_back(user, settings)
         except LabshellError as error:
             if failure is None:
                 raise TryAgain(error.sentence, **error.values) from error
@@ -116,7 +117,7 @@ class Snapshots:
             self._containers.owned(user, uid)
             self._existing(user, name)
             yield Progress("Deleting {name}", {"name": name})
-            self._containers.delete_snapshot(user, name)
+            self._containers.snapshots.delete(user, name)
 
     def look(self, user: str, uid: int, name: str) -> Steps[None]:
         """Change nothing; UsageError if there is no such snapshot."""
@@ -125,7 +126,7 @@ class Snapshots:
         yield from ()
 
     def _existing(self, user: str, name: str) -> None:
-        names = [snapshot.name for snapshot in self._containers.snapshots(user)]
+        names = [snapshot.name for snapshot in self._containers.snapshots.of(user)]
         if not names:
             raise UsageError("You have no snapshots; `snapshot create` makes one.")
         if name not in names:
@@ -133,17 +134,17 @@ class Snapshots:
                              names=", ".join(names))  # fmt: skip
 
     def _settle_create(self, user: str, work: dict[str, Any]) -> None:
-        self._containers.wait_until_idle(user)
-        if work["name"] in [snapshot.name for snapshot in self._containers.snapshots(user)]:
+        self._containers.lifecycle.wait_until_idle(user)
+        if work["name"] in [snapshot.name for snapshot in self._containers.snapshots.of(user)]:
             self._unfinished.settled(user, "snapshot create was interrupted, but {name} is kept.", name=work["name"])
         else:
             self._unfinished.settled(user, "snapshot create was interrupted: {name} was not kept.", name=work["name"])
 
     def _settle_restore(self, user: str, work: dict[str, Any]) -> None:
-        self._containers.wait_until_idle(user)
-        was_restored = not self._containers.is_marked_restoring(user, work["token"])
+        self._containers.lifecycle.wait_until_idle(user)
+        was_restored = not self._containers.marks.is_restoring(user, work["token"])
         identity.renew_keys(self._containers, user, user, self._gateway.accounts.keys_of(user))
-        self._containers.put_back(user, work["settings"])
+        self._containers.configuration.put_back(user, work["settings"])
         if not work["token"]:
             sentence = mark(
                 "snapshot restore was interrupted: your container is as it was before, or as at {name} already."

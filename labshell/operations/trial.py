@@ -64,7 +64,7 @@ class Trial:
 
     def check(self) -> None:
         """Refuse before anything is changed."""
-        self._containers.check_template(self._config.template)
+        self._containers.clones.check_template(self._config.template)
         container = self._containers.get(NAME)
         if container is not None and records.FORWARDS not in container.config:
             raise LabshellError("There is a container {name} that is not labshell's; rename it.", name=NAME)
@@ -123,19 +123,19 @@ class Trial:
         address = ""
         if bridge:
             # The last one: the daemon may be giving out the first ones at this moment.
-            taken = self._containers.addresses_taken()
+            taken = self._containers.addresses.taken()
             address = choose_address(bridge.address, taken, bridge.strangers, is_last=True)
-        self._containers.clone(self._config.template, NAME, "", None, address)
-        self._containers.mark_service(NAME, autostart=False)
+        self._containers.clones.make(self._config.template, NAME, "", None, address)
+        self._containers.marks.set_service(NAME, autostart=False)
         keys_file = self._config.paths.host_keys / NAME
         self._host_key = identity.write_identity(self._containers, NAME, hostname=NAME, keys_file=keys_file)
         if self._config.has_ports:
             self._way_in = Target(self._gateway.firewall.address, self._gateway.ports.spare_port())
-            self._containers.set_forwards(NAME, [OwnForward(self._way_in.port, SSH)])
+            self._containers.marks.set_forwards(NAME, [OwnForward(self._way_in.port, SSH)])
 
     def _start(self, guest: Guest) -> None:
         seconds = self._config.start_timeout_seconds
-        self._containers.start(NAME, seconds)
+        self._containers.lifecycle.start(NAME, seconds)
         container = self._containers.get(NAME)
         if container is None:
             raise LabshellError("It has gone away meanwhile.")
@@ -146,7 +146,7 @@ class Trial:
         if self._config.has_ports:
             self._gateway.firewall.forward_user(NAME)
         else:
-            self._way_in = Target(self._containers.current_address(NAME) or "", SSH)
+            self._way_in = Target(self._containers.addresses.current(NAME) or "", SSH)
         found = guest.run(self._way_in, self._host_key, "hostname").strip()
         if found != NAME:
             raise LabshellError("This leads to {name}.", name=repr(found)[:80])
@@ -215,8 +215,8 @@ class Trial:
 
     def _remove(self) -> None:
         """Idempotent. The engine may still be making it, if that was interrupted."""
-        self._containers.wait_until_idle(NAME)
-        self._containers.delete(NAME)
+        self._containers.lifecycle.wait_until_idle(NAME)
+        self._containers.lifecycle.delete(NAME)
         self._gateway.firewall.forward_user(NAME)
         files.remove(self._config.paths.host_keys / NAME)
 

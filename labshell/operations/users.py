@@ -18,11 +18,11 @@ from typing import Any
 
 from labshell import shown
 from labshell.engine import identity
-from labshell.engine.containers import ssh_answers
 from labshell.engine.records import Usage
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.host import files, machine
 from labshell.host.accounts import end_processes
+from labshell.host.tcp import ssh_answers
 from labshell.model import forwards, keys
 from labshell.model.container import Container, OwnForward
 from labshell.model.keys import PublicKey
@@ -151,7 +151,7 @@ class Users:
         uid = self._accounts.uid_of(new.name)
         container = self._containers.get(new.name)
         if container is None or not container.is_prepared:
-            self._containers.check_template(new.template)
+            self._containers.clones.check_template(new.template)
         if container is not None and container.owner != new.name:
             raise UsageError(
                 "There is a container {name} already that is not labshell's; rename it or choose another name.",
@@ -203,17 +203,17 @@ class Users:
             existing = self._containers.get(name)
             if existing is not None and existing.is_prepared:
                 return
-            undo.later(self._containers.delete, name)
-            self._containers.delete(name)  # an earlier add-user was cut off while it made this
+            undo.later(self._containers.lifecycle.delete, name)
+            self._containers.lifecycle.delete(name)  # an earlier add-user was cut off while it made this
             with self._gateway.choosing_address() as address:
-                self._containers.clone(new.template, name, name, self._uid(name), address)
+                self._containers.clones.make(new.template, name, name, self._uid(name), address)
 
         def settings() -> None:
             existing = self._containers.get(name)
             if existing is not None and not existing.is_prepared:
                 self._apply(name, new.settings)
                 if new.profile:
-                    self._containers.set_profile(name, new.profile)
+                    self._containers.marks.set_profile(name, new.profile)
                 self._set_expiry(name, new.settings)
 
         def port() -> None:
@@ -225,11 +225,11 @@ class Users:
             existing = self._containers.get(name)
             if existing is None or existing.is_prepared:
                 return
-            self._containers.stop(name, self._config.stop_timeout_seconds, force=True)
+            self._containers.lifecycle.stop(name, self._config.stop_timeout_seconds, force=True)
             host_key = identity.write_identity(
                 self._containers, name, hostname=name, keys_file=self._config.paths.host_keys / name
             )
-            self._containers.set_host_key(name, host_key)
+            self._containers.marks.set_host_key(name, host_key)
 
         def start() -> Steps[None]:
             existing = self._containers.owned(name, self._uid(name))
@@ -238,7 +238,7 @@ class Users:
                 identity.write_user(self._containers, name, name, list(new.keys))
                 if password:
                     identity.set_password(self._containers, name, name, password)
-                self._containers.mark_prepared(name)
+                self._containers.marks.set_prepared(name)
 
         def rules() -> None:
             self._firewall.forward_user(name)
@@ -320,7 +320,7 @@ class Users:
         keys.check_amount(wanted.keys)
         self._gateway.refuse_missing_folders(wanted.settings)
         self._with_desktop(wanted.name, wanted.settings)
-        self._containers.check_disk(wanted.name, disk_size(wanted.settings) or "")
+        self._containers.disks.check_limit(wanted.name, disk_size(wanted.settings) or "")
         if wanted.port is not None:
             self._gateway.refuse_without_ports()
             self._ports.check(wanted.name, wanted.port)
@@ -334,7 +334,7 @@ class Users:
         if wanted.settings:
             self._apply(wanted.name, wanted.settings)
         if wanted.profile:
-            self._containers.set_profile(wanted.name, wanted.profile)
+            self._containers.marks.set_profile(wanted.name, wanted.profile)
         if wanted.port is not None:
             self._move_port(wanted.name, wanted.port)
         self._firewall.forward_user(wanted.name)
@@ -357,7 +357,7 @@ class Users:
         own = self._containers.owned(name, self._uid(name)).forwards
         block = self._ports.block(old)
         moved = [replace(one, port=one.port - old + port) if one.port in block else one for one in own]
-        self._containers.set_forwards(name, moved)
+        self._containers.marks.set_forwards(name, moved)
 
     def _change_inside(self, wanted: Change) -> Steps[dict[str, Any]]:
         """Keys and password, which are in the container, too: it is started for them."""
@@ -376,8 +376,8 @@ class Users:
         """Settings to the container and the person's forwards."""
         wanted = self._with_desktop(name, settings)
         if wanted is not None:
-            self._containers.set_forwards(name, wanted)
-        self._containers.configure(name, settings)
+            self._containers.marks.set_forwards(name, wanted)
+        self._containers.configuration.apply(name, settings)
 
     def _with_desktop(self, name: str, settings: Mapping[str, str]) -> tuple[OwnForward, ...] | None:
         """The person's forwards with what is said about a desktop; None if nothing is. Changes nothing."""
@@ -445,7 +445,7 @@ class Users:
     def _steps_to_free(self, name: str) -> Iterator[tuple[str, Callable[[], object]]]:
         """The account, by which it is known that there is something to remove, is locked and goes last."""
         for instance in self._containers.all_of(name):
-            yield "Deleting the container", partial(self._containers.delete, instance.name)
+            yield "Deleting the container", partial(self._containers.lifecycle.delete, instance.name)
         yield "Removing the rules", lambda: self._firewall.forward_user(name)
         yield "Forgetting what was unfinished", lambda: self._forget_earlier(name)
         yield "Freeing the ports", lambda: self._ports.release(name)
@@ -458,9 +458,9 @@ class Users:
 
     def _stop_for_removal(self, name: str, timeout_seconds: int) -> None:
         try:
-            self._containers.stop(name, timeout_seconds)
+            self._containers.lifecycle.stop(name, timeout_seconds)
         except TryAgain:
-            self._containers.stop(name, timeout_seconds, force=True)
+            self._containers.lifecycle.stop(name, timeout_seconds, force=True)
 
     def _refuse_unknown(self, name: str) -> None:
         """Refuse a name that is no user's, an account of the host's own included."""
@@ -524,8 +524,8 @@ class Users:
         about: dict[str, Any] = {}
 
         def container() -> None:
-            undo.later(self._containers.delete, name)
-            self._containers.import_archive(name, path)
+            undo.later(self._containers.lifecycle.delete, name)
+            self._containers.backups.restore(name, path)
             about.update(self._archives.about(name))
             if not about.get("keys"):
                 raise UsageError("{path} was not made by labshell: it has no keys in it.", path=path)
@@ -538,7 +538,7 @@ class Users:
             if about.get("host_keys"):  # for a rebuild
                 identity.save_host_keys(self._config.paths.host_keys / name, about["host_keys"])
             with self._gateway.choosing_address() as address:
-                self._containers.give_to(name, name, uid, address)
+                self._containers.configuration.give_to(name, name, uid, address)
             identity.renew_keys(self._containers, name, name, public_keys)
             self._unlock(name)
 
@@ -612,7 +612,7 @@ class Users:
             "profile": parts.container.profile or None,
             "snapshots": [
                 {"name": kept.name, "created": shown.rfc3339(kept.created)}
-                for kept in self._containers.snapshots(name)
+                for kept in self._containers.snapshots.of(name)
             ],
             "rules_are_live": self._firewall.has_live_rules(parts.container, parts.uid, parts.port or 0),
         }

@@ -31,11 +31,11 @@ def containers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     yield real
     for name in (NAME, OTHER):
         with contextlib.suppress(LabshellError):
-            real.delete(name)
+            real.lifecycle.delete(name)
 
 
 def make(containers: Any, name: str = NAME, address: str = "10.83.0.240") -> None:
-    containers.clone("template", name, NAME, UID, address)
+    containers.clones.make("template", name, NAME, UID, address)
 
 
 def test_a_clone_is_stopped_owned_pinned_and_not_yet_somebodys(containers: Any) -> None:
@@ -49,7 +49,7 @@ def test_a_clone_is_stopped_owned_pinned_and_not_yet_somebodys(containers: Any) 
         "none",
     )
     assert containers.owned_with_usage(NAME, UID)[0] == made
-    assert "10.83.0.240" in containers.addresses_taken()
+    assert "10.83.0.240" in containers.addresses.taken()
     with pytest.raises(NoContainer):
         containers.owned(NAME, UID + 1)
     with pytest.raises(NoContainer):
@@ -60,20 +60,20 @@ def test_a_clone_is_stopped_owned_pinned_and_not_yet_somebodys(containers: Any) 
 
 def test_what_is_not_there_is_none_and_can_be_deleted_but_not_changed(containers: Any) -> None:
     assert containers.get(NAME) is None
-    containers.delete(NAME)
+    containers.lifecycle.delete(NAME)
     with pytest.raises(NoContainer):
-        containers.set_kept(NAME, OTHER)
+        containers.marks.set_kept(NAME, OTHER)
 
 
 def test_two_containers_change_places_by_names_and_addresses(containers: Any) -> None:
     make(containers)
     make(containers, OTHER, "10.83.0.241")
-    containers.mark_prepared(OTHER)
-    containers.take_off_network(NAME)
-    containers.rename(NAME, f"{NAME}--20260101-000000")
-    containers.set_address(OTHER, "10.83.0.240")
-    containers.set_kept(OTHER, f"{NAME}--20260101-000000")
-    containers.rename(OTHER, NAME)
+    containers.marks.set_prepared(OTHER)
+    containers.addresses.take_off_network(NAME)
+    containers.lifecycle.rename(NAME, f"{NAME}--20260101-000000")
+    containers.addresses.assign(OTHER, "10.83.0.240")
+    containers.marks.set_kept(OTHER, f"{NAME}--20260101-000000")
+    containers.lifecycle.rename(OTHER, NAME)
     moved_in = containers.owned(NAME, UID)
     assert (moved_in.address, moved_in.is_prepared, moved_in.kept) == (
         "10.83.0.240",
@@ -82,25 +82,25 @@ def test_two_containers_change_places_by_names_and_addresses(containers: Any) ->
     )
     moved_out = containers.get(moved_in.kept)
     assert (moved_out.address, moved_out.is_prepared, moved_out.owner) == (None, False, NAME)
-    containers.start(NAME, 60)
+    containers.lifecycle.start(NAME, 60)
     assert containers.get(NAME).state == "Running"
-    containers.delete(moved_in.kept)
+    containers.lifecycle.delete(moved_in.kept)
     assert containers.get(moved_in.kept) is None
 
 
 def test_a_restore_takes_a_mark_away_that_was_set_before_it(containers: Any) -> None:
     make(containers)
-    containers.take_snapshot(NAME, "kept")
-    settings = containers.settings(NAME)
-    containers.mark_restoring(NAME, "token")
-    assert containers.is_marked_restoring(NAME, "token")
-    containers.restore_snapshot(NAME, "kept")
-    assert not containers.is_marked_restoring(NAME, "token")
-    containers.put_back(NAME, settings)
-    assert [snapshot.name for snapshot in containers.snapshots(NAME)] == ["kept"]
+    containers.snapshots.take(NAME, "kept")
+    settings = containers.configuration.read(NAME)
+    containers.marks.set_restoring(NAME, "token")
+    assert containers.marks.is_restoring(NAME, "token")
+    containers.snapshots.restore(NAME, "kept")
+    assert not containers.marks.is_restoring(NAME, "token")
+    containers.configuration.put_back(NAME, settings)
+    assert [snapshot.name for snapshot in containers.snapshots.of(NAME)] == ["kept"]
     assert containers.owned(NAME, UID).address == "10.83.0.240"
-    containers.delete_snapshot(NAME, "kept")
-    assert containers.snapshots(NAME) == []
+    containers.snapshots.delete(NAME, "kept")
+    assert containers.snapshots.of(NAME) == []
 
 
 def test_files_are_put_listed_and_deleted(containers: Any) -> None:

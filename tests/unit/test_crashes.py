@@ -315,7 +315,7 @@ def test_snapshot_killed_at_any_step_says_what_became_of_it(lab: Lab, number: in
     except Crash:
         lab.begin_again()
         told = lab.settle()
-        labels = [snapshot.name for snapshot in lab.containers.snapshots(USER)]
+        labels = [snapshot.name for snapshot in lab.containers.snapshots.of(USER)]
         if told.startswith("snapshot create"):
             assert ("but kept is kept" in told) == (labels == ["kept"])
         else:
@@ -333,7 +333,7 @@ def test_a_restore_killed_at_any_step_never_starts_with_a_key_that_was_removed_s
     lab.own.files[KEYS] = b"ssh-ed25519 AAAA\nssh-ed25519 STOLEN\n"
     answer_of(lab.snapshots.create(USER, UID, "kept"))
     lab.own.files[KEYS] = TODAYS_KEYS
-    started_with, start = [], lab.containers.start
+    started_with, start = [], lab.containers.lifecycle.start
 
     def note_and_start(name: str, timeout_seconds: int) -> None:
         started_with.append(lab.own.files[KEYS])
@@ -385,7 +385,7 @@ def test_a_restore_that_the_engine_refuses_is_said_and_the_container_runs_as_bef
 
     answer_of(lab.snapshots.create(USER, UID, "kept"))
     lab.own.files["/data"] = b"changed"
-    monkeypatch.setattr(lab.containers, "restore_snapshot", refuse)
+    monkeypatch.setattr(lab.containers.snapshots, "restore", refuse)
     for broken in ("", "wait_for_ssh"):
         if broken:
             monkeypatch.setattr(lab.gateway, broken, refuse)

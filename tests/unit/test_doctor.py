@@ -74,7 +74,7 @@ def test_each_way_a_gpu_can_be_lost_has_its_own_remedy(
 
 
 def disk(own: tuple[int, int] | None, pool: tuple[int, int], container: Container = ALICE) -> Any:
-    containers = SimpleNamespace(own_disk=lambda _: own, pools=SimpleNamespace(space=lambda _: pool))
+    containers = SimpleNamespace(disks=SimpleNamespace(use_of=lambda _: own), pools=SimpleNamespace(space=lambda _: pool))
     gateway: Any = SimpleNamespace(containers=containers)
     return Doctor(gateway)._disk(container)
 
@@ -117,7 +117,7 @@ def test_a_check_that_cannot_be_made_does_not_end_the_others() -> None:
         raise TryAgain("The container engine is away; try again in a moment.")
 
     containers: Any = SimpleNamespace(
-        owned=lambda *_: ALICE, own_disk=away, bridge=away, get=away,
+        owned=lambda *_: ALICE, disks=SimpleNamespace(use_of=away), bridge=away, get=away,
         inside=SimpleNamespace(ask=away, host_key=away, logind_failed=away),
     )  # fmt: skip
     gateway: Any = SimpleNamespace(

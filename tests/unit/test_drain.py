@@ -41,6 +41,7 @@ class Host:
             ensure_running=self._start,
             make_reachable=lambda name: None,
         )
+        self.lifecycle = self
         self.maintenance = Maintenance(self.gateway)
 
     def all_with_usage(self) -> list[tuple[Container, Usage]]:

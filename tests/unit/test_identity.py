@@ -78,7 +78,7 @@ def test_whose_space_has_run_out_is_for_the_pool_to_say(
     monkeypatch: pytest.MonkeyPatch, *, pool_is_full: bool, says: str
 ) -> None:
     containers = FakeContainers()
-    containers.clone("template", "ada", "ada", 30000, "10.83.0.2")
+    containers.clones.make("template", "ada", "ada", 30000, "10.83.0.2")
     monkeypatch.setattr(containers, "run", lambda *_: (1, "mktemp: No space left on device\n"))
     monkeypatch.setattr(containers, "is_full", lambda _: pool_is_full)
     with pytest.raises(LabshellError, match=says):

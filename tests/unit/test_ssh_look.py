@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from labshell.engine.containers import ssh_answers
+from labshell.host.tcp import ssh_answers
 from labshell.operations.gateway import pause_after
 
 

@@ -29,10 +29,7 @@ class Containers(FakeContainers):
         return [item for item in self.all() if item.owner == user]
 
     def check_template(self, name: str) -> None:
-        self._existing(name)
-
-    def snapshots(self, name: str) -> list[Any]:
-        return []
+        self.existing(name)
 
 
 class Host:

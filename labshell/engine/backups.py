@@ -1,0 +1,69 @@
+"""A whole container out of the engine into a file, and in again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import requests
+from pylxd.exceptions import NotFound
+
+from labshell.engine.client import COPY_SECONDS, Engine, asking
+from labshell.engine.reserve import Reserve
+from labshell.errors import LabshellError
+
+EXPORT_SECONDS = 24 * 3600  # a terabyte, compressed by one processor, takes some hours
+
+
+class Backups:
+    """The engine's own backups of its containers. `pool` is where one that comes in again gets its disk."""
+
+    def __init__(self, engine: Engine, pool: str) -> None:
+        self._engine = engine
+        self._pool = pool
+        self._reserve = Reserve(engine)
+
+    @property
+    def folder(self) -> Path:
+        """Where the engine makes an archive before it is fetched."""
+        return self._engine.path.parent / "backups"
+
+    def export(self, name: str, target: Path) -> None:
+        """Write the engine's own backup of a container, without its snapshots, to the new file `target`."""
+        self._reserve.free(name)
+        with asking(name, "be archived"):
+            backups = self._engine.instance(name).backups
+            # The fastest gzip: measured, 17 s for 29 s, and the file is larger by a tenth.
+            body = {"name": "labshell", "instance_only": True, "compression_algorithm": "gzip -1"}
+            with contextlib.suppress(NotFound):
+                self._engine.wait(backups["labshell"].delete(), COPY_SECONDS)
+            try:
+                self._engine.wait(backups.post(json=body), EXPORT_SECONDS)
+                with backups["labshell"].export.get(stream=True, timeout=COPY_SECONDS) as answer:
+                    _save(answer, target)
+            finally:
+                with contextlib.suppress(NotFound):
+                    self._engine.wait(backups["labshell"].delete(), COPY_SECONDS)
+
+    def restore(self, name: str, path: Path) -> None:
+        """Make the stopped container `name` from a file that export() wrote."""
+        headers = {"Content-Type": "application/octet-stream", "X-LXD-name": name}
+        if self._pool:
+            headers["X-LXD-pool"] = self._pool
+        with asking(name, "be made"), path.open("rb") as file:
+            client = self._engine.new_client(COPY_SECONDS)
+            self._engine.wait(client.api.instances.post(data=file, headers=headers), EXPORT_SECONDS)
+
+
+def _save(answer: requests.Response, target: Path) -> None:
+    try:
+        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            for chunk in answer.iter_content(1 << 20):
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+    except requests.RequestException:
+        raise
+    except OSError as error:
+        raise LabshellError("{path} cannot be written: {why}.", path=target, why=error.strerror) from error

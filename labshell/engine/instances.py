@@ -1,0 +1,130 @@
+"""The engine's instances: found by name and by owner mark, and what they use.
+
+pylxd's objects go stale, so everything is read afresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from pylxd.exceptions import NotFound
+
+from labshell.engine import records
+from labshell.engine.client import Engine, asking
+from labshell.engine.network import Network
+from labshell.engine.pools import Pools
+from labshell.engine.records import Usage
+from labshell.errors import NoContainer, UsageError
+from labshell.model.container import Container
+
+STATES_AT_ONCE = 4
+
+
+class Instances:
+    """Every instance of one engine, to be read."""
+
+    def __init__(self, engine: Engine, network: Network) -> None:
+        self._engine = engine
+        self.network = network
+        self.pools = Pools(engine)
+
+    def get(self, name: str) -> Container | None:
+        """The container of that name, whoever owns it."""
+        # On the lab's own network only the state says which address it has.
+        found = self._found(name, with_state=self.network.is_labs_own)
+        return None if found is None else self._described(found)
+
+    def owned(self, user: str, uid: int) -> Container:
+        """The container that is `user`'s by its owner mark; NoContainer otherwise."""
+        return _owned(self.get(user), user, uid)
+
+    def owned_with_usage(self, user: str, uid: int) -> tuple[Container, Usage]:
+        """The same with what it uses, in one question to the engine."""
+        found = self._found(user, with_state=True)
+        container = _owned(None if found is None else self._described(found), user, uid)
+        return container, self._with_disk(container, records.usage_of((found or {}).get("state") or {}))
+
+    def _found(self, name: str, *, with_state: bool) -> dict[str, Any] | None:
+        """What the engine says of one instance; None if there is none."""
+        with asking(name, "be read"):
+            try:
+                answer = self._engine.instance(name).get(params={"recursion": 1} if with_state else {})
+            except NotFound:
+                return None
+            return dict(answer.json()["metadata"])
+
+    def all(self) -> list[Container]:
+        """Every instance of the engine, ours or not."""
+        with asking("", "be listed"):
+            answer = self._engine.api.instances.get(params={"recursion": 1})
+            return [records.container_of(item) for item in answer.json()["metadata"]]
+
+    def all_of(self, user: str) -> list[Container]:
+        """The user's container by its mark, and what stands beside it: kept by a rebuild, or in the making."""
+        return [
+            item
+            for item in self.all()
+            if item.owner == user and (item.name == user or item.name.startswith(f"{user}--"))
+        ]
+
+    def templates(self) -> list[str]:
+        """The containers that are marked as templates."""
+        return [container.name for container in self.all() if container.is_template]
+
+    def usage(self, container: Container) -> Usage:
+        with asking(container.name, "be read"):
+            state = self._engine.instance(container.name).state.get().json()["metadata"]
+        return self._with_disk(container, records.usage_of(state))
+
+    def _with_disk(self, container: Container, used: Usage) -> Usage:
+        return replace(used, disk=self.pools.held_by(container) or used.disk)
+
+    def all_with_usage(self) -> list[tuple[Container, Usage]]:
+        """Every instance with what it uses.
+
+        The engine's own answer to both at once took four times as long (500 instances, 58 of them running): it
+        looks into those that are stopped, too.
+        """
+        with asking("", "be listed"):
+            found = self._engine.api.instances.get(params={"recursion": 1}).json()["metadata"]
+            running = [item["name"] for item in found if item["status"] == "Running"]
+            with ThreadPoolExecutor(STATES_AT_ONCE) as threads:
+                states = dict(zip(running, threads.map(self._state, running), strict=True))
+        with_state = [{**item, "state": states.get(item["name"], {})} for item in found]
+        described = [(self._described(item), records.usage_of(item["state"])) for item in with_state]
+        held = {pool: self.pools.held(pool) for pool in {container.pool for container, _ in described}}
+        return [(item, replace(used, disk=held[item.pool].get(item.name) or used.disk)) for item, used in described]
+
+    def _described(self, item: Mapping[str, Any]) -> Container:
+        found = records.container_of(item)
+        if self.network.is_labs_own:
+            return replace(found, address=self.network.believed(found.address))
+        return found
+
+    def _state(self, name: str) -> dict[str, Any]:
+        """What the engine says of a running container; nothing if it has gone meanwhile."""
+        try:
+            return dict(self._engine.instance(name).state.get().json()["metadata"])
+        except (NotFound, UsageError):
+            return {}
+
+    def usage_of_all(self) -> dict[str, Usage]:
+        """What every running container of a user's uses."""
+        return {
+            container.name: used
+            for container, used in self.all_with_usage()
+            if container.state == "Running" and container.owner == container.name
+        }
+
+
+def _owned(container: Container | None, user: str, uid: int) -> Container:
+    if container is None:
+        raise NoContainer("You have no container on this machine yet; ask the administrator for one.")
+    if not container.belongs_to(user, uid):
+        raise NoContainer(
+            "The container {name} is not marked as yours; ask the administrator to look at it.", name=user
+        )
+    return container

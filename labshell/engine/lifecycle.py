@@ -1,0 +1,134 @@
+"""Containers started, stopped, renamed and deleted; what keeps one from starting."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from typing import Any
+
+import requests
+from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
+
+from labshell.engine import engine_logs
+from labshell.engine.client import COPY_SECONDS, WAIT_STEP_SECONDS, Engine, GpuMissing, asking, patient
+from labshell.engine.disks import Disks
+from labshell.engine.instances import Instances
+from labshell.errors import LabshellError, NoContainer, TryAgain
+from labshell.host import machine
+from labshell.language import mark
+
+log = logging.getLogger(__name__)
+STOP_SECONDS = 30  # a forced stop takes one
+IDLE_STEP_SECONDS = 0.3
+ACTIONS = {"start": mark("be started"), "stop": mark("be stopped"), "unfreeze": mark("be thawed")}
+
+
+class Lifecycle:
+    """What one engine's containers do as a whole."""
+
+    def __init__(self, engine: Engine, instances: Instances, disks: Disks) -> None:
+        self._engine = engine
+        self._instances = instances
+        self._disks = disks
+
+    def start(self, name: str, timeout_seconds: int) -> None:
+        """Start, or thaw if frozen; nothing if it runs already."""
+        container = self._instances.get(name)
+        if container is None:
+            raise NoContainer("There is no container {name}.", name=name)
+        action = {"Running": "", "Frozen": "unfreeze"}.get(container.state, "start")
+        if not action:
+            return
+        try:
+            on_reserve = (
+                action == "start"
+                and bool(container.config.get("disk"))
+                and self._disks.make_room(container, ACTIONS["start"])
+            )
+            try:
+                self._change_state(name, {"action": action}, timeout_seconds)
+            finally:
+                if on_reserve:
+                    self._disks.keep_reserve_in_parts(container)
+        except LabshellError:
+            now = self._instances.get(name)
+            if now is not None and now.state == "Running":
+                return  # somebody else started it meanwhile: the engine itself does after a reboot
+            if action == "start" and machine.remove_left_interface(container.port_on_host):
+                # An engine that was killed while it started the container has left its port behind.
+                log.warning("an interface that was left is removed", extra={"interface": container.port_on_host})
+                self._change_state(name, {"action": action}, timeout_seconds)
+                return
+            why = self._log_of_start(name)
+            log.warning("start failed", extra={"container": name, "lxc_log": why})
+            if container.config.get("nvidia.runtime") == "true" and "nvidia" in why.lower():
+                raise GpuMissing("The container cannot be started: the host's NVIDIA container tools fail.") from None
+            raise
+
+    def _log_of_start(self, name: str) -> str:
+        """The end of what liblxc wrote: the engine's own message on a failed start says nothing."""
+        try:
+            return str(self._engine.instance(name).logs["lxc.log"].get(is_api=False).text)[-2000:]
+        except (LXDAPIException, ClientConnectionFailed, requests.RequestException):
+            return ""
+
+    def stop(self, name: str, timeout_seconds: int, *, force: bool = False) -> None:
+        """Shut down cleanly within the limit, or at once with `force`; nothing if it is stopped.
+
+        TryAgain if a clean shutdown took longer: the container still runs then.
+        """
+        container = self._instances.get(name)
+        if container is None or container.state == "Stopped":
+            return
+        if container.state == "Frozen":
+            self._change_state(name, {"action": "unfreeze"}, timeout_seconds)
+        body = {"action": "stop", "force": force, "timeout": timeout_seconds}
+        try:
+            self._change_state(name, body, timeout_seconds + WAIT_STEP_SECONDS)
+        except LabshellError:
+            container = self._instances.get(name)
+            if container is None or container.state == "Stopped":
+                return
+            if force:
+                raise
+            raise TryAgain(
+                "The container did not shut down within {seconds} seconds and still runs. "
+                "Use --force to stop it the hard way.",
+                seconds=timeout_seconds,
+            ) from None
+
+    @patient
+    def _change_state(self, name: str, body: dict[str, Any], timeout_seconds: int) -> None:
+        with asking(name, ACTIONS[body["action"]]):
+            self._engine.wait(self._engine.instance(name).state.put(json=body), timeout_seconds)
+
+    @patient
+    def delete(self, name: str) -> None:
+        """Make sure that there is no such container: stopped by force first if it runs."""
+        self.stop(name, STOP_SECONDS, force=True)
+        with asking(name, "be deleted"), contextlib.suppress(NotFound):
+            self._engine.wait(self._engine.instance(name).delete(), COPY_SECONDS)
+        engine_logs.remove(self._engine.path, name)
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Give a stopped container another name."""
+        with asking(name, "be renamed"):
+            self._engine.wait(self._engine.instance(name).post(json={"name": new_name}), COPY_SECONDS)
+
+    def wait_until_idle(self, name: str) -> None:
+        """Until the engine is at nothing any more with this container, after a daemon that did not wait for it."""
+        deadline = time.monotonic() + COPY_SECONDS
+        with asking(name, "be read"):
+            while self._is_busy(name):
+                if time.monotonic() > deadline:
+                    raise TryAgain("The container is busy with something else; try again in a moment.")
+                time.sleep(IDLE_STEP_SECONDS)
+
+    def _is_busy(self, name: str) -> bool:
+        operations = self._engine.api.operations.get(params={"recursion": 1}).json()["metadata"] or {}
+        return any(
+            url.rpartition("/")[2] == name
+            for operation in operations.get("running") or []
+            for url in (operation.get("resources") or {}).get("instances") or []
+        )
