@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from labshell import __version__, language, shown
-from labshell.admin import commands, roster
+from labshell.admin import adoption, containers, csv_import, services, this_host, users
+from labshell.admin.options import Options
 from labshell.engine import recipes
 from labshell.errors import LabshellError, NotAllowed
 from labshell.model.settings import DESKTOP_PORT, SETTINGS
 
-Options = argparse.Namespace
 OF_PEOPLE = (DESKTOP_PORT, "expires")  # settings that a service has no use for
 OVERVIEW = """\
 labshell-admin COMMAND [OPTION...]       each COMMAND has --help
@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
             added.add_argument("--json", action="store_true", help="answer with JSON")
         return added
 
-    add = command("add-user", commands.add_user, "Give a person an account, a container, ports and rules.")
+    add = command("add-user", users.add_user, "Give a person an account, a container, ports and rules.")
     add.add_argument("name")
     add.add_argument(
         "--key",
@@ -110,19 +110,17 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(add)
     _add_dry_run(add, "check everything and show the steps")
 
-    remove = command(
-        "remove-user", commands.remove_user, "Archive a person's container and free everything they have."
-    )
+    remove = command("remove-user", users.remove_user, "Archive a person's container and free everything they have.")
     remove.add_argument("name")
     remove.add_argument("--no-archive", action="store_true", help="delete the container without an archive")
     remove.add_argument("--yes", action="store_true", help="do not ask")
     _add_dry_run(remove, "show the steps")
 
-    restore = command("restore-user", commands.restore_user, "Bring a removed person back from their archive.")
+    restore = command("restore-user", users.restore_user, "Bring a removed person back from their archive.")
     restore.add_argument("archive", type=Path)
     _add_dry_run(restore, "check the archive and show the steps")
 
-    change = command("set", commands.set_user, "Change what a person's container gets.")
+    change = command("set", users.set_user, "Change what a person's container gets.")
     change.add_argument("name")
     change.add_argument("--key", action="append", metavar="FILE", help="public key file instead of all their keys")
     change.add_argument("--port", type=int, help="another SSH port; their own ports move along")
@@ -130,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(change)
     _add_dry_run(change)
 
-    keys = command("keys", commands.keys, "A person's public keys: list them, add one, or remove one.")
+    keys = command("keys", users.keys, "A person's public keys: list them, add one, or remove one.")
     keys.add_argument("name")
     keys.add_argument("action", nargs="?", choices=("list", "add", "remove"), default="list")
     keys.add_argument(
@@ -138,14 +136,14 @@ def parser() -> argparse.ArgumentParser:
     )
     keys.add_argument("--end-sessions", action="store_true", help="with remove: end the sessions it has opened, too")
 
-    many = command("import", roster.import_users, "Add a whole class from a CSV file; safe to run again.")
+    many = command("import", csv_import.import_users, "Add a whole class from a CSV file; safe to run again.")
     many.add_argument(
         "file", type=Path, help="columns: name, key (the key or its file), and any of add-user's settings"
     )
     _add_dry_run(many, "check every row and change nothing")
 
     service = command(
-        "add-service", commands.add_service, "Make a container that belongs to no person: a web server."
+        "add-service", services.add_service, "Make a container that belongs to no person: a web server."
     )
     service.add_argument("name")
     service.add_argument(
@@ -160,15 +158,15 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(service, without=OF_PEOPLE)
     _add_dry_run(service, "check everything and show the steps")
     gone = command(
-        "remove-service", commands.remove_service, "Delete a service's container and its rules; no archive."
+        "remove-service", services.remove_service, "Delete a service's container and its rules; no archive."
     )
     gone.add_argument("name")
     gone.add_argument("--yes", action="store_true", help="do not ask")
     _add_dry_run(gone, "show the steps")
-    command("list-services", commands.list_services, "List the services: state, address, forwards.")
+    command("list-services", services.list_services, "List the services: state, address, forwards.")
 
     adopt = command(
-        "adopt", commands.adopt, "Take over a container that was made by hand, with its address and ports."
+        "adopt", adoption.adopt, "Take over a container that was made by hand, with its address and ports."
     )
     adopt.add_argument("name")
     adopt.add_argument(
@@ -179,29 +177,29 @@ def parser() -> argparse.ArgumentParser:
         help="public key file; without, the keys inside are taken",
     )
     _add_dry_run(adopt, "check everything and show the steps")
-    host = command("import-host", commands.import_host, "Take over every container that was made by hand.")
+    host = command("import-host", adoption.import_host, "Take over every container that was made by hand.")
     host.add_argument("--returning", action="store_true", help="also those of people whose accounts are gone")
     host.add_argument("--plan", action="store_true", help="only show what there is and what would become of it")
-    start = command("start", commands.start, "Start a person's container, or a service.")
+    start = command("start", containers.start, "Start a person's container, or a service.")
     start.add_argument("name")
     _add_dry_run(start)
-    stop = command("stop", commands.stop, "Shut a person's container down, or a service.")
+    stop = command("stop", containers.stop, "Shut a person's container down, or a service.")
     stop.add_argument("name")
     stop.add_argument("--force", action="store_true", help="end it at once, without a clean shutdown")
     _add_dry_run(stop)
     enter = command("enter", _here("enter"), "A shell in a container, as root, even if its network is broken.")
     enter.add_argument("name")
     enter.add_argument("command", nargs=argparse.REMAINDER, help="a command instead of a shell")
-    drain = command("drain", commands.drain, "Before maintenance: let nothing start any more, and list what runs.")
+    drain = command("drain", containers.drain, "Before maintenance: let nothing start any more, and list what runs.")
     drain.add_argument(
         "--message", default="maintenance; try again later.", help="what people read who want to start"
     )
     drain.add_argument("--stop", action="store_true", help="also stop everything, cleanly")
     drain.add_argument("--snapshot", action="store_true", help="with --stop: keep each one's state before")
     drain.add_argument("--plan", action="store_true", help="only list what it would touch")
-    undrain = command("undrain", commands.undrain, "After maintenance: let containers start again.")
+    undrain = command("undrain", containers.undrain, "After maintenance: let containers start again.")
     undrain.add_argument("--start", action="store_true", help="also start those that drain has stopped")
-    idle = command("idle", commands.idle, "List who uses their container, the longest idle first.")
+    idle = command("idle", containers.idle, "List who uses their container, the longest idle first.")
     idle.add_argument("--stop", action="store_true", help="stop those whose time is over by idle_stop_days")
     check = command(
         "doctor", _here("doctor"), "Look at everything that has to be right on this host, and name the remedies."
@@ -212,15 +210,15 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="instead: make a container from the template, log in to it, look from inside, and remove it again",
     )
-    listing = command("list", commands.list_users, "List everybody: state, address, ports, use, what is wrong.")
-    listing.add_argument("--sort", choices=commands.SORTABLE, default="user", help="the column to sort by")
-    log = command("log", commands.show_log, "Show the audit log: who changed what when.")
+    listing = command("list", users.list_users, "List everybody: state, address, ports, use, what is wrong.")
+    listing.add_argument("--sort", choices=users.SORTABLE, default="user", help="the column to sort by")
+    log = command("log", this_host.show_log, "Show the audit log: who changed what when.")
     log.add_argument(
         "-n", dest="count", type=int, default=50, metavar="COUNT", help="how many changes, the last ones"
     )
     log.add_argument("--errors", action="store_true", help="only what failed")
-    command("show", commands.show_user, "Show everything about one person.").add_argument("name")
-    plan = command("reconcile", commands.reconcile, "Make the live rules equal to what is stored.")
+    command("show", users.show_user, "Show everything about one person.").add_argument("name")
+    plan = command("reconcile", this_host.reconcile, "Make the live rules equal to what is stored.")
     plan.add_argument("--plan", action="store_true", help="only say what would change")
 
     template = command("template", lambda _: None, "Templates that new containers are cloned from.")
@@ -264,13 +262,13 @@ def _add_dry_run(parser: argparse.ArgumentParser, text: str = "check everything 
     parser.add_argument("--dry-run", action="store_true", help=text)
 
 
-def _here(name: str) -> Callable[[commands.Options], None]:
-    """A command of host_commands, loaded when it is used."""
+def _here(name: str) -> Callable[[Options], None]:
+    """One of `local`'s commands, loaded when it is used."""
 
-    def run(options: commands.Options) -> None:
-        from labshell.admin import host_commands
+    def run(options: Options) -> None:
+        from labshell.admin import local
 
-        getattr(host_commands, name)(options)
+        getattr(local, name)(options)
 
     return run
 

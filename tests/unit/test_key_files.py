@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
 from labshell import texts
-from labshell.admin import commands, roster
+from labshell.admin import csv_import
 from labshell.admin.class_list import Row
+from labshell.admin.options import key_text
 from labshell.errors import UsageError
 from labshell.model import key_files
 from labshell.shell import verbs
@@ -209,14 +210,14 @@ def test_a_row_of_a_class_list_takes_what_a_key_file_may_be(folder: Path, tmp_pa
     text = exported(folder, "ed25519", "RFC4716")
     (tmp_path / "bob.pub").write_bytes(text.encode("utf-16"))
     row = Row(2, {"name": "bob", "key": "bob.pub" if cell == "file" else text})
-    key = roster._parsed_key(row, tmp_path)
+    key = csv_import._parsed_key(row, tmp_path)
     assert row.faults == []
     assert str(key).split()[:2] == line(folder).split()[:2]
 
 
 def test_a_key_file_for_an_option_may_be_in_any_encoding(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "gbk.pub").write_bytes(f"{' '.join(line(folder).split()[:2])} 电脑".encode("gbk"))
-    assert key_files.read(commands.key_text(str(tmp_path / "gbk.pub"))).comment == "电脑"
+    assert key_files.read(key_text(str(tmp_path / "gbk.pub"))).comment == "电脑"
 
 
 @pytest.mark.parametrize(

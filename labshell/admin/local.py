@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from labshell import shown
-from labshell.admin.commands import Options, show_json, table
+from labshell.admin.answers import show_json, table
+from labshell.admin.options import Options
 from labshell.config import Config, load
 from labshell.doctor.host import HostDoctor
 from labshell.engine import invocation, templates

@@ -15,8 +15,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from labshell import shown
-from labshell.admin import class_list, commands
+from labshell.admin import class_list
+from labshell.admin.answers import ask, show_json
 from labshell.admin.class_list import ClassList, Fault, Row
+from labshell.admin.options import key_text
 from labshell.config import load
 from labshell.errors import LabshellError, UsageError
 from labshell.host import machine
@@ -71,7 +73,7 @@ def import_users(options: argparse.Namespace) -> None:
     outcomes = _add_all(rows, options)
     failed = [outcome for outcome in outcomes if outcome.has_failed]
     if options.json:
-        commands.show_json([_as_json(item) for item in outcomes])
+        show_json([_as_json(item) for item in outcomes])
     else:
         _report(outcomes, failed, time.monotonic() - began)
     if failed:
@@ -83,7 +85,7 @@ def _add_all(rows: list[Row], options: argparse.Namespace) -> list[Outcome]:
     """As many at once as containers may start at once; the outcomes in the file's order."""
     console = Console(stderr=True, highlight=False)
     outcomes = []
-    users = commands.ask("List", {}, _say_nothing).get("users", [])
+    users = ask("List", {}, _say_nothing).get("users", [])
     whole = {user["user"] for user in users if not user["problem"]}
     with Progress(console=console, disable=options.json or not console.is_terminal) as progress:
         task = progress.add_task("Adding people", total=len(rows))
@@ -122,7 +124,7 @@ def _add(row: Row, options: argparse.Namespace, before: threading.Event, has_por
     if not options.dry_run:
         before.wait()
     try:
-        result = commands.ask("AddUser", _parameters(row, options), say)
+        result = ask("AddUser", _parameters(row, options), say)
     except LabshellError as error:
         return Outcome(row, str(error), has_failed=True)
     finally:
@@ -137,7 +139,7 @@ def _look_further(row: Row, options: argparse.Namespace) -> Outcome:
     wrong = {fault.column for fault in row.faults}
     if not wrong & {"", *class_list.NEEDED}:
         try:
-            commands.ask("AddUser", {**_parameters(row, options), "dry_run": True}, _say_nothing)
+            ask("AddUser", {**_parameters(row, options), "dry_run": True}, _say_nothing)
         except LabshellError as error:
             row.faults.append(Fault("", str(error)))
     return Outcome(row, " ".join(map(str, row.faults)), has_failed=True)
@@ -158,7 +160,7 @@ def _parameters(row: Row, options: argparse.Namespace) -> dict[str, Any]:
 
 def _key(text: str, folder: Path) -> str:
     """The key itself, or what is in the file of that name beside the table."""
-    return text if len(text.split()) > 1 else commands.key_text(str(folder / text))
+    return text if len(text.split()) > 1 else key_text(str(folder / text))
 
 
 def _report(outcomes: list[Outcome], failed: list[Outcome], seconds: float) -> None:

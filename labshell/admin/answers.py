@@ -1,0 +1,69 @@
+"""Ask the daemon, and print what it answers: as JSON, as a sentence or as a table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from labshell import shown
+from labshell.admin.options import Options
+from labshell.wire import protocol
+
+WIDTH_WITHOUT_TERMINAL = 1000  # for programs: nothing is broken or cut
+NOTHING_CHANGED = "Nothing was changed."
+SILENCE_SECONDS = 30  # the daemon says every few seconds that it is still at work
+
+
+def ask(method: str, parameters: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+    """The daemon's answer; `say` is told its progress meanwhile."""
+    result: dict[str, Any] = {}
+    for reply in protocol.call(protocol.ADMIN_SOCKET, f"{protocol.ADMIN}.{method}", parameters, SILENCE_SECONDS):
+        if reply.get("progress"):
+            say(shown.sentence(reply["progress"]))
+        result = reply.get("result") or result
+    return result
+
+
+def call(method: str, parameters: dict[str, Any], options: Options) -> dict[str, Any]:
+    """The daemon's answer, with its progress printed, unless only JSON is wanted."""
+
+    said = ""
+
+    def say(text: str) -> None:
+        nonlocal said
+        if text != said and not options.json:
+            print(f"{text} …", flush=True)
+        said = text
+
+    return ask(method, parameters, say)
+
+
+def change(method: str, parameters: dict[str, Any], options: Options, words: Callable[[dict[str, Any]], str]) -> None:
+    """Have something changed, and say so: as JSON, or in `words` for the answer."""
+    result = call(method, parameters, options)
+    if options.json:
+        show_json(result)
+    else:
+        print("\n".join([*result.get("would", ()), NOTHING_CHANGED]) if parameters.get("dry_run") else words(result))
+
+
+def show_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def table(rows: list[dict[str, Any]], columns: list[str], folded: tuple[str, ...] = ()) -> None:
+    """Rows under headers, without columns that are empty for everybody. Only `folded` ones are broken into lines."""
+    filled = [column for column in columns if any(row.get(column) not in (None, "") for row in rows)]
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for column in filled:
+        drawn.add_column(column.upper().replace("_", " "), no_wrap=column not in folded, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(shown.plain("" if row.get(column) is None else row[column])) for column in filled))
+    width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
+    Console(highlight=False, width=width).print(drawn)
