@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from labshell.doctor.findings import ERROR, WARNING, Finding
 from labshell.errors import LabshellError
 from labshell.forwarding import adapters as forwarding
-from labshell.forwarding import guard, nft_rules, packets
+from labshell.forwarding import nft, nft_rules, packets
 from labshell.forwarding.packets import Packet
 from labshell.host import host_services, machine, probe
 from labshell.host.probe import Target
@@ -112,7 +112,7 @@ def _input(bridge: str) -> Iterator[Finding]:
         if closed:
             opening = f"{variant} -w -I INPUT -i {bridge} -j ACCEPT"
             yield _input_dropped(f"INPUT of {variant}", [asked[port] for port in closed], bridge, opening)
-    chains = nft_rules.chains(guard.ruleset())
+    chains = nft_rules.chains(nft.ruleset())
     dropping: dict[str, list[str]] = {}
     for port, what in asked.items():
         for chain in nft_rules.dropping(chains, Packet(bridge, "udp", port)):
@@ -145,7 +145,7 @@ def redirections(gateway: Gateway) -> Iterator[Finding]:
         for found in packets.redirections(forwarding.saved_by(variant), whose):
             if found.to not in own:
                 yield _redirected(found.ports, whose, f"{variant} -w {found.removal}")
-    for rule in nft_rules.redirections(nft_rules.chains(guard.ruleset()), whose):
+    for rule in nft_rules.redirections(nft_rules.chains(nft.ruleset()), whose):
         yield _redirected(rule.ports, whose, rule.removal)
 
 

@@ -15,7 +15,8 @@ from labshell.engine.proxies import ProxyForwarding
 from labshell.errors import TryAgain, UsageError
 from labshell.forwarding import tracking
 from labshell.forwarding.adapters import Forwarding
-from labshell.forwarding.guard import Guard, Networks
+from labshell.forwarding.guard import Guard
+from labshell.forwarding.guard_rules import Networks
 from labshell.host import machine
 from labshell.host.accounts import Accounts
 from labshell.host.ports import PortRegistry

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from labshell.errors import LabshellError
-from labshell.forwarding import guard, tracking
-from labshell.forwarding.guard import Guard, Networks, Surroundings
+from labshell.forwarding import guard_rules, kernel_settings, tracking
+from labshell.forwarding.guard import Guard
+from labshell.forwarding.guard_rules import Networks, Surroundings
+from labshell.forwarding.surroundings import Lookout
 from labshell.host import machine
 
 MOUNTS = (
@@ -69,8 +71,8 @@ def ways_out_after_a_start(proc: Path, *interfaces: str) -> list[str]:
     """What is open for a daemon that has just started, on a host with these default routes."""
     (proc / "net/route").write_text(ROUTES + "".join(ROUTE.format(name, ANY, 0, ANY) for name in interfaces))
     (proc / "self/mounts").touch()
-    here = Guard("br", Networks(), proc / "ways-out", closed=True)
-    here.look_around()
+    here = Lookout(proc / "ways-out")
+    here.look()
     return list(here.around.ways_out)
 
 
@@ -95,7 +97,7 @@ def test_a_damaged_note_of_the_last_way_out_names_none(proc: Path, damage: bytes
 
 def closed(networks: Networks, around: Surroundings) -> list[str]:
     """The rules about closed networks, in their order."""
-    table = guard.rules("br", networks, around, closed=True)
+    table = guard_rules.rules("br", networks, around, closed=True)
     inet = table.partition("table bridge labshell {")[0]
     lines = [line.strip() for line in inet.partition("chain forward")[2].splitlines()]
     return [line for line in lines if "daddr" in line or "!=" in line]
@@ -113,18 +115,18 @@ def test_what_may_be_reached_stands_between_what_never_may_and_what_is_closed_by
 
 @pytest.mark.parametrize("closed", [True, False])
 def test_only_ipv4_and_arp_pass_on_the_engines_bridge_with_and_without_the_guard(*, closed: bool) -> None:
-    text = guard.rules("br", Networks(), Surroundings(), closed=closed)
-    assert {("bridge", "arriving"), ("bridge", "leaving"), ("inet", "loopback")} <= guard._chains_in(text)
+    text = guard_rules.rules("br", Networks(), Surroundings(), closed=closed)
+    assert {("bridge", "arriving"), ("bridge", "leaving"), ("inet", "loopback")} <= guard_rules.chains_in(text)
     assert 'iifname "labsh*" ether type != { ip, arp } drop' in text
     assert 'oifname "labsh*" ether type != { ip, arp } drop' in text
 
 
 @pytest.mark.parametrize("is_wanted", [True, False])
 def test_a_table_is_deleted_before_it_is_made_in_each_family(*, is_wanted: bool) -> None:
-    text = guard.rules("br", Networks(), Surroundings(), closed=is_wanted)
-    assert text.startswith(guard.NO_TABLE)
-    assert guard._chains_in(guard.NO_TABLE) == set()
-    assert {family for family, _ in guard._chains_in(text)} == {"inet", "bridge"}
+    text = guard_rules.rules("br", Networks(), Surroundings(), closed=is_wanted)
+    assert text.startswith(guard_rules.NO_TABLE)
+    assert guard_rules.chains_in(guard_rules.NO_TABLE) == set()
+    assert {family for family, _ in guard_rules.chains_in(text)} == {"inet", "bridge"}
 
 
 @pytest.mark.parametrize(("content", "there"), [("1\n", True), ("0\n", False), (None, False)])
@@ -145,8 +147,8 @@ def test_the_limits_are_a_table_by_itself_so_that_what_changes_around_does_not_c
     after = Guard("br", Networks(), proc / "ways-out", closed=True)._wanted()
     assert before[0] != after[0]
     assert before[1:] == after[1:] == [tracking.limits("br")]
-    assert guard._tables_in(before[1]) == [("inet", tracking.TABLE)]
-    assert guard._tables_in(before[0]) == [("inet", "labshell"), ("bridge", "labshell")]
+    assert guard_rules.tables_in(before[1]) == [("inet", tracking.TABLE)]
+    assert guard_rules.tables_in(before[0]) == [("inet", "labshell"), ("bridge", "labshell")]
 
 
 @pytest.mark.parametrize(("now", "then"), [("120", "10"), ("10", "10"), ("5", "5"), ("odd", "odd")])
@@ -154,10 +156,10 @@ def test_a_setting_is_lowered_and_never_raised(proc: Path, now: str, then: str) 
     setting = proc / "sys" / tracking.CLOSED_SETTING
     setting.parent.mkdir(parents=True)
     setting.write_text(now)
-    guard._set_at_most(tracking.CLOSED_SETTING, tracking.CLOSED_SECONDS)
+    kernel_settings.lower(tracking.CLOSED_SETTING, tracking.CLOSED_SECONDS)
     assert setting.read_text() == then
 
 
 def test_nothing_known_closes_nothing_by_itself() -> None:
     assert closed(Networks(), Surroundings()) == []
-    assert "forward" not in guard.rules_on_labs_network(Networks(may=["10.0.0.0/8"]), closed=True)
+    assert "forward" not in guard_rules.rules_on_labs_network(Networks(may=["10.0.0.0/8"]), closed=True)

@@ -45,6 +45,7 @@ PURE = {module for module in MODULES if module.startswith("model.")} | {
     "engine.invocation",
     "engine.records",
     "engine.recipes",
+    "forwarding.guard_rules",
     "forwarding.nft_rules",
     "forwarding.packets",
     "forwarding.rules",
