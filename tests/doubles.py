@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from labshell.config import Config
 from labshell.engine.client import DiskFull
 from labshell.engine.inside import Entry
 from labshell.engine.network import Bridge
@@ -17,7 +18,8 @@ from labshell.engine.records import Usage
 from labshell.errors import LabshellError, NoContainer, UsageError
 from labshell.model.container import Container
 from labshell.model.snapshots import Snapshot
-from labshell.operations.gateway import Steps
+from labshell.operations.lab import Lab, assemble
+from labshell.operations.steps import Steps
 
 
 def answer_of(steps: Steps[Any]) -> Any:
@@ -27,6 +29,13 @@ def answer_of(steps: Steps[Any]) -> Any:
             next(steps)
         except StopIteration as stop:
             return stop.value
+
+
+def lab_of(
+    config: Config, *, accounts: Any = None, containers: Any = None, ports: Any = None, firewall: Any = None
+) -> Lab:
+    """A lab over these stand-ins."""
+    return assemble(config, None, accounts, containers, ports, firewall)  # type: ignore[arg-type]
 
 
 class Crash(BaseException):

@@ -16,30 +16,21 @@ from dataclasses import asdict
 from labshell import shown
 from labshell.admin.answers import show_json, table
 from labshell.admin.options import Options
-from labshell.config import Config, load
+from labshell.config import load
 from labshell.doctor.host import HostDoctor
 from labshell.engine import invocation, templates
-from labshell.engine.client import Engine
-from labshell.engine.containers import Containers, containers_of
 from labshell.engine.programs import become
 from labshell.engine.recipes import Recipe
 from labshell.errors import UsageError
 from labshell.model.names import checked_template, existing_name
-from labshell.operations.lab import make_gateway
+from labshell.operations.lab import build
 from labshell.operations.trial import GOOD, Outcome, Trial
-
-
-def _containers() -> tuple[Config, Engine, Containers]:
-    """What works on templates, in this process: building one needs more power than the daemon has."""
-    config = load()
-    engine = Engine(config.engine_socket)
-    return config, engine, containers_of(config, engine)
 
 
 def enter(options: Options) -> None:
     """Become the engine's client program, with a shell or a command of root's in the container."""
     name = existing_name(options.name)
-    _, _, containers = _containers()
+    containers = build(load()).containers
     container = containers.get(name)
     if container is None or not container.is_in_use:
         raise UsageError("There is no container {name}.", name=name)
@@ -48,29 +39,29 @@ def enter(options: Options) -> None:
 
 
 def template_build(options: Options) -> None:
-    config, engine, containers = _containers()
-    name = options.name or config.template
+    lab = build(load())
+    name = options.name or lab.config.template
     if options.rootfs and (options.release or options.extras or options.minimal):
         raise UsageError("--rootfs is used as it is: --release, --with and --minimal are for a new root file system.")
     recipe = Recipe(options.release, tuple(options.extras), options.minimal)
-    _follow(templates.build(engine, containers, name, options.rootfs, recipe), name, options)
+    _follow(templates.build(lab.engine, lab.containers, name, options.rootfs, recipe), name, options)
 
 
 def template_publish(options: Options) -> None:
-    _, _, containers = _containers()
+    containers = build(load()).containers
     name = checked_template(options.name)
     _follow(templates.publish(containers, options.container, name), name, options)
 
 
 def template_update(options: Options) -> None:
-    config, _, containers = _containers()
-    name = options.name or config.template
-    _follow(templates.update(containers, name, options.command), name, options)
+    lab = build(load())
+    name = options.name or lab.config.template
+    _follow(templates.update(lab.containers, name, options.command), name, options)
 
 
 def template_list(options: Options) -> None:
-    config, _, containers = _containers()
-    found = templates.listing(containers, config.template)
+    lab = build(load())
+    found = templates.listing(lab.containers, lab.config.template)
     if options.json:
         show_json(found)
     elif found:
@@ -95,7 +86,7 @@ def doctor(options: Options) -> None:
     if options.try_it:
         _try_host(options)
         return
-    findings = list(HostDoctor(load()).examine())
+    findings = list(HostDoctor(build(load())).examine())
     if options.json:
         show_json([asdict(finding) for finding in findings])
     for finding in findings if not options.json else ():
@@ -125,7 +116,7 @@ def _try_host(options: Options) -> None:
 
     for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C does: what was made is removed
         signal.signal(number, signal.default_int_handler)
-    trial = Trial(make_gateway(load()), begin, end)
+    trial = Trial(build(load()), begin, end)
     trial.check()
     is_good = trial.run()
     if options.json:

@@ -8,17 +8,23 @@ from typing import Any
 
 from labshell.daemon.calls import Call, answers, at_once, progress
 from labshell.errors import LabshellError, UsageError
-from labshell.host.changes import DONE, ChangeLog
+from labshell.host.changes import DONE
 from labshell.model import key_files, settings
 from labshell.model.forwards import Forward
 from labshell.model.names import checked_name, checked_template, existing_name
+from labshell.operations.add_user import AddUser, NewUser
 from labshell.operations.adoption import Adoption
-from labshell.operations.gateway import Gateway, Steps
 from labshell.operations.idle_stop import IdleStop
+from labshell.operations.lab import Lab
+from labshell.operations.list_users import Users
 from labshell.operations.maintenance import Maintenance
 from labshell.operations.own_keys import OwnKeys
+from labshell.operations.remove_user import RemoveUser
+from labshell.operations.restore_user import RestoreUser
 from labshell.operations.services import NewService, Services, checked_forwards
-from labshell.operations.users import Change, NewUser, Users
+from labshell.operations.set_user import Change, SetUser
+from labshell.operations.steps import Steps
+from labshell.operations.user_settings import on_this_host
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +32,19 @@ log = logging.getLogger(__name__)
 class AdminInterface:
     """org.labshell.Admin, for one host."""
 
-    def __init__(self, gateway: Gateway, idle_stop: IdleStop) -> None:
-        self._gateway = gateway
-        self._users = Users(gateway)
-        self._keys = OwnKeys(gateway)
-        self._services = Services(gateway)
-        self._maintenance = Maintenance(gateway)
-        self._adoption = Adoption(gateway)
+    def __init__(self, lab: Lab, idle_stop: IdleStop) -> None:
+        self._lab = lab
+        self._users = Users(lab)
+        self._add_user = AddUser(lab)
+        self._set_user = SetUser(lab)
+        self._remove_user = RemoveUser(lab)
+        self._restore_user = RestoreUser(lab)
+        self._keys = OwnKeys(lab)
+        self._services = Services(lab)
+        self._maintenance = Maintenance(lab)
+        self._adoption = Adoption(lab)
         self._idle_stop = idle_stop
-        self._changes = ChangeLog(gateway.config.paths.state / "changes.log")
+        self._changes = lab.changes
 
     def AddUser(
         self,
@@ -57,17 +67,17 @@ class AdminInterface:
             has_password=password,
             profile=settings_.get(settings.PROFILE, ""),
         )
-        steps = self._users.add(new, dry_run=dry_run)
+        steps = self._add_user.add(new, dry_run=dry_run)
         return self._change(_request, steps, "add-user", name, settings_, dry_run=dry_run, more=_more)
 
     def _template(self, asked: str | None) -> str:
-        return checked_template(asked or self._gateway.config.template)
+        return checked_template(asked or self._lab.config.template)
 
     def _settings_of_new(self, asked: dict[str, str]) -> dict[str, str]:
         """The settings of a new container: what was asked for, over its profile, over what everybody gets."""
-        config = self._gateway.config
+        config = self._lab.config
         limits = {"cpu": config.cpu, "memory": config.memory, "disk": config.disk, "processes": str(config.processes)}
-        return self._gateway.on_this_host(settings.merged(config.profile, limits, asked), asked)
+        return on_this_host(settings.merged(config.profile, limits, asked), asked)
 
     def SetUser(
         self,
@@ -82,29 +92,27 @@ class AdminInterface:
     ) -> Iterator[dict[str, Any]]:
         change = Change(
             name=existing_name(name),
-            settings=self._gateway.on_this_host(
-                settings.merged(self._gateway.config.profile, {}, settings_), settings_
-            ),
+            settings=on_this_host(settings.merged(self._lab.config.profile, {}, settings_), settings_),
             keys=tuple(key_files.read(text) for text in keys_),
             port=port,
             has_password=password,
             profile=settings_.get(settings.PROFILE, ""),
         )
         about = {**settings_, **{word: "changed" for word in change.words if word not in settings_}}
-        steps = self._users.set(change, dry_run=dry_run)
+        steps = self._set_user.set(change, dry_run=dry_run)
         return self._change(_request, steps, "set", name, about, dry_run=dry_run, more=_more)
 
     def RemoveUser(
         self, name: str, archive: bool, dry_run: bool, _more: bool = False, _request: Call | None = None
     ) -> Iterator[dict[str, Any]]:
-        steps = self._users.remove(name, archive=archive, dry_run=dry_run)
+        steps = self._remove_user.remove(name, archive=archive, dry_run=dry_run)
         about = {} if archive else {"archive": "none"}
         return self._change(_request, steps, "remove-user", name, about, dry_run=dry_run, more=_more)
 
     def RestoreUser(
         self, archive: str, dry_run: bool, _more: bool = False, _request: Call | None = None
     ) -> Iterator[dict[str, Any]]:
-        steps = self._users.restore(archive, dry_run=dry_run)
+        steps = self._restore_user.restore(archive, dry_run=dry_run)
         return self._change(_request, steps, "restore-user", archive, {}, dry_run=dry_run, more=_more)
 
     def UserKeys(self, name: str) -> Iterator[dict[str, Any]]:
@@ -136,7 +144,7 @@ class AdminInterface:
         return self._change(_request, remove(), "keys remove", name, {"key": which}, dry_run=False, more=_more)
 
     def _uid(self, name: str) -> int:
-        uid = self._gateway.accounts.uid_of(checked_name(name))
+        uid = self._lab.accounts.uid_of(checked_name(name))
         if uid is None:
             raise UsageError("There is no user {name}.", name=name)
         return uid
@@ -211,7 +219,7 @@ class AdminInterface:
 
     def Reconcile(self, plan: bool) -> Iterator[dict[str, Any]]:
         def reconcile() -> dict[str, Any]:
-            firewall = self._gateway.firewall
+            firewall = self._lab.firewall
             change = firewall.plan() if plan else firewall.reconcile()
             return {key: [_rule(item) for item in getattr(change, key)] for key in ("remove", "add")}
 

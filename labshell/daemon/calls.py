@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labshell.model.access import Caller
-from labshell.operations.gateway import Steps
+from labshell.operations.steps import Steps
 
 
 @dataclass

@@ -17,12 +17,17 @@ from labshell.engine import invocation
 from labshell.errors import NoContainer, TryAgain
 from labshell.host import machine
 from labshell.model.access import may_use_gateway
-from labshell.operations.gateway import Gateway, Steps
 from labshell.operations.idle_stop import IdleStop
+from labshell.operations.lab import Lab
+from labshell.operations.lifecycle import Lifecycle
 from labshell.operations.own_keys import OwnKeys
 from labshell.operations.rebuild import Rebuild
+from labshell.operations.recovery import Recovery
+from labshell.operations.report import Reports
 from labshell.operations.snapshots import Snapshots
+from labshell.operations.steps import Steps
 from labshell.operations.usage import UsageReports
+from labshell.operations.user_forwards import UserForwards
 
 Verb = Callable[[str, int], Steps[Any]]  # of the user with that name and uid
 
@@ -30,26 +35,30 @@ Verb = Callable[[str, int], Steps[Any]]  # of the user with that name and uid
 class GatewayInterface:
     """org.labshell.Gateway: every method acts on the caller's own container."""
 
-    def __init__(self, gateway: Gateway, idle_stop: IdleStop) -> None:
-        self._gateway = gateway
-        self._keys = OwnKeys(gateway)
-        self._snapshots = Snapshots(gateway)
-        self._rebuild = Rebuild(gateway)
-        self._usage = UsageReports(gateway)
-        self._doctor = Doctor(gateway)
+    def __init__(self, lab: Lab, idle_stop: IdleStop) -> None:
+        self._lab = lab
+        self._lifecycle = Lifecycle(lab)
+        self._reports = Reports(lab)
+        self._recovery = Recovery(lab)
+        self._forwards = UserForwards(lab)
+        self._keys = OwnKeys(lab)
+        self._snapshots = Snapshots(lab)
+        self._rebuild = Rebuild(lab)
+        self._usage = UsageReports(lab)
+        self._doctor = Doctor(lab)
         self._idle_stop = idle_stop
 
     def Status(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        return self._report(_request, lambda user, uid: at_once(self._gateway.status, user, uid), more=_more)
+        return self._report(_request, lambda user, uid: at_once(self._reports.status, user, uid), more=_more)
 
     def Start(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        return self._report(_request, self._gateway.start, more=_more)
+        return self._report(_request, self._lifecycle.start, more=_more)
 
     def Stop(self, force: bool, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        return self._report(_request, partial(self._gateway.stop, force=force), more=_more)
+        return self._report(_request, partial(self._lifecycle.stop, force=force), more=_more)
 
     def Restart(self, force: bool, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        return self._report(_request, partial(self._gateway.restart, force=force), more=_more)
+        return self._report(_request, partial(self._lifecycle.restart, force=force), more=_more)
 
     def Enter(
         self,
@@ -62,7 +71,7 @@ class GatewayInterface:
     ) -> Iterator[dict[str, Any]]:
         size = (terminal["type"], terminal["rows"], terminal["columns"]) if terminal else None
         wanted = invocation.checked_program(command, as_root=root, terminal=size, locale=locale or {})
-        call, program = yield from self._steps(_request, partial(self._gateway.enter, wanted=wanted), more=_more)
+        call, program = yield from self._steps(_request, partial(self._lifecycle.enter, wanted=wanted), more=_more)
         try:
             call.attached.extend(program.descriptors)
             yield {"_continues": True, "attached": len(program.descriptors)}
@@ -72,7 +81,7 @@ class GatewayInterface:
             program.end()
 
     def Proxy(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        call, descriptor = yield from self._steps(_request, self._gateway.proxy, more=_more)
+        call, descriptor = yield from self._steps(_request, self._lifecycle.proxy, more=_more)
         try:
             call.attached.append(descriptor)
             yield {"_continues": False, "attached": 1}
@@ -80,7 +89,7 @@ class GatewayInterface:
             os.close(descriptor)
 
     def Forwards(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        return self._do("forwards", _request, _then(_nothing, self._gateway.forwards), more=_more)
+        return self._do("forwards", _request, _then(_nothing, self._forwards.list), more=_more)
 
     def AddForward(
         self,
@@ -92,15 +101,15 @@ class GatewayInterface:
         _request: Call | None = None,
     ) -> Iterator[dict[str, Any]]:
         def add(user: str, uid: int) -> Steps[None]:
-            return at_once(self._gateway.add_forward, user, uid, target, name or "", lasting or "", source or "")
+            return at_once(self._forwards.add, user, uid, target, name or "", lasting or "", source or "")
 
-        return self._do("forwards", _request, _then(add, self._gateway.forwards), more=_more)
+        return self._do("forwards", _request, _then(add, self._forwards.list), more=_more)
 
     def RemoveForward(self, port: int, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
         def remove(user: str, uid: int) -> Steps[None]:
-            return at_once(self._gateway.remove_forward, user, uid, port)
+            return at_once(self._forwards.remove, user, uid, port)
 
-        return self._do("forwards", _request, _then(remove, self._gateway.forwards), more=_more)
+        return self._do("forwards", _request, _then(remove, self._forwards.list), more=_more)
 
     def Keys(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
         return self._do("keys", _request, _then(_nothing, self._keys.listing), more=_more)
@@ -200,7 +209,7 @@ class GatewayInterface:
         """A verb that answers with a report, which also brings the caller the notice that waits for them."""
         call, answer = yield from self._steps(request, verb, more=more)
         # It is said once, so not to whoever has hung up.
-        notice = None if call.is_gone() else self._gateway.unfinished.take_notice(call.caller.name)
+        notice = None if call.is_gone() else self._lab.unfinished.take_notice(call.caller.name)
         yield {"_continues": False, "status": {**answer, "notice": notice}}
 
     def _do(self, name: str, request: Call | None, verb: Verb, *, more: bool) -> Iterator[dict[str, Any]]:
@@ -213,11 +222,11 @@ class GatewayInterface:
     ) -> Generator[dict[str, Any], None, tuple[Call, Any]]:
         """A verb of the caller's, after what a crash left of the one before it; the call and the answer."""
         call = _researcher(request)
-        yield from progress(self._gateway.settle(call.caller.name), more=more)
+        yield from progress(self._recovery.recover(call.caller.name), more=more)
         try:
             answer = yield from progress(verb(call.caller.name, call.caller.uid), more=more)
         except NoContainer:
-            if self._gateway.unfinished.work_of(call.caller.name):  # it is between two names
+            if self._lab.unfinished.work_of(call.caller.name):  # it is between two names
                 raise TryAgain("Your container is being rebuilt; try again in a moment.") from None
             raise
         return call, answer

@@ -33,13 +33,14 @@ from labshell.daemon.interfaces import GatewayInterface
 from labshell.daemon.pulses import Pulses
 from labshell.daemon.service import Service
 from labshell.errors import Crowded, LabshellError
+from labshell.forwarding.firewall import Firewall
 from labshell.host import accounts, files, machine
 from labshell.journal import start_logging
 from labshell.language import mark
 from labshell.model.access import Caller
-from labshell.operations.gateway import Gateway
+from labshell.operations.host_accounts import end_expired
 from labshell.operations.idle_stop import LOOK_SECONDS, IdleStop
-from labshell.operations.lab import make_gateway
+from labshell.operations.lab import build
 from labshell.wire import protocol
 
 log = logging.getLogger(__name__)
@@ -222,12 +223,12 @@ def notify(state: str) -> None:
             to_systemd.sendto(state.encode(), address.replace("@", "\0", 1))
 
 
-def keep_reconciled(gateway: Gateway, seconds: int, stopping: threading.Event) -> None:
+def keep_reconciled(firewall: Firewall, seconds: int, stopping: threading.Event) -> None:
     """Put back what a firewall reload wiped, for as long as the daemon runs."""
     while True:
         began = time.thread_time()
         try:
-            gateway.firewall.reconcile()
+            firewall.reconcile()
         except LabshellError as error:
             log.warning("not reconciled", extra={"why": str(error)})
         except Exception:  # a bug here must not end reconciling
@@ -260,21 +261,21 @@ def serve(config: Config) -> None:
         files.ensure_folder(folder)
     files.ensure_folder(config.paths.state, 0o700)
     files.write(config.paths.run / "language", f"{config.language}\n".encode())
-    gateway = make_gateway(config)
-    idle_stop = IdleStop(gateway)
+    lab = build(config)
+    idle_stop = IdleStop(lab)
     passed = passed_sockets()
     user = passed.get("user") or listen(config.paths.user_socket, GROUP)
     admin = passed.get("admin") or listen(config.paths.admin_socket, None)
     connections, pulses, stopping = Connections(), Pulses(), threading.Event()
     servers = (
-        Server(user, Service(protocol.GATEWAY, GatewayInterface(gateway, idle_stop)), connections, pulses),
-        Server(admin, Service(protocol.ADMIN, AdminInterface(gateway, idle_stop)), connections, pulses),
+        Server(user, Service(protocol.GATEWAY, GatewayInterface(lab, idle_stop)), connections, pulses),
+        Server(admin, Service(protocol.ADMIN, AdminInterface(lab, idle_stop)), connections, pulses),
     )
     work: list[Callable[[], None]] = [server.serve_forever for server in servers]
-    work.append(functools.partial(keep_reconciled, gateway, config.reconcile_seconds, stopping))
+    work.append(functools.partial(keep_reconciled, lab.firewall, config.reconcile_seconds, stopping))
     if config.idle_stop_days:
         work.append(functools.partial(keep_looking, lambda: list(idle_stop.stop_idle()), "idle containers", stopping))
-    work.append(functools.partial(keep_looking, gateway.end_expired, "expired people", stopping))
+    work.append(functools.partial(keep_looking, lambda: end_expired(lab.containers), "expired people", stopping))
     work.append(functools.partial(keep_watchdog, stopping))
     work.append(functools.partial(pulses.beat_until, stopping))
     for target in work:
@@ -297,7 +298,7 @@ def main() -> None:
     try:
         config = load(options.config)
         if options.remove_rules:
-            make_gateway(config).firewall.remove_all()
+            build(config).firewall.remove_all()
         else:
             serve(config)
     except LabshellError as error:

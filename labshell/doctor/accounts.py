@@ -11,7 +11,7 @@ from labshell.doctor.findings import ERROR, NOTE, Finding
 from labshell.errors import LabshellError
 from labshell.host import host_services, machine
 from labshell.model.ports import SSH
-from labshell.operations.gateway import Gateway
+from labshell.operations.lab import Lab
 
 LOOKS_AT_ONCE = 4
 # What sshd has to say of a user (sshd -T), whatever else is configured before or after our file.
@@ -32,8 +32,8 @@ DANGEROUS_GROUPS = frozenset(
 )
 
 
-def accounts(gateway: Gateway) -> Iterator[Finding]:
-    for door in gateway.accounts.doors():
+def accounts(lab: Lab) -> Iterator[Finding]:
+    for door in lab.accounts.doors():
         more = sorted(door.groups & DANGEROUS_GROUPS)
         if more:
             yield Finding(
@@ -61,19 +61,19 @@ def accounts(gateway: Gateway) -> Iterator[Finding]:
             )
 
 
-def keys(gateway: Gateway) -> Iterator[Finding]:
+def keys(lab: Lab) -> Iterator[Finding]:
     """Files that sshd would not take a key from, or take any key from."""
-    folder = gateway.config.paths.keys
+    folder = lab.config.paths.keys
     for path in (folder.parent, folder):
         problem = host_services.problem_of_folder(path)
         if problem:
             remedy = f"mkdir -p {path}; chown root:root {path}; chmod 755 {path}"
             yield Finding("keys-closed", ERROR, f"{path} {problem}: no user can log in.", remedy, str(path))
-    for user in gateway.accounts.all():
-        yield from _keys_of(gateway, user, folder / user)
+    for user in lab.accounts.all():
+        yield from _keys_of(lab, user, folder / user)
 
 
-def _keys_of(gateway: Gateway, user: str, path: Path) -> Iterator[Finding]:
+def _keys_of(lab: Lab, user: str, path: Path) -> Iterator[Finding]:
     anew = f"labshell-admin set {user} --key FILE"
     problem = host_services.problem_of_file(path)
     if problem:
@@ -82,7 +82,7 @@ def _keys_of(gateway: Gateway, user: str, path: Path) -> Iterator[Finding]:
         yield Finding("keys-closed", ERROR, f"{path} {problem}: sshd takes no key from it.", remedy, user)
         return
     try:
-        found = gateway.accounts.keys_of(user)
+        found = lab.accounts.keys_of(user)
     except LabshellError as error:
         yield Finding("keys-damaged", ERROR, str(error), anew, user)
         return
@@ -90,9 +90,9 @@ def _keys_of(gateway: Gateway, user: str, path: Path) -> Iterator[Finding]:
         yield Finding("keys-none", ERROR, f"{user} has no key, and cannot log in.", anew, user)
 
 
-def sshd(gateway: Gateway) -> Iterator[Finding]:
+def sshd(lab: Lab) -> Iterator[Finding]:
     """What sshd really does for each user."""
-    users = list(gateway.accounts.all())
+    users = list(lab.accounts.all())
     with ThreadPoolExecutor(LOOKS_AT_ONCE) as threads:
         for user, settings in zip(users, threads.map(machine.sshd_settings, users), strict=True):
             for key, wanted in SSHD.items():
@@ -119,52 +119,52 @@ def _open(user: str, key: str, found: str, wanted: str) -> Finding:
     )
 
 
-def ports(gateway: Gateway) -> Iterator[Finding]:
+def ports(lab: Lab) -> Iterator[Finding]:
     """Files of /public, and who else claims what they say."""
-    found, damaged = gateway.ports.readable_ports()
+    found, damaged = lab.ports.readable_ports()
     for user in damaged:
-        yield _damaged(gateway, user)
+        yield _damaged(lab, user)
     holders: dict[int, str] = {}
     for user, port in found.items():
-        if not gateway.ports.fits(port):
+        if not lab.ports.fits(port):
             words = f"{user}'s port {port} lies outside port_range. It works; this gives another one."
-            yield _needs_block(gateway, "port-outside", NOTE, words, user)
-        rival = next(((number, holders[number]) for number in gateway.ports.block(port) if number in holders), None)
+            yield _needs_block(lab, "port-outside", NOTE, words, user)
+        rival = next(((number, holders[number]) for number in lab.ports.block(port) if number in holders), None)
         if rival:
             words = f"The ports of {rival[1]} and {user} overlap at {rival[0]}: that port leads nowhere. "
-            yield _needs_block(gateway, "ports-overlap", ERROR, f"{words}This gives {user} another block.", user)
-        holders |= dict.fromkeys(gateway.ports.block(port), user)
-    yield from _listeners(gateway, holders)
+            yield _needs_block(lab, "ports-overlap", ERROR, f"{words}This gives {user} another block.", user)
+        holders |= dict.fromkeys(lab.ports.block(port), user)
+    yield from _listeners(lab, holders)
 
 
-def services(gateway: Gateway) -> Iterator[Finding]:
+def services(lab: Lab) -> Iterator[Finding]:
     """Ports of services inside a user's block: such a port leads to neither."""
-    found, _ = gateway.ports.readable_ports()
-    holders = {port: user for user, first in found.items() for port in gateway.ports.block(first)}
-    for item in gateway.containers.all():
+    found, _ = lab.ports.readable_ports()
+    holders = {port: user for user, first in found.items() for port in lab.ports.block(first)}
+    for item in lab.containers.all():
         for own in item.forwards if item.is_service else ():
             if own.port in holders:
                 user = holders[own.port]
                 words = f"Port {own.port} is the service {item.name}'s and in the block of {user}: it leads nowhere. "
-                yield _needs_block(gateway, "ports-overlap", ERROR, f"{words}This gives {user} another block.", user)
+                yield _needs_block(lab, "ports-overlap", ERROR, f"{words}This gives {user} another block.", user)
 
 
-def _damaged(gateway: Gateway, user: str) -> Finding:
-    path = gateway.config.paths.ports / user
-    live = [one.port for one in gateway.firewall.live() if one.user == user and one.target == SSH]
+def _damaged(lab: Lab, user: str) -> Finding:
+    path = lab.config.paths.ports / user
+    live = [one.port for one in lab.firewall.live() if one.user == user and one.target == SSH]
     remedy = f"echo {live[0]} > {path}" if live else f"rm -rf {path}; labshell-admin start {user}"
     words = f"The live rule has {live[0]}." if live else "No rule is live; this gives a new port."
     return Finding("port-file-damaged", ERROR, f"{path} does not hold a port number. {words}", remedy, user)
 
 
-def _listeners(gateway: Gateway, holders: dict[int, str]) -> Iterator[Finding]:
+def _listeners(lab: Lab, holders: dict[int, str]) -> Iterator[Finding]:
     for one in host_services.listeners():
         what = f"{one.program} (pid {one.pid}, account {one.account}) listens on port {one.port} of this host"
         if one.port in holders:
             user = holders[one.port]
             words = f"{what}, which is in the block of {user}: one of the two is not reached there. "
-            yield _needs_block(gateway, "port-listener", ERROR, f"{words}This gives {user} another block.", user)
-        elif gateway.ports.is_handed_out(one.port):
+            yield _needs_block(lab, "port-listener", ERROR, f"{words}This gives {user} another block.", user)
+        elif lab.ports.is_handed_out(one.port):
             yield Finding(
                 "port-left-out",
                 NOTE,
@@ -174,10 +174,10 @@ def _listeners(gateway: Gateway, holders: dict[int, str]) -> Iterator[Finding]:
             )
 
 
-def _needs_block(gateway: Gateway, kind: str, severity: str, words: str, user: str) -> Finding:
+def _needs_block(lab: Lab, kind: str, severity: str, words: str, user: str) -> Finding:
     """A finding whose remedy gives a user a block that is nobody's."""
     try:
-        port = str(gateway.ports.free_block())
+        port = str(lab.ports.free_block())
     except LabshellError:
         port = "PORT"
     return Finding(kind, severity, words, f"labshell-admin set {user} --port {port}", user)

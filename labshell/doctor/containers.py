@@ -16,7 +16,7 @@ from labshell.host import machine
 from labshell.host.tcp import ssh_answers
 from labshell.model.container import Container
 from labshell.operations import trial
-from labshell.operations.gateway import Gateway
+from labshell.operations.lab import Lab
 
 FULL, NEARLY_FULL = 0.95, 0.80
 FULL_OF_ONE = 0.99
@@ -31,8 +31,8 @@ OF_SSH = (
 ENABLE_SSH = "sh -c 'rm -f /etc/ssh/sshd_not_to_be_run; systemctl unmask ssh; systemctl enable --now ssh'"
 
 
-def pools(gateway: Gateway) -> Iterator[Finding]:
-    for name, used, total in gateway.containers.pools.spaces():
+def pools(lab: Lab) -> Iterator[Finding]:
+    for name, used, total in lab.containers.pools.spaces():
         share = used / total if total else 0
         if share > NEARLY_FULL:
             yield Finding(
@@ -53,9 +53,9 @@ def pools(gateway: Gateway) -> Iterator[Finding]:
         )
 
 
-def template(gateway: Gateway) -> Iterator[Finding]:
-    name = gateway.config.template
-    containers = gateway.containers
+def template(lab: Lab) -> Iterator[Finding]:
+    name = lab.config.template
+    containers = lab.containers
     found = containers.get(name)
     if found is not None and found.owner is None and found.state != "Stopped":
         words = f"The template {name} runs, and nothing is cloned from it."
@@ -79,14 +79,14 @@ def template(gateway: Gateway) -> Iterator[Finding]:
             )
 
 
-def missing(gateway: Gateway) -> Iterator[Finding]:
+def missing(lab: Lab) -> Iterator[Finding]:
     """Accounts that have no container, or one that is not theirs."""
-    found = {item.name: item for item in gateway.containers.all()}
-    for user, uid in gateway.accounts.all().items():
+    found = {item.name: item for item in lab.containers.all()}
+    for user, uid in lab.accounts.all().items():
         item = found.get(user)
-        if gateway.unfinished.work_of(user) is not None:
+        if lab.unfinished.work_of(user) is not None:
             continue  # a rebuild that was cut off: the next login brings it to an end
-        if gateway.accounts.is_locked(user):
+        if lab.accounts.is_locked(user):
             words = f"The removal of {user} did not come to its end."
             yield Finding("user-half", WARNING, words, f"labshell-admin remove-user {user} --yes", user)
         elif item is None:
@@ -112,18 +112,18 @@ def missing(gateway: Gateway) -> Iterator[Finding]:
             yield Finding("user-half", ERROR, words, f"labshell-admin add-user {user}", user)
 
 
-def each(gateway: Gateway) -> Iterator[Finding]:
-    uids, items = gateway.accounts.all(), gateway.containers.all()
+def each(lab: Lab) -> Iterator[Finding]:
+    uids, items = lab.accounts.all(), lab.containers.all()
     for item in items:
         yield from _security(item)
-        yield from _left_snapshots(gateway, item)
+        yield from _left_snapshots(lab, item)
         yield from _owner(item, uids)
         if item.is_in_use:
             yield from _start(item)
-    yield from _full_disks(gateway, items)
+    yield from _full_disks(lab, items)
     users = [item for item in items if item.owner == item.name and item.name in uids]
     with ThreadPoolExecutor(LOOKS_AT_ONCE) as threads:
-        for found in threads.map(lambda item: _ssh(gateway, item), users):
+        for found in threads.map(lambda item: _ssh(lab, item), users):
             yield from found
 
 
@@ -228,10 +228,10 @@ def _start(item: Container) -> Iterator[Finding]:
         yield Finding("network-cut", ERROR, words, _restarted(name), name)
 
 
-def _full_disks(gateway: Gateway, items: list[Container]) -> Iterator[Finding]:
+def _full_disks(lab: Lab, items: list[Container]) -> Iterator[Finding]:
     """A container whose own disk is full does not start, and its user can only delete while it runs."""
     limited = [(item, limit) for item in items if (limit := shown.bytes_of(item.config.get("disk", "")))]
-    held = {pool: gateway.containers.pools.held(pool) for pool in {item.pool for item, _ in limited}}
+    held = {pool: lab.containers.pools.held(pool) for pool in {item.pool for item, _ in limited}}
     for item, limit in limited:
         used = held[item.pool].get(item.name, 0)
         if limit - used < max(ROOM_BYTES, limit * (1 - FULL_OF_ONE)) and item.owner == item.name:
@@ -247,28 +247,28 @@ def _full_disks(gateway: Gateway, items: list[Container]) -> Iterator[Finding]:
             )
 
 
-def _ssh(gateway: Gateway, item: Container) -> list[Finding]:
+def _ssh(lab: Lab, item: Container) -> list[Finding]:
     """An SSH server that does not answer, or would not at the next start."""
     name = item.name
     if item.state == "Running":
         if not item.address:
             return []
         if ssh_answers(item.address):
-            return _logind(gateway, name)
+            return _logind(lab, name)
         if item.started_at is not None and time.time() - item.started_at < BOOT_SECONDS:
             return []
         words = f"No SSH server answers in the container {name}: its user cannot log in through the port."
         return [Finding("ssh-away", ERROR, words, f"lxc exec {name} -- {ENABLE_SSH}", name)]
-    if item.state != "Stopped" or not _is_ssh_disabled(gateway, name):
+    if item.state != "Stopped" or not _is_ssh_disabled(lab, name):
         return []
     words = f"The SSH server of the container {name} does not start with it: a start waits for it in vain."
     remedy = f"lxc start {name}; sleep 5; lxc exec {name} -- {ENABLE_SSH}"
     return [Finding("ssh-disabled", ERROR, words, remedy, name)]
 
 
-def _logind(gateway: Gateway, name: str) -> list[Finding]:
+def _logind(lab: Lab, name: str) -> list[Finding]:
     try:
-        if not gateway.containers.inside.logind_failed(name):
+        if not lab.containers.inside.logind_failed(name):
             return []
     except LabshellError:
         return []
@@ -276,9 +276,9 @@ def _logind(gateway: Gateway, name: str) -> list[Finding]:
     return [Finding("logind-failed", WARNING, words, _restarted(name), name)]
 
 
-def _is_ssh_disabled(gateway: Gateway, name: str) -> bool:
+def _is_ssh_disabled(lab: Lab, name: str) -> bool:
     """Whether a stopped container has systemd, and no SSH server that it starts. Nothing in there is opened."""
-    inside = gateway.containers.inside
+    inside = lab.containers.inside
     try:
         if inside.entry(name, str(UNITS)) is None:
             return False
@@ -292,9 +292,9 @@ def _is_ssh_disabled(gateway: Gateway, name: str) -> bool:
         return False
 
 
-def _left_snapshots(gateway: Gateway, item: Container) -> Iterator[Finding]:
-    there = gateway.containers.pools.snapshots_on_disk(item)
-    known = {snapshot.name for snapshot in gateway.containers.snapshots.of(item.name)} if there else set()
+def _left_snapshots(lab: Lab, item: Container) -> Iterator[Finding]:
+    there = lab.containers.pools.snapshots_on_disk(item)
+    known = {snapshot.name for snapshot in lab.containers.snapshots.of(item.name)} if there else set()
     for path in there:
         if path.name not in known and path.exists():  # it may have been deleted between the two looks
             yield Finding(

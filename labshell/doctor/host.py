@@ -10,17 +10,14 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from labshell.config import Config
 from labshell.doctor import accounts as accounts_doctor
 from labshell.doctor import containers as containers_doctor
 from labshell.doctor import kernel as kernel_doctor
 from labshell.doctor import network as network_doctor
 from labshell.doctor import services as services_doctor
 from labshell.doctor.findings import ERROR, Finding
-from labshell.engine.client import Engine
 from labshell.errors import LabshellError
-from labshell.operations.gateway import Gateway
-from labshell.operations.lab import make_gateway
+from labshell.operations.lab import Lab
 
 ENGINE, NETWORK, SSHD = "engine-away", "network-missing", "sshd-config"
 
@@ -29,7 +26,7 @@ class Check(NamedTuple):
     """One look at the host; where something that it needs has been found to be away, it is left out."""
 
     name: str
-    look: Callable[[Gateway], Iterator[Finding]]
+    look: Callable[[Lab], Iterator[Finding]]
     needs: frozenset[str] = frozenset()
 
 
@@ -58,16 +55,15 @@ CHECKS = (
 class HostDoctor:
     """The checks of one host."""
 
-    def __init__(self, config: Config) -> None:
-        self._gateway = make_gateway(config)
-        self._engine = Engine(config.engine_socket)
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
 
     def examine(self) -> Iterator[Finding]:
         """Every finding. A check that cannot be made is a finding, too."""
         away: set[str] = set()
         own = (
-            Check("engine", lambda _: services_doctor.engine_away(self._engine)),
-            Check("engine", lambda gateway: services_doctor.engine(gateway, self._engine), OF_ENGINE),
+            Check("engine", lambda lab: services_doctor.engine_away(lab.engine)),
+            Check("engine", services_doctor.engine, OF_ENGINE),
             Check("kernel", self._kernel),
         )
         for check in (*own, *CHECKS):
@@ -79,13 +75,13 @@ class HostDoctor:
 
     def _found(self, check: Check) -> Iterator[Finding]:
         try:
-            yield from check.look(self._gateway)
+            yield from check.look(self._lab)
         except LabshellError as error:
             words = " ".join(["This could not be looked at:", str(error), error.detail]).strip()
             yield Finding(f"{check.name}-unknown", ERROR, words, "journalctl -u labshelld -e; labshell-admin doctor")
 
-    def _kernel(self, gateway: Gateway) -> Iterator[Finding]:
+    def _kernel(self, lab: Lab) -> Iterator[Finding]:
         addresses: dict[str, str] = {}
         with contextlib.suppress(LabshellError):  # the engine is away, and no names are known
-            addresses = {item.address: item.name for item in gateway.containers.all() if item.address}
+            addresses = {item.address: item.name for item in lab.containers.all() if item.address}
         yield from kernel_doctor.findings(addresses)

@@ -12,20 +12,20 @@ from labshell.forwarding import nft, nft_rules, packets
 from labshell.forwarding.packets import Packet
 from labshell.host import host_services, machine, probe
 from labshell.host.probe import Target
-from labshell.operations.gateway import Gateway
+from labshell.operations.lab import Lab
 
 VARIANTS = ("iptables-legacy", "iptables-nft")
 ADDRESSES_FOR_ALL = 15
 DNS, DHCP = 53, 67
 
 
-def network(gateway: Gateway) -> Iterator[Finding]:
+def network(lab: Lab) -> Iterator[Finding]:
     """The bridge and what the engine does for it. A network that is missing is the last finding about it."""
-    containers = gateway.containers
+    containers = lab.containers
     try:
         bridge = containers.network.bridge()
     except LabshellError as error:
-        yield Finding("network-missing", ERROR, str(error), "scripts/setup-host", gateway.config.network)
+        yield Finding("network-missing", ERROR, str(error), "scripts/setup-host", lab.config.network)
         return
     if containers.network.is_labs_own:
         return
@@ -71,9 +71,9 @@ def _open_dhcp(name: str, address: str) -> Finding:
     )
 
 
-def rules(gateway: Gateway) -> Iterator[Finding]:
+def rules(lab: Lab) -> Iterator[Finding]:
     """Rules that are missing, or in the way."""
-    for variant in gateway.firewall.forward_policies_that_drop():
+    for variant in lab.firewall.forward_policies_that_drop():
         yield Finding(
             "forward-drop",
             ERROR,
@@ -81,14 +81,14 @@ def rules(gateway: Gateway) -> Iterator[Finding]:
             "If ufw is in front, also: ufw route allow to any",
             "labshell-admin reconcile",
         )
-    if not gateway.config.guard:
+    if not lab.config.guard:
         yield Finding(
             "guard-off",
             WARNING,
             "The guard is off: containers reach every service of this host. Restart labshelld afterwards.",
             "sed -i 's/^ *guard *= *false/guard = true/' /etc/labshell/labshell.toml",
         )
-    plan = gateway.firewall.plan()
+    plan = lab.firewall.plan()
     if plan:
         yield Finding(
             "rules-differ",
@@ -97,8 +97,8 @@ def rules(gateway: Gateway) -> Iterator[Finding]:
             "labshell-admin reconcile --plan shows them.",
             "labshell-admin reconcile",
         )
-    if not gateway.containers.network.is_labs_own:
-        yield from _input(gateway.config.network)
+    if not lab.containers.network.is_labs_own:
+        yield from _input(lab.config.network)
 
 
 def _input(bridge: str) -> Iterator[Finding]:
@@ -137,10 +137,10 @@ def _input_dropped(where: str, closed: list[str], bridge: str, opening: str) -> 
     )
 
 
-def redirections(gateway: Gateway) -> Iterator[Finding]:
+def redirections(lab: Lab) -> Iterator[Finding]:
     """Rules of others that lead ports of users, of services, or the host's own SSH port elsewhere."""
-    whose = _whose_ports(gateway)
-    own = {f"{item.address}:{port}" for item in gateway.containers.all() if item.address for port in (22, "")}
+    whose = _whose_ports(lab)
+    own = {f"{item.address}:{port}" for item in lab.containers.all() if item.address for port in (22, "")}
     for variant in VARIANTS:
         for found in packets.redirections(forwarding.saved_by(variant), whose):
             if found.to not in own:
@@ -149,13 +149,13 @@ def redirections(gateway: Gateway) -> Iterator[Finding]:
         yield _redirected(rule.ports, whose, rule.removal)
 
 
-def _whose_ports(gateway: Gateway) -> dict[int, str]:
-    ports, _ = gateway.ports.readable_ports()
-    whose = {port: user for user, first in ports.items() for port in gateway.ports.block(first)}
-    for item in gateway.containers.all():
+def _whose_ports(lab: Lab) -> dict[int, str]:
+    ports, _ = lab.ports.readable_ports()
+    whose = {port: user for user, first in ports.items() for port in lab.ports.block(first)}
+    for item in lab.containers.all():
         if item.is_service:
             whose |= {own.port: f"the service {item.name}" for own in item.forwards}
-    return whose | {gateway.config.ssh_port: "this host's SSH server"}
+    return whose | {lab.config.ssh_port: "this host's SSH server"}
 
 
 def _redirected(ports: object, whose: Mapping[int, str], removal: str) -> Finding:

@@ -9,7 +9,7 @@ from labshell.doctor.findings import ERROR, WARNING, Finding
 from labshell.engine.client import Engine
 from labshell.errors import LabshellError
 from labshell.host import host_services, machine
-from labshell.operations.gateway import Gateway
+from labshell.operations.lab import Lab
 from labshell.wire import protocol
 
 OLDEST_ENGINE = (5, 0)
@@ -51,8 +51,8 @@ def engine_away(engine: Engine) -> Iterator[Finding]:
         )
 
 
-def engine(gateway: Gateway, engine: Engine) -> Iterator[Finding]:
-    about = engine.about()
+def engine(lab: Lab) -> Iterator[Finding]:
+    about = lab.engine.about()
     numbers = tuple(int(part) for part in about.version.split(".")[:2] if part.isdigit())
     if about.name == "lxd" and numbers < OLDEST_ENGINE:
         yield Finding("engine-old", ERROR, f"LXD {about.version} is older than 5.0.", "apt-get install lxd")
@@ -63,7 +63,7 @@ def engine(gateway: Gateway, engine: Engine) -> Iterator[Finding]:
             "The LXD snap refreshes itself, and may end every container then.",
             "snap refresh --hold lxd",
         )
-    isolated = [item for item in gateway.containers.all() if item.config.get("security.idmap.isolated") == "true"]
+    isolated = [item for item in lab.containers.all() if item.config.get("security.idmap.isolated") == "true"]
     room = machine.subordinate_ids("root") // IDS_OF_A_CONTAINER
     if room - len(isolated) < FEWEST_FREE:
         yield Finding(
@@ -75,7 +75,7 @@ def engine(gateway: Gateway, engine: Engine) -> Iterator[Finding]:
         )
 
 
-def daemon(gateway: Gateway) -> Iterator[Finding]:
+def daemon(lab: Lab) -> Iterator[Finding]:
     restart = _started(*DAEMON_UNITS, verb="restart")
     if not host_services.is_served(Path(protocol.ADMIN_SOCKET)):
         yield Finding("daemon-away", ERROR, "labshelld does not run. Why: journalctl -u labshelld -e", restart)
@@ -88,7 +88,7 @@ def daemon(gateway: Gateway) -> Iterator[Finding]:
         yield Finding("daemon-away", ERROR, words, restart)
 
 
-def sshd(gateway: Gateway) -> Iterator[Finding]:
+def sshd(lab: Lab) -> Iterator[Finding]:
     """The host's SSH server: that it runs, and that it would start again."""
     refusal = host_services.sshd_refusal()
     if refusal:
@@ -98,14 +98,14 @@ def sshd(gateway: Gateway) -> Iterator[Finding]:
             f"sshd refuses its own configuration, and does not start again: {refusal}. Correct what it names.",
             "sshd -t",
         )
-    port = gateway.config.ssh_port
+    port = lab.config.ssh_port
     if not any(one.port == port or one.program == "sshd" for one in host_services.listeners()):
         by_hand = "mkdir -p /run/sshd; /usr/sbin/sshd"
         remedy = _started("ssh") if host_services.has_systemd() else by_hand
         yield Finding("sshd-away", ERROR, f"sshd is not running: nothing listens on port {port}.", remedy)
 
 
-def lxcfs(gateway: Gateway) -> Iterator[Finding]:
+def lxcfs(lab: Lab) -> Iterator[Finding]:
     if host_services.is_lxcfs_away():
         yield Finding(
             "lxcfs-away",
@@ -116,7 +116,7 @@ def lxcfs(gateway: Gateway) -> Iterator[Finding]:
         )
 
 
-def at_boot(gateway: Gateway) -> Iterator[Finding]:
+def at_boot(lab: Lab) -> Iterator[Finding]:
     """Units that would not start with the host."""
     if not host_services.has_systemd():
         return
@@ -137,7 +137,7 @@ def at_boot(gateway: Gateway) -> Iterator[Finding]:
             )
 
 
-def nvidia(gateway: Gateway) -> Iterator[Finding]:
+def nvidia(lab: Lab) -> Iterator[Finding]:
     if machine.upgrades_nvidia_unattended():
         file = "/etc/apt/apt.conf.d/60-labshell-nvidia"
         yield Finding(

@@ -12,7 +12,8 @@ from labshell.host.tcp import ssh_answers
 from labshell.language import mark
 from labshell.model.container import Container
 from labshell.model.usage import is_full
-from labshell.operations.gateway import Gateway, Progress, Steps
+from labshell.operations.lab import Lab
+from labshell.operations.steps import Progress, Steps
 
 FULL = 0.9
 ENDS_SOON = datetime.timedelta(days=14)
@@ -36,9 +37,9 @@ class Finding(NamedTuple):
 class Doctor:
     """The checks on one researcher's side of a host."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._containers = gateway.containers
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._containers = lab.containers
 
     def examine(self, user: str, uid: int) -> Steps[list[dict[str, Any]]]:
         """Every check that applies; the shape of a finding is in the .varlink file."""
@@ -65,8 +66,8 @@ class Doctor:
             because = Progress(error.sentence, error.values)
             yield mark("Container"), lambda: Finding(BAD, because, TELL_ADMINISTRATOR)
             return
-        yield mark("Container"), lambda: _state(container, self._gateway.closed.message)
-        if self._gateway.config.has_ports:
+        yield mark("Container"), lambda: _state(container, self._lab.closed.message)
+        if self._lab.config.has_ports:
             yield mark("Address"), lambda: _address(container)
             yield mark("Port"), lambda: self._port(container, uid)
         elif container.state == "Running":
@@ -81,17 +82,17 @@ class Doctor:
                 yield mark("GPU"), lambda: self._gpu(container)
 
     def _account(self, user: str) -> Finding:
-        door = self._gateway.accounts.door(user)
+        door = self._lab.accounts.door(user)
         if not door.is_home_safe:
             return Finding(BAD, Progress("Your home on the host is not as it has to be."), TELL_ADMINISTRATOR)
-        last_day = self._gateway.accounts.last_day(user)
+        last_day = self._lab.accounts.last_day(user)
         if last_day is not None and last_day - machine.today() < ENDS_SOON:
             return Finding(BAD, Progress("Your account ends after {day}.", {"day": last_day.isoformat()}),
                            Progress("Ask the administrator for more time."))  # fmt: skip
         return Finding(GOOD, Progress("{user} is a user of this host.", {"user": user}))
 
     def _keys(self, user: str) -> Finding:
-        keys = self._gateway.accounts.keys_of(user)
+        keys = self._lab.accounts.keys_of(user)
         if not keys:
             return Finding(BAD, Progress("No key lets you in."), Progress("Add one with: keys add"))
         return Finding(GOOD, Progress("{count} of your keys let you in.", {"count": str(len(keys))}))
@@ -99,7 +100,7 @@ class Doctor:
     def _port(self, container: Container, uid: int) -> Finding:
         """The rules are there, and a connection to the port really passes them."""
         user = container.name
-        port, firewall = self._gateway.ports.port_of(user), self._gateway.firewall
+        port, firewall = self._lab.ports.port_of(user), self._lab.firewall
         if port is None:
             return Finding(BAD, Progress("You have no port yet."), Progress("Get one with: start"))
         if not firewall.has_live_rules(container, uid, port):

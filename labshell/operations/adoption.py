@@ -19,8 +19,9 @@ from labshell.model.keys import PublicKey
 from labshell.model.names import checked_name
 from labshell.model.ports import SSH
 from labshell.operations import plans
-from labshell.operations.gateway import Gateway, Steps
-from labshell.operations.undo import NamedStep, Undo, do
+from labshell.operations.host_accounts import HostAccounts
+from labshell.operations.lab import Lab
+from labshell.operations.steps import NamedStep, Steps, Undo, do
 
 KEY_FILES = "cat /home/{name}/.ssh/authorized_keys /root/.ssh/authorized_keys 2>/dev/null | head -c 65536"
 
@@ -55,12 +56,13 @@ class Candidate:
 class Adoption:
     """Taking over on one host."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._containers = gateway.containers
-        self._accounts = gateway.accounts
-        self._ports = gateway.ports
-        self._firewall = gateway.firewall
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._host_accounts = HostAccounts(lab)
+        self._containers = lab.containers
+        self._accounts = lab.accounts
+        self._ports = lab.ports
+        self._firewall = lab.firewall
 
     def plan(self) -> list[dict[str, Any]]:
         """Every container that is not labshell's, and what would become of it."""
@@ -83,7 +85,7 @@ class Adoption:
             would = self._would(candidate, found)
             return {**candidate.row, "keys": [key.fingerprint for key in found], "would": would}
         undo = Undo("labshell-admin list says what is left.")
-        with self._gateway.locks.held(name):
+        with self._lab.locks.held(name):
             undo.later(self._firewall.forward_user, name)
             yield from do(name, "taken over", self._steps(candidate, found, undo), undo)
         return {**candidate.row, "keys": [key.fingerprint for key in found]}
@@ -94,7 +96,7 @@ class Adoption:
         uid = self._accounts.uid_of(name)
         names = f"{plans.counted(len(found), 'key')}: {plans.key_names(found)}"
         port = self._ports.port_of(name) or candidate.port or self._ports.next_port()
-        of_account = f"Would make the account {name} (uid {self._gateway.next_uid()}) with {names}."
+        of_account = f"Would make the account {name} (uid {self._host_accounts.next_uid()}) with {names}."
         if uid is not None:
             of_account = f"Would give the account {name} (uid {uid}) {names}."
         return [
@@ -177,7 +179,7 @@ class Adoption:
         else:
             before = self._accounts.keys_of(name)
             undo.later(lambda user: self._accounts.set_keys(user, before), name)
-        self._gateway.make_account(name, found)
+        self._host_accounts.make(name, found)
         if candidate.container.expires:
             self._accounts.set_expiry(name, candidate.container.expires)
 
@@ -195,7 +197,7 @@ class Adoption:
         if candidate.container.state == "Stopped":
             self._containers.addresses.assign(name, candidate.address)
         if not candidate.container.config.get("limits.processes"):
-            self._containers.configuration.apply(name, {"processes": str(self._gateway.config.processes)})
+            self._containers.configuration.apply(name, {"processes": str(self._lab.config.processes)})
 
     def _put_back_later(self, name: str, undo: Undo) -> None:
         before = self._containers.configuration.read(name)

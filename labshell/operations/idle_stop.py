@@ -17,7 +17,9 @@ from labshell.model import idleness
 from labshell.model.container import Container, Hold
 from labshell.model.idleness import Sample
 from labshell.model.usage import container_of_control_group
-from labshell.operations.gateway import Gateway, Progress, Steps
+from labshell.operations.lab import Lab
+from labshell.operations.report import Reports
+from labshell.operations.steps import Progress, Steps
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 300
@@ -49,27 +51,28 @@ class Seen:
 class IdleStop:
     """What one host does about idle containers."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._containers = gateway.containers
-        self._days = gateway.config.idle_stop_days
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._reports = Reports(lab)
+        self._containers = lab.containers
+        self._days = lab.config.idle_stop_days
         self._samples: dict[str, Sample] = {}
         self._warned: set[str] = set()
         self._lock = threading.Lock()  # one look at a time: each is compared with the one before
 
     def hold(self, user: str, uid: int, lasting: str, reason: str) -> dict[str, Any]:
         """Keep the user's container from being stopped for being idle."""
-        wanted = idleness.hold_for(lasting, reason, time.time(), self._gateway.config.keep_days)
+        wanted = idleness.hold_for(lasting, reason, time.time(), self._lab.config.keep_days)
         return self._set_hold(user, uid, wanted)
 
     def release(self, user: str, uid: int) -> dict[str, Any]:
         return self._set_hold(user, uid, None)
 
     def _set_hold(self, user: str, uid: int, hold: Hold | None) -> dict[str, Any]:
-        with self._gateway.locks.held(user):
+        with self._lab.locks.held(user):
             self._containers.owned(user, uid)
             self._containers.marks.set_hold(user, hold)
-        return self._gateway.status(user, uid)
+        return self._reports.status(user, uid)
 
     def report(self) -> list[dict[str, Any]]:
         """Everybody whose container runs, seen once more; the longest idle first."""
@@ -87,7 +90,7 @@ class IdleStop:
             for item, used in self._containers.all_with_usage()
             if item.state == "Running" and item.owner == item.name
         ]
-        before, known = self._samples, self._gateway.activity.read()
+        before, known = self._samples, self._lab.activity.read()
         self._samples = {item.name: _sample(item, used, now, occupied) for item, used in running}
         found = []
         for item, _ in running:
@@ -97,7 +100,7 @@ class IdleStop:
             due = idleness.stops_at(last_active, self._days, item.hold)
             is_measured = name in before or name in known
             found.append(Seen(item, last_active, due, is_known=name in before, is_measured=is_measured))
-        self._gateway.activity.write({**known, **{seen.container.name: seen.last_active for seen in found}})
+        self._lab.activity.write({**known, **{seen.container.name: seen.last_active for seen in found}})
         return sorted(found, key=lambda seen: (seen.last_active, seen.container.name))
 
     def refuse_if_off(self) -> None:
@@ -130,22 +133,22 @@ class IdleStop:
         """
         name = seen.container.name
         try:
-            with self._gateway.locks.held(name, timeout_seconds=0):
+            with self._lab.locks.held(name, timeout_seconds=0):
                 if _as_seen(self._containers.get(name)) != _as_seen(seen.container) or name in self._occupied():
                     return False
-                self._containers.lifecycle.stop(name, self._gateway.config.stop_timeout_seconds)
+                self._containers.lifecycle.stop(name, self._lab.config.stop_timeout_seconds)
         except LabshellError as error:
             log.warning("idle container not stopped", extra={"container": name, "why": str(error)})
             return False
         log.info("idle container stopped", extra={"container": name})
         sentence = mark("Your container was stopped, since nobody had used it for {days} days.")
-        self._gateway.unfinished.tell(name, sentence, days=str(self._days))
+        self._lab.unfinished.tell(name, sentence, days=str(self._days))
         return True
 
     def _warn(self, name: str, due: float) -> None:
         """To every terminal inside; at the next login the card says the same."""
         self._warned.add(name)
-        config = self._gateway.config
+        config = self._lab.config
         gateway = shown.gateway(name, config.shown_hostname, config.ssh_port)
         moment = shown.moment(idleness.written(due))
         text = f"Nobody uses this container: it is stopped at {moment}, unless: ssh {gateway} keep 3d"
@@ -159,7 +162,7 @@ class IdleStop:
     def _occupied(self) -> set[str]:
         """Containers with somebody logged in, here or inside, or with something on a GPU."""
         uids, containers = machine.people_at_work()
-        users = {name for name, uid in self._gateway.accounts.all().items() if uid in uids}
+        users = {name for name, uid in self._lab.accounts.all().items() if uid in uids}
         on_gpus = {container_of_control_group(machine.control_group(pid)) for pid in gpus.processes()}
         return users | containers | {name for name in on_gpus if name}
 

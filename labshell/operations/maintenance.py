@@ -15,7 +15,11 @@ from labshell import shown
 from labshell.errors import LabshellError, UsageError
 from labshell.model.container import Container
 from labshell.model.names import INSTANCE, existing_name
-from labshell.operations.gateway import Gateway, Progress, Steps
+from labshell.operations.lab import Lab
+from labshell.operations.lifecycle import Lifecycle
+from labshell.operations.recovery import Recovery
+from labshell.operations.steps import Progress, Steps
+from labshell.operations.user_ports import UserPorts
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +27,12 @@ log = logging.getLogger(__name__)
 class Maintenance:
     """What an administrator starts and stops on one host."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._containers = gateway.containers
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._lifecycle = Lifecycle(lab)
+        self._user_ports = UserPorts(lab)
+        self._recovery = Recovery(lab)
+        self._containers = lab.containers
         self._remembering = threading.Lock()
 
     def drain(self, message: str, *, stop: bool, snapshot: bool, plan: bool) -> Steps[dict[str, Any]]:
@@ -33,7 +40,7 @@ class Maintenance:
 
         Answers with what runs now: whose, since when, how busy, with which GPUs. `plan` changes nothing.
         """
-        closed = self._gateway.closed
+        closed = self._lab.closed
         if not plan:
             if closed.message is None:  # what an earlier maintenance stopped is no matter of this one
                 closed.remember_stopped(())
@@ -50,12 +57,12 @@ class Maintenance:
     def _stop_all(self, names: list[str], *, snapshot: bool) -> Steps[dict[str, Any]]:
         """Stop several at once, until undrain ends it."""
         done = yield from self._all(names, "Stopped", lambda name: self._stop(name, snapshot=snapshot))
-        return {"failed": done.failed, "stopped": done.names, "is_ended_early": self._gateway.closed.message is None}
+        return {"failed": done.failed, "stopped": done.names, "is_ended_early": self._lab.closed.message is None}
 
     def _all(self, names: list[str], word: str, act: Callable[[str], bool]) -> Steps[_Done]:
         """Do `act`, which says whether it did anything, to as many at once as may start at once."""
         done = _Done()
-        with ThreadPoolExecutor(self._gateway.config.parallel_starts) as pool:
+        with ThreadPoolExecutor(self._lab.config.parallel_starts) as pool:
             waiting = {pool.submit(act, name): name for name in names}
             for count, future in enumerate(as_completed(waiting), start=1):
                 name = waiting[future]
@@ -69,7 +76,7 @@ class Maintenance:
 
     def undrain(self, *, start: bool = False) -> Steps[dict[str, Any]]:
         """Let containers start again; with `start`, start those that drain has stopped."""
-        closed = self._gateway.closed
+        closed = self._lab.closed
         closed.open()
         stopped = [name for name in closed.stopped if self._is_stopped(name)]
         if not start or not stopped:
@@ -92,23 +99,23 @@ class Maintenance:
         container = self._existing(name)
         if dry_run:
             return _plan(container, "start", is_so=container.state == "Running")
-        yield from self._gateway.settle_first(name)
-        with self._gateway.locks.held(name):
+        yield from self._recovery.recover_first(name)
+        with self._lab.locks.held(name):
             container = self._existing(name)
-            yield from self._gateway.ensure_running(container)
+            yield from self._lifecycle.ensure_running(container)
             if container.is_service:
-                self._gateway.firewall.forward_user(name)
+                self._lab.firewall.forward_user(name)
             else:
-                self._gateway.make_reachable(name)
+                self._user_ports.make_reachable(name)
         return {"name": name, "state": self._existing(name).state.lower()}
 
     def stop(self, name: str, *, force: bool, dry_run: bool = False) -> Steps[dict[str, Any]]:
-        with self._gateway.locks.held(name):
+        with self._lab.locks.held(name):
             container = self._existing(name)
             if dry_run:
                 return _plan(container, "stop", is_so=container.state == "Stopped", how=" at once" if force else "")
             yield Progress("Stopping {name}", {"name": name})
-            self._gateway.stop_container(container, force=force)
+            self._lifecycle.stop_container(container, force=force)
         return {"name": name, "state": self._existing(name).state.lower()}
 
     def _existing(self, name: str) -> Container:
@@ -120,14 +127,14 @@ class Maintenance:
 
     def _stop(self, name: str, *, snapshot: bool) -> bool:
         """Stop one for the maintenance; whether it was: undrain may have ended that meanwhile."""
-        closed = self._gateway.closed
+        closed = self._lab.closed
         if closed.message is None:
             return False
-        with self._gateway.locks.held(name):
+        with self._lab.locks.held(name):
             if snapshot:
                 now = datetime.datetime.now(datetime.timezone.utc)
                 self._containers.snapshots.take(name, f"before-maintenance-{now:%Y%m%d-%H%M}")
-            self._containers.lifecycle.stop(name, self._gateway.config.stop_timeout_seconds)
+            self._containers.lifecycle.stop(name, self._lab.config.stop_timeout_seconds)
         with self._remembering:
             closed.remember_stopped({*closed.stopped, name})
         return True

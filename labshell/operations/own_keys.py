@@ -15,7 +15,9 @@ from labshell.engine.inside_sessions import Session
 from labshell.errors import LabshellError, NoContainer, UsageError
 from labshell.model import key_files, keys
 from labshell.model.keys import PublicKey, choose_key
-from labshell.operations.gateway import Gateway, Steps
+from labshell.operations.lab import Lab
+from labshell.operations.lifecycle import Lifecycle
+from labshell.operations.steps import Steps
 
 T = TypeVar("T")
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
@@ -24,10 +26,11 @@ FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 class OwnKeys:
     """The keys of one user at a time; who may ask is decided by whoever calls."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._accounts = gateway.accounts
-        self._containers = gateway.containers
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._lifecycle = Lifecycle(lab)
+        self._accounts = lab.accounts
+        self._containers = lab.containers
 
     def listing(self, user: str, uid: int) -> list[dict[str, Any]]:
         """The keys in the order in which they are numbered: those of the host, then the container's own."""
@@ -60,8 +63,8 @@ class OwnKeys:
         """A public key more. The container first: a failure there leaves the host as it was."""
         key = key_files.read(text)
         keys.check_amount([*self._accounts.keys_of(user), key])
-        with self._gateway.locks.held(user):
-            yield from self._gateway.ensure_started(self._containers.owned(user, uid))
+        with self._lab.locks.held(user):
+            yield from self._lifecycle.ensure_started(self._containers.owned(user, uid))
             identity.change_key(self._containers, user, "add", key)
             self._accounts.set_keys(user, [*self._others(user, key), key])
 
@@ -71,11 +74,11 @@ class OwnKeys:
         key = choose_key(self._all(user, uid, listed), which)
         if len(listed) == 1 and key in listed and not even_the_last:
             raise UsageError("This is your last key: without it you cannot log in any more. Say --yes to remove it.")
-        with self._gateway.locks.held(user):
+        with self._lab.locks.held(user):
             if key in listed:
                 self._accounts.set_keys(user, self._others(user, key))
             try:
-                yield from self._gateway.ensure_started(self._containers.owned(user, uid))
+                yield from self._lifecycle.ensure_started(self._containers.owned(user, uid))
                 identity.change_key(self._containers, user, "remove", key)
             except NoContainer:
                 return

@@ -18,22 +18,26 @@ from labshell.host.ports import Clock, utc_now
 from labshell.language import mark
 from labshell.model.container import Container
 from labshell.model.names import choose_template, name_of_fresh, name_of_kept
-from labshell.operations.gateway import Gateway, Progress, Steps
+from labshell.operations.lab import Lab
+from labshell.operations.lifecycle import Lifecycle
+from labshell.operations.report import Reports
+from labshell.operations.steps import Progress, Steps
 
 log = logging.getLogger(__name__)
+REBUILD, UNDO = "rebuild", "rebuild undo"
 
 
 class Rebuild:
     """The rebuild verbs of one host."""
 
-    def __init__(self, gateway: Gateway, *, now: Clock = utc_now) -> None:
-        self._gateway = gateway
+    def __init__(self, lab: Lab, *, now: Clock = utc_now) -> None:
+        self._lab = lab
+        self._lifecycle = Lifecycle(lab)
+        self._reports = Reports(lab)
         self._now = now
-        self._config = gateway.config
-        self._containers = gateway.containers
-        self._unfinished = gateway.unfinished
-        gateway.settlers["rebuild"] = self._settle
-        gateway.settlers["rebuild undo"] = self._settle
+        self._config = lab.config
+        self._containers = lab.containers
+        self._unfinished = lab.unfinished
 
     def rebuild(self, user: str, uid: int, template: str, *, force: bool) -> Steps[dict[str, Any]]:
         """A fresh container with the user's keys, address, ports, limits and SSH host keys.
@@ -41,16 +45,16 @@ class Rebuild:
         `template` is one of the marked ones, or empty for the configured one. The old container is kept, stopped,
         under another name; one that was kept before is deleted at the very end.
         """
-        with self._gateway.locks.held(user):
+        with self._lab.locks.held(user):
             old = self._containers.owned(user, uid)
             template = self._chosen(template)
             self._refuse_changing(template)
-            self._gateway.closed.refuse_if_closed()
-            self._gateway.refuse_full_pool(old)
+            self._lab.closed.refuse_if_closed()
+            self._lifecycle.refuse_full_pool(old)
             fresh, kept = name_of_fresh(user), self._name_to_keep(user)
             about = {"incoming": fresh, "outgoing": kept, "address": old.address, "superseded": old.kept}
             self._containers.disks.try_write(user)
-            with self._settling(user, "rebuild", **about):
+            with self._recovering(user, REBUILD, **about):
                 try:
                     yield from self._make(old, uid, template, fresh)
                     self._containers.disks.check_limit(fresh, old.config.get("disk", ""))
@@ -66,50 +70,50 @@ class Rebuild:
                 self._containers.configuration.take_over(user, fresh, only=False)
                 self._change_places(user, incoming=fresh, outgoing=kept, address=old.address)
                 self._forget(old.kept)
-                yield from self._gateway.ensure_running(self._containers.owned(user, uid))
-            return self._gateway.ready(user, uid)
+                yield from self._lifecycle.ensure_running(self._containers.owned(user, uid))
+            return self._lifecycle.ready(user, uid)
 
     def undo(self, user: str, uid: int, *, force: bool) -> Steps[dict[str, Any]]:
         """The container that the last rebuild kept comes back; the one there now is kept in its stead."""
-        with self._gateway.locks.held(user):
+        with self._lab.locks.held(user):
             current = self._containers.owned(user, uid)
             back, kept = self._kept_of(current), self._name_to_keep(user)
-            self._gateway.closed.refuse_if_closed()
+            self._lab.closed.refuse_if_closed()
             self._unfinished.refuse_open(user)
             self._containers.disks.try_write(user)
             self._containers.disks.check_limit(back, current.config.get("disk", ""))
-            identity.renew_keys(self._containers, back, user, self._gateway.accounts.keys_of(user))
+            identity.renew_keys(self._containers, back, user, self._lab.accounts.keys_of(user))
             yield Progress("Stopping your container")
             self._containers.lifecycle.stop(user, self._config.stop_timeout_seconds, force=force)
             yield Progress("Putting the old container in its place")
             about = {"incoming": back, "outgoing": kept, "address": current.address}
-            with self._settling(user, "rebuild undo", **about):
+            with self._recovering(user, UNDO, **about):
                 self._containers.configuration.take_over(user, back, only=True)
                 self._change_places(user, incoming=back, outgoing=kept, address=current.address)
-                yield from self._gateway.ensure_running(self._containers.owned(user, uid))
-            return self._gateway.ready(user, uid)
+                yield from self._lifecycle.ensure_running(self._containers.owned(user, uid))
+            return self._lifecycle.ready(user, uid)
 
     def forget(self, user: str, uid: int) -> Steps[dict[str, Any]]:
         """Delete the container that the last rebuild kept."""
-        with self._gateway.locks.held(user):
+        with self._lab.locks.held(user):
             kept = self._kept_of(self._containers.owned(user, uid))
             yield Progress("Deleting the container kept from before the rebuild")
             self._containers.lifecycle.delete(kept)
             self._containers.marks.set_kept(user, "")
-        return self._gateway.status(user, uid)
+        return self._reports.status(user, uid)
 
     def look_at_template(self, user: str, uid: int, template: str) -> Steps[dict[str, Any]]:
         """Change nothing; UsageError if a rebuild would find no such template."""
         self._containers.owned(user, uid)
         self._chosen(template)
         yield from ()
-        return self._gateway.status(user, uid)
+        return self._reports.status(user, uid)
 
     def look_at_kept(self, user: str, uid: int) -> Steps[dict[str, Any]]:
         """Change nothing; UsageError if no container is kept."""
         self._kept_of(self._containers.owned(user, uid))
         yield from ()
-        return self._gateway.status(user, uid)
+        return self._reports.status(user, uid)
 
     def _chosen(self, template: str) -> str:
         usual = self._config.template
@@ -120,7 +124,7 @@ class Rebuild:
         user = old.name
         yield Progress("Cloning the template {template}", {"template": template})
         self._containers.lifecycle.delete(fresh)
-        with self._gateway.choosing_address() as address:
+        with self._lab.addresses.choosing() as address:
             self._containers.clones.make(template, fresh, user, uid, address)
         yield Progress("Giving it your keys, your ports and your host keys")
         keys_file = self._config.paths.host_keys / user
@@ -129,8 +133,8 @@ class Rebuild:
         made = self._containers.get(fresh)
         if made is None:
             raise NoContainer("There is no container {name}.", name=fresh)
-        yield from self._gateway.ensure_running(made)
-        identity.write_user(self._containers, fresh, user, self._gateway.accounts.keys_of(user))
+        yield from self._lifecycle.ensure_running(made)
+        identity.write_user(self._containers, fresh, user, self._lab.accounts.keys_of(user))
         self._containers.marks.set_prepared(fresh)
         self._containers.lifecycle.stop(fresh, self._config.stop_timeout_seconds, force=True)
 
@@ -150,7 +154,7 @@ class Rebuild:
         self._containers.lifecycle.rename(incoming, user)
 
     @contextlib.contextmanager
-    def _settling(self, user: str, verb: str, **about: Any) -> Iterator[None]:
+    def _recovering(self, user: str, verb: str, **about: Any) -> Iterator[None]:
         """Note the work. If something in it fails, it is settled at once; if that fails, too, at the next request."""
         with self._unfinished.work(user, verb, **about):
             try:
@@ -161,13 +165,13 @@ class Rebuild:
                 work = self._unfinished.work_of(user)
                 try:
                     if work is not None:
-                        self._settle(user, work)
+                        self.recover(user, work)
                 except LabshellError as other:
                     log.warning("not settled", extra={"user": user, "verb": verb, "why": str(other)})
                     raise TryAgain(error.sentence, **error.values) from error
                 raise
 
-    def _settle(self, user: str, work: dict[str, Any]) -> None:
+    def recover(self, user: str, work: dict[str, Any]) -> None:
         """If the old container had moved out, the new one moves in; else everything is as it was."""
         incoming, outgoing, address = work["incoming"], work["outgoing"], work["address"]
         for name in (user, incoming, outgoing):
@@ -180,14 +184,14 @@ class Rebuild:
                 mark(
                     "rebuild was interrupted, but your new container is there; rebuild undo brings the old one back."
                 )
-                if work["verb"] == "rebuild"
+                if work["verb"] == REBUILD
                 else mark("rebuild undo was interrupted, but your old container is back.")
             )
         else:
             self._containers.addresses.assign(user, address)
-            if work["verb"] == "rebuild":
+            if work["verb"] == REBUILD:
                 self._containers.lifecycle.delete(incoming)
-            self._containers.marks.set_kept(user, work["superseded"] if work["verb"] == "rebuild" else incoming)
+            self._containers.marks.set_kept(user, work["superseded"] if work["verb"] == REBUILD else incoming)
             sentence = mark("{verb} was interrupted: your container is as it was before.")
         self._unfinished.settled(user, sentence, verb=work["verb"])
 

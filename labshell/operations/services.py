@@ -13,8 +13,11 @@ from labshell.host import files
 from labshell.model.container import Container, OwnForward
 from labshell.model.names import existing_name
 from labshell.operations import plans
-from labshell.operations.gateway import Gateway, Progress, Steps
-from labshell.operations.undo import NamedStep, Undo, do
+from labshell.operations.lab import Lab
+from labshell.operations.lifecycle import Lifecycle
+from labshell.operations.steps import NamedStep, Progress, Steps, Undo, do
+from labshell.operations.user_forwards import refuse_without_ports
+from labshell.operations.user_settings import refuse_missing_folders
 
 FORWARD = re.compile(r"([1-9][0-9]{0,4}):([1-9][0-9]{0,4})", re.ASCII)
 
@@ -47,15 +50,16 @@ def checked_forwards(texts: list[str]) -> tuple[OwnForward, ...]:
 class Services:
     """The service containers of one host."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._containers = gateway.containers
-        self._firewall = gateway.firewall
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._lifecycle = Lifecycle(lab)
+        self._containers = lab.containers
+        self._firewall = lab.firewall
 
     def add(self, new: NewService, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """A container without a user, with its forwards live."""
         undo = Undo("Run remove-service, or lxc delete --force, to clean up.")
-        with self._gateway.locks.held(new.name):
+        with self._lab.locks.held(new.name):
             self._check(new)
             if dry_run:
                 return self._plan_to_add(new)
@@ -64,7 +68,7 @@ class Services:
         return self.show(new.name)
 
     def _plan_to_add(self, new: NewService) -> dict[str, Any]:
-        with self._gateway.choosing_address() as address:
+        with self._lab.addresses.choosing() as address:
             pass
         pairs = [f"{own.port}:{own.target}" for own in new.forwards]
         would = plans.to_add_service(new.name, address, new.template, pairs, new.settings, autostart=new.autostart)
@@ -73,7 +77,7 @@ class Services:
 
     def remove(self, name: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Delete a service's container and its rules."""
-        with self._gateway.locks.held(name):
+        with self._lab.locks.held(name):
             forwards = _row(self._existing(name))["forwards"]
             if dry_run:
                 ends = [f"Would end the forwards {', '.join(forwards)}."] if forwards else []
@@ -82,7 +86,7 @@ class Services:
             yield Progress("Deleting the container")
             self._containers.lifecycle.delete(name)
             self._firewall.forward_user(name)
-            files.remove(self._gateway.config.paths.host_keys / name)
+            files.remove(self._lab.config.paths.host_keys / name)
         return {}
 
     def list(self) -> list[dict[str, Any]]:
@@ -99,22 +103,22 @@ class Services:
 
     def _check(self, new: NewService) -> None:
         """Everything that can be known to be wrong before anything is changed."""
-        if self._containers.get(new.name) is not None or self._gateway.accounts.uid_of(new.name) is not None:
+        if self._containers.get(new.name) is not None or self._lab.accounts.uid_of(new.name) is not None:
             raise UsageError("There is a container or a user {name} already.", name=new.name)
-        self._gateway.closed.refuse_if_closed()
+        self._lab.closed.refuse_if_closed()
         self._containers.clones.check_template(new.template)
-        self._gateway.refuse_missing_folders(new.settings)
+        refuse_missing_folders(new.settings)
         if new.forwards:
-            self._gateway.refuse_without_ports()
+            refuse_without_ports(self._lab.config)
         for own in new.forwards:
-            self._gateway.ports.check_single(own.port)
+            self._lab.ports.check_single(own.port)
 
     def _steps_to_add(self, new: NewService, undo: Undo) -> Any:
-        name, keys_file = new.name, self._gateway.config.paths.host_keys / new.name
+        name, keys_file = new.name, self._lab.config.paths.host_keys / new.name
 
         def container() -> None:
             undo.later(self._containers.lifecycle.delete, name)
-            with self._gateway.choosing_address() as address:
+            with self._lab.addresses.choosing() as address:
                 self._containers.clones.make(new.template, name, "", None, address)
             public = identity.write_identity(self._containers, name, hostname=name, keys_file=keys_file)
             self._containers.marks.set_host_key(name, public)
@@ -124,7 +128,7 @@ class Services:
 
         def start() -> Steps[None]:
             made = self._existing(name)
-            yield from self._gateway.ensure_running(made)
+            yield from self._lifecycle.ensure_running(made)
             self._containers.marks.set_prepared(name)
             self._firewall.forward_user(name)
 

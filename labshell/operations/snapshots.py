@@ -17,20 +17,21 @@ from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.language import mark
 from labshell.model.keys import PublicKey
 from labshell.model.snapshots import name_of_snapshot
-from labshell.operations.gateway import Gateway, Progress, Steps
+from labshell.operations.lab import Lab
+from labshell.operations.lifecycle import Lifecycle
+from labshell.operations.steps import Progress, Steps
 
-RESTORING = "snapshot restore"
+CREATING, RESTORING = "snapshot create", "snapshot restore"
 
 
 class Snapshots:
     """One host's snapshots."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._containers = gateway.containers
-        self._unfinished = gateway.unfinished
-        gateway.settlers["snapshot create"] = self._settle_create
-        gateway.settlers[RESTORING] = self._settle_restore
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._lifecycle = Lifecycle(lab)
+        self._containers = lab.containers
+        self._unfinished = lab.unfinished
 
     def list(self, user: str, uid: int) -> list[dict[str, Any]]:
         """The user's snapshots, oldest first; the shape is in the .varlink file."""
@@ -39,14 +40,14 @@ class Snapshots:
         return [{**asdict(snapshot), "created": shown.rfc3339(snapshot.created)} for snapshot in found]
 
     def create(self, user: str, uid: int, name: str) -> Steps[None]:
-        with self._gateway.locks.held(user):
+        with self._lab.locks.held(user):
             container = self._containers.owned(user, uid)
             existing = [snapshot.name for snapshot in self._containers.snapshots.of(user)]
             now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d-%H%M%S")
-            label = name_of_snapshot(name, existing, self._gateway.config.snapshots_per_user, now)
-            self._gateway.refuse_full_pool(container, KEEP)
+            label = name_of_snapshot(name, existing, self._lab.config.snapshots_per_user, now)
+            self._lifecycle.refuse_full_pool(container, KEEP)
             yield Progress("Keeping the container's state as {name}", {"name": label})
-            with self._unfinished.work(user, "snapshot create", name=label):
+            with self._unfinished.work(user, CREATING, name=label):
                 self._containers.snapshots.take(user, label)
 
     def restore(self, user: str, uid: int, name: str) -> Steps[None]:
@@ -55,15 +56,15 @@ class Snapshots:
         It is stopped and started here and not by the engine, which would do both in one act that fails as a whole
         and says of a container that did not start again only that it "cannot be restored".
         """
-        with self._gateway.locks.held(user):
+        with self._lab.locks.held(user):
             container = self._containers.owned(user, uid)
             self._existing(user, name)
-            self._gateway.refuse_full_pool(container, RESTORE)
+            self._lifecycle.refuse_full_pool(container, RESTORE)
             self._containers.disks.check_limit(user, container.config.get("disk", ""), snapshot=name)
             was_running = container.state != "Stopped"
             if was_running:
-                self._gateway.closed.refuse_if_closed()
-            public_keys = self._gateway.accounts.keys_of(user)
+                self._lab.closed.refuse_if_closed()
+            public_keys = self._lab.accounts.keys_of(user)
             yield Progress("Going back to {name}", {"name": name})
             settings, over = self._containers.configuration.read(user), self._unfinished.work_of(user)
             if over is not None and over["verb"] == RESTORING:
@@ -75,7 +76,7 @@ class Snapshots:
                 self._put_back(user, settings, public_keys, failure)
             try:
                 if was_running:
-                    yield from self._gateway.ensure_running(self._containers.owned(user, uid))
+                    yield from self._lifecycle.ensure_running(self._containers.owned(user, uid))
             except LabshellError:
                 if failure is None:
                     raise
@@ -113,7 +114,7 @@ class Snapshots:
                 raise TryAgain(error.sentence, **error.values) from error
 
     def delete(self, user: str, uid: int, name: str) -> Steps[None]:
-        with self._gateway.locks.held(user):
+        with self._lab.locks.held(user):
             self._containers.owned(user, uid)
             self._existing(user, name)
             yield Progress("Deleting {name}", {"name": name})
@@ -133,17 +134,17 @@ class Snapshots:
             raise UsageError("You have no snapshot {name}, but these: {names}", name=shown.plain(name)[:40],
                              names=", ".join(names))  # fmt: skip
 
-    def _settle_create(self, user: str, work: dict[str, Any]) -> None:
+    def recover_create(self, user: str, work: dict[str, Any]) -> None:
         self._containers.lifecycle.wait_until_idle(user)
         if work["name"] in [snapshot.name for snapshot in self._containers.snapshots.of(user)]:
             self._unfinished.settled(user, "snapshot create was interrupted, but {name} is kept.", name=work["name"])
         else:
             self._unfinished.settled(user, "snapshot create was interrupted: {name} was not kept.", name=work["name"])
 
-    def _settle_restore(self, user: str, work: dict[str, Any]) -> None:
+    def recover_restore(self, user: str, work: dict[str, Any]) -> None:
         self._containers.lifecycle.wait_until_idle(user)
         was_restored = not self._containers.marks.is_restoring(user, work["token"])
-        identity.renew_keys(self._containers, user, user, self._gateway.accounts.keys_of(user))
+        identity.renew_keys(self._containers, user, user, self._lab.accounts.keys_of(user))
         self._containers.configuration.put_back(user, work["settings"])
         if not work["token"]:
             sentence = mark(
@@ -156,5 +157,5 @@ class Snapshots:
         self._unfinished.settled(user, sentence, name=work["name"])
         container = self._containers.get(user)
         if work.get("running") and container is not None:
-            for _ in self._gateway.ensure_running(container):
+            for _ in self._lifecycle.ensure_running(container):
                 pass

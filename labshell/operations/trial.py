@@ -24,7 +24,8 @@ from labshell.model import keys
 from labshell.model.addresses import choose_address
 from labshell.model.container import OwnForward
 from labshell.model.ports import SSH
-from labshell.operations.gateway import Gateway
+from labshell.operations.lab import Lab
+from labshell.operations.lifecycle import Lifecycle
 
 NAME = "labshell--try"  # two hyphens are in no user's name, and labshell is reserved
 USER = "guest"
@@ -53,10 +54,11 @@ class NotTried(Exception):
 class Trial:
     """One trial on one host. `begin` is told each step before it, and `end` its outcome."""
 
-    def __init__(self, gateway: Gateway, begin: Callable[[str], None], end: Callable[[Outcome], None]) -> None:
-        self._gateway = gateway
-        self._config = gateway.config
-        self._containers = gateway.containers
+    def __init__(self, lab: Lab, begin: Callable[[str], None], end: Callable[[Outcome], None]) -> None:
+        self._lab = lab
+        self._lifecycle = Lifecycle(lab)
+        self._config = lab.config
+        self._containers = lab.containers
         self._begin = begin
         self._end = end
         self._way_in = Target("", SSH)
@@ -130,7 +132,7 @@ class Trial:
         keys_file = self._config.paths.host_keys / NAME
         self._host_key = identity.write_identity(self._containers, NAME, hostname=NAME, keys_file=keys_file)
         if self._config.has_ports:
-            self._way_in = Target(self._gateway.firewall.address, self._gateway.ports.spare_port())
+            self._way_in = Target(self._lab.firewall.address, self._lab.ports.spare_port())
             self._containers.marks.set_forwards(NAME, [OwnForward(self._way_in.port, SSH)])
 
     def _start(self, guest: Guest) -> None:
@@ -139,12 +141,12 @@ class Trial:
         container = self._containers.get(NAME)
         if container is None:
             raise LabshellError("It has gone away meanwhile.")
-        self._gateway.wait_for_ssh(container, time.monotonic() + seconds)
+        self._lifecycle.wait_for_ssh(container, time.monotonic() + seconds)
         identity.write_user(self._containers, NAME, USER, [keys.parse(guest.key)])
 
     def _log_in(self, guest: Guest) -> None:
         if self._config.has_ports:
-            self._gateway.firewall.forward_user(NAME)
+            self._lab.firewall.forward_user(NAME)
         else:
             self._way_in = Target(self._containers.addresses.current(NAME) or "", SSH)
         found = guest.run(self._way_in, self._host_key, "hostname").strip()
@@ -217,7 +219,7 @@ class Trial:
         """Idempotent. The engine may still be making it, if that was interrupted."""
         self._containers.lifecycle.wait_until_idle(NAME)
         self._containers.lifecycle.delete(NAME)
-        self._gateway.firewall.forward_user(NAME)
+        self._lab.firewall.forward_user(NAME)
         files.remove(self._config.paths.host_keys / NAME)
 
 

@@ -9,7 +9,9 @@ from typing import Any
 from labshell.host import gpus, machine
 from labshell.host.gpus import Gpu
 from labshell.model.usage import container_of_control_group, processors_used
-from labshell.operations.gateway import Gateway, Progress, Steps
+from labshell.operations.lab import Lab
+from labshell.operations.report import Reports
+from labshell.operations.steps import Progress, Steps
 
 SAMPLE_SECONDS = 0.5
 
@@ -17,9 +19,10 @@ SAMPLE_SECONDS = 0.5
 class UsageReports:
     """One host's answers to: who uses what?"""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._containers = gateway.containers
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._reports = Reports(lab)
+        self._containers = lab.containers
 
     def usage(self, user: str, uid: int) -> Steps[dict[str, Any]]:
         """The caller's own figures, and everybody else's processors and memory, the busiest first."""
@@ -38,7 +41,7 @@ class UsageReports:
             for name in sorted(after, key=lambda name: (-busy.get(name, 0), name))
             if name != user
         ]
-        return {"report": self._gateway.status(user, uid), "cpu": busy.get(user), "others": others}
+        return {"report": self._reports.status(user, uid), "cpu": busy.get(user), "others": others}
 
     def gpus(self, user: str, uid: int) -> Steps[dict[str, Any]]:
         """Every GPU, and per user the memory their processes hold on it."""

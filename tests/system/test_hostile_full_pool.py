@@ -15,8 +15,8 @@ POOL = "/var/lib/lxd/storage-pools/small"
 FILLER = f"{POOL}/.filler"
 # A daemon that finds out only from the engine: the pool may fill between its look and the engine's act.
 WITHOUT_LOOKING = """
-from labshell.operations.gateway import Gateway
-Gateway.refuse_full_pool = lambda *_: None
+from labshell.operations.lifecycle import Lifecycle
+Lifecycle.refuse_full_pool = lambda *_: None
 from labshell.daemon.main import main
 main()
 """

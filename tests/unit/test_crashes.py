@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from doubles import Crash, FakeContainers, Instance, answer_of
+from doubles import Crash, FakeContainers, Instance, answer_of, lab_of
 
 from labshell.config import Config, Paths
 from labshell.daemon.calls import Call
@@ -17,10 +17,11 @@ from labshell.daemon.interfaces import GatewayInterface
 from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
 from labshell.model.access import Caller
 from labshell.model.keys import PublicKey
-from labshell.operations import gateway as gateway_module
-from labshell.operations.gateway import Gateway
+from labshell.operations import lifecycle
 from labshell.operations.idle_stop import IdleStop
+from labshell.operations.lifecycle import Lifecycle
 from labshell.operations.rebuild import Rebuild
+from labshell.operations.recovery import Recovery
 from labshell.operations.snapshots import Snapshots
 
 USER, UID, ADDRESS = "alice", 30000, "10.83.0.7"
@@ -49,11 +50,12 @@ class Lab:
         ports: Any = SimpleNamespace(
             ensure=lambda user: 20000, port_of=lambda user: 20000, block=lambda port: range(port, port + 10)
         )
-        containers: Any = self.containers
-        self.gateway = Gateway(self._config, accounts, containers, ports)
-        firewall: Any = SimpleNamespace(forward_user=lambda user: None)
-        self.gateway.firewall = firewall
-        self.rebuild, self.snapshots = Rebuild(self.gateway, now=self._clock), Snapshots(self.gateway)
+        firewall = SimpleNamespace(forward_user=lambda user: None)
+        self.host = lab_of(
+            self._config, accounts=accounts, containers=self.containers, ports=ports, firewall=firewall
+        )
+        self.rebuild, self.snapshots = Rebuild(self.host, now=self._clock), Snapshots(self.host)
+        self.lifecycle = Lifecycle(self.host)
 
     def _clock(self) -> datetime.datetime:
         """A minute later each time: two rebuilds never share a second."""
@@ -68,14 +70,14 @@ class Lab:
 
     def settle(self) -> str:
         """The next request of the user's, and what they are told."""
-        answer_of(self.gateway.settle(USER))
-        notice = self.gateway.unfinished.take_notice(USER)
+        answer_of(Recovery(self.host).recover(USER))
+        notice = self.host.unfinished.take_notice(USER)
         return notice["sentence"].format_map(notice["values"]) if notice else ""
 
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    monkeypatch.setattr(gateway_module, "ssh_answers", lambda *_, **__: True)
+    monkeypatch.setattr(lifecycle, "ssh_answers", lambda *_, **__: True)
     return Lab(tmp_path)
 
 
@@ -143,9 +145,9 @@ def test_only_marked_templates_can_be_chosen(lab: Lab) -> None:
 
 
 def test_an_address_that_is_promised_is_given_to_nobody_else(lab: Lab) -> None:
-    with lab.gateway.choosing_address() as one, lab.gateway.choosing_address() as other:
+    with lab.host.addresses.choosing() as one, lab.host.addresses.choosing() as other:
         assert one != other
-    with lab.gateway.choosing_address() as again:
+    with lab.host.addresses.choosing() as again:
         assert again == one
 
 
@@ -175,7 +177,7 @@ def rebuild_twice(lab: Lab) -> None:
 def test_rebuild_killed_at_any_step_leaves_the_old_container_or_the_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Callable[[Lab], None]
 ) -> None:
-    monkeypatch.setattr(gateway_module, "ssh_answers", lambda *_, **__: True)
+    monkeypatch.setattr(lifecycle, "ssh_answers", lambda *_, **__: True)
     steps = changes_of(tmp_path, verb)
     assert steps > 15
     outcomes = set()
@@ -198,7 +200,7 @@ def test_rebuild_killed_at_any_step_leaves_the_old_container_or_the_new(
             assert ("new container is there" in told) == ("/data" not in lab.own.files), told
             outcomes.add("new container is there" in told)
         assert set(lab.containers.instances) <= {"template", USER, lab.own.kept}
-        answer_of(lab.gateway.start(USER, UID))
+        answer_of(lab.lifecycle.start(USER, UID))
         rebuild(lab)
     assert outcomes == {True, False}
 
@@ -206,7 +208,7 @@ def test_rebuild_killed_at_any_step_leaves_the_old_container_or_the_new(
 def test_rebuild_undo_killed_at_any_step_leaves_one_of_the_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway_module, "ssh_answers", lambda *_, **__: True)
+    monkeypatch.setattr(lifecycle, "ssh_answers", lambda *_, **__: True)
     steps = changes_of(tmp_path, undo, rebuild)
     assert 5 < steps < 50
     outcomes = set()
@@ -230,7 +232,7 @@ def test_rebuild_undo_killed_at_any_step_leaves_one_of_the_two(
             is_back = "old container is back" in told
             assert is_back == (lab.own.files.get("/data") == b"old")
             outcomes.add(is_back)
-        answer_of(lab.gateway.start(USER, UID))
+        answer_of(lab.lifecycle.start(USER, UID))
         undo(lab)
     assert outcomes == {True, False}
 
@@ -239,7 +241,7 @@ def test_rebuild_undo_killed_at_any_step_leaves_one_of_the_two(
 def test_an_engine_that_refuses_at_any_step_of_the_change_leaves_one_of_the_two_and_nothing_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Lab], None], before: Callable[[Lab], None]
 ) -> None:
-    monkeypatch.setattr(gateway_module, "ssh_answers", lambda *_, **__: True)
+    monkeypatch.setattr(lifecycle, "ssh_answers", lambda *_, **__: True)
     steps = changes_of(tmp_path, act, before)
     assert 5 < steps < 50
     outcomes = set()
@@ -253,12 +255,12 @@ def test_an_engine_that_refuses_at_any_step_of_the_change_leaves_one_of_the_two_
         else:
             assert number == steps
             lab.containers.refuse_at = None
-        assert lab.gateway.unfinished.work_of(USER) is None
+        assert lab.host.unfinished.work_of(USER) is None
         assert lab.own.address == ADDRESS
         assert any(item.files.get("/data") == b"old" for item in lab.containers.instances.values())
         assert set(lab.containers.instances) <= {"template", USER, lab.own.kept}
         outcomes.add(lab.own.files.get("/data"))
-        answer_of(lab.gateway.start(USER, UID))
+        answer_of(lab.lifecycle.start(USER, UID))
     assert outcomes == {b"old", None}
 
 
@@ -271,14 +273,14 @@ def test_a_full_disk_is_found_before_anything_is_stopped(lab: Lab) -> None:
 
 
 def test_an_address_that_a_container_is_to_have_again_is_given_to_nobody(lab: Lab) -> None:
-    lab.gateway.unfinished.begin(USER, "rebuild", incoming="a--new", outgoing="a--x", address="10.83.0.2")
+    lab.host.unfinished.begin(USER, "rebuild", incoming="a--new", outgoing="a--x", address="10.83.0.2")
     lab.own.address = None
-    with lab.gateway.choosing_address() as address:
+    with lab.host.addresses.choosing() as address:
         assert address == "10.83.0.3"
 
 
 def test_what_is_open_stays_open_under_what_is_done_about_it(lab: Lab) -> None:
-    notes = lab.gateway.unfinished
+    notes = lab.host.unfinished
     notes.begin(USER, "rebuild", incoming="a")
     with pytest.raises(TryAgain, match="not settled yet"):
         notes.begin(USER, "snapshot create")
@@ -346,7 +348,7 @@ def test_a_restore_killed_at_any_step_never_starts_with_a_key_that_was_removed_s
     except Crash:
         lab.begin_again()
         lab.settle()
-        answer_of(lab.gateway.start(USER, UID))
+        answer_of(lab.lifecycle.start(USER, UID))
     assert lab.own.files[KEYS] == TODAYS_KEYS
     assert set(started_with) <= {TODAYS_KEYS}
 
@@ -388,7 +390,7 @@ def test_a_restore_that_the_engine_refuses_is_said_and_the_container_runs_as_bef
     monkeypatch.setattr(lab.containers.snapshots, "restore", refuse)
     for broken in ("", "wait_for_ssh"):
         if broken:
-            monkeypatch.setattr(lab.gateway, broken, refuse)
+            monkeypatch.setattr(Lifecycle, broken, refuse)
         with pytest.raises(LabshellError, match="not to be had"):
             answer_of(lab.snapshots.restore(USER, UID, "kept"))
         assert (lab.own.state, lab.own.files["/data"], lab.own.limits) == ("Running", b"changed", LIMITS)
@@ -403,7 +405,7 @@ def test_a_restore_after_which_sshd_is_slow_puts_no_settings_back_a_second_time(
 
     answer_of(lab.snapshots.create(USER, UID, "kept"))
     with monkeypatch.context() as patch:
-        patch.setattr(lab.gateway, "wait_for_ssh", slow)
+        patch.setattr(Lifecycle, "wait_for_ssh", slow)
         with pytest.raises(TryAgain):
             answer_of(lab.snapshots.restore(USER, UID, "kept"))
     lab.own.limits["cpu"] = "2"
@@ -412,7 +414,7 @@ def test_a_restore_after_which_sshd_is_slow_puts_no_settings_back_a_second_time(
 
 
 def test_a_damaged_note_is_a_sentence_that_names_the_file(lab: Lab) -> None:
-    lab.gateway.unfinished.begin(USER, "rebuild")
+    lab.host.unfinished.begin(USER, "rebuild")
     [note] = (lab._config.paths.state / "unfinished").iterdir()
     note.write_text("{")
     with pytest.raises(LabshellError, match=str(note)):
@@ -420,19 +422,19 @@ def test_a_damaged_note_is_a_sentence_that_names_the_file(lab: Lab) -> None:
 
 
 def test_whoever_looks_between_two_names_hears_that_it_is_being_rebuilt(lab: Lab) -> None:
-    interface = GatewayInterface(lab.gateway, IdleStop(lab.gateway))
+    interface = GatewayInterface(lab.host, IdleStop(lab.host))
     call = Call(Caller(UID, USER, frozenset({"labshell"})))
     lab.containers.instances["elsewhere"] = lab.containers.instances.pop(USER)
     with pytest.raises(NoContainer):
         list(interface.Status(_request=call))
-    lab.gateway.unfinished.begin(USER, "rebuild")
-    with lab.gateway.locks.held(USER), pytest.raises(TryAgain, match="being rebuilt"):
+    lab.host.unfinished.begin(USER, "rebuild")
+    with lab.host.locks.held(USER), pytest.raises(TryAgain, match="being rebuilt"):
         list(interface.Status(_request=call))
 
 
 def test_what_is_said_once_is_not_said_to_whoever_has_hung_up(lab: Lab) -> None:
-    interface = GatewayInterface(lab.gateway, IdleStop(lab.gateway))
-    lab.gateway.unfinished.tell(USER, "It was interrupted.")
+    interface = GatewayInterface(lab.host, IdleStop(lab.host))
+    lab.host.unfinished.tell(USER, "It was interrupted.")
     for has_gone, sentence in ((True, None), (False, "It was interrupted."), (False, None)):
         call = Call(Caller(UID, USER, frozenset({"labshell"})), is_gone=lambda has_gone=has_gone: has_gone)
         *_, answer = interface.Status(_request=call)
@@ -440,17 +442,18 @@ def test_what_is_said_once_is_not_said_to_whoever_has_hung_up(lab: Lab) -> None:
         assert (notice and notice["sentence"]) == sentence
 
 
-def test_what_cannot_be_settled_now_keeps_nobody_from_their_container(lab: Lab) -> None:
+def test_what_cannot_be_settled_now_keeps_nobody_from_their_container(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The note has a verb whose settling fails; what was asked for is done all the same, and it is tried again."""
 
-    def fail(user: str, work: dict[str, Any]) -> None:
+    def fail(rebuild: Rebuild, user: str, work: dict[str, Any]) -> None:
         raise LabshellError("The container engine could not do this.")
 
-    lab.gateway.settlers["rebuild"] = fail
-    lab.gateway.unfinished.begin(USER, "rebuild")
+    monkeypatch.setattr(Rebuild, "recover", fail)
+    lab.host.unfinished.begin(USER, "rebuild")
     call = Call(Caller(UID, USER, frozenset({"labshell"})))
-    interface = GatewayInterface(lab.gateway, IdleStop(lab.gateway))
-    lab.gateway.settlers["rebuild"] = fail
+    interface = GatewayInterface(lab.host, IdleStop(lab.host))
     replies = list(interface.Start(_request=call))
     assert replies[-1]["status"]["state"] == "running"
-    assert lab.gateway.unfinished.work_of(USER) is not None
+    assert lab.host.unfinished.work_of(USER) is not None

@@ -20,8 +20,8 @@ from labshell.daemon.calls import Call
 from labshell.daemon.main import Connections, Server, requests
 from labshell.daemon.pulses import Pulses
 from labshell.errors import LabshellError
+from labshell.forwarding.firewall import Firewall
 from labshell.model.access import Caller
-from labshell.operations.gateway import Gateway
 
 ALICE = Caller(30000, "alice", frozenset({"labshell"}))
 
@@ -247,7 +247,7 @@ def test_looking_at_the_rules_takes_a_thousandth_of_a_processor_at_most(
         while time.thread_time() < end:
             pass
 
-    gateway = SimpleNamespace(firewall=SimpleNamespace(reconcile=reconcile))
+    firewall = SimpleNamespace(reconcile=reconcile)
     pause = Pause()
-    daemon.keep_reconciled(cast(Gateway, gateway), 30, pause)
+    daemon.keep_reconciled(cast(Firewall, firewall), 30, pause)
     assert least <= pause.seconds <= most

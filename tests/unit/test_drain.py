@@ -9,14 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from doubles import answer_of
+from doubles import answer_of, lab_of
 
-from labshell.config import Config
+from labshell.config import Config, Paths
 from labshell.engine.records import Usage
 from labshell.errors import LabshellError
-from labshell.host.closed import Closed
 from labshell.model.container import Container
-from labshell.operations.locks import UserLocks
+from labshell.operations.lifecycle import Lifecycle
 from labshell.operations.maintenance import Maintenance
 
 NAMES = ("ada", "bob", "carol", "dora")
@@ -32,17 +31,11 @@ class Host:
         self.at_once = self.most_at_once = self.stops = 0
         self.lock = threading.Lock()
         self.both = threading.Barrier(2, timeout=20)
-        self.gateway: Any = SimpleNamespace(
-            containers=self,
-            closed=Closed(folder / "closed"),
-            config=Config(parallel_starts=2),
-            locks=UserLocks(5),
-            settle_first=lambda name: iter(()),
-            ensure_running=self._start,
-            make_reachable=lambda name: None,
-        )
+        config = Config(paths=Paths(state=folder, run=folder), parallel_starts=2)
         self.lifecycle = self
-        self.maintenance = Maintenance(self.gateway)
+        ports, firewall = SimpleNamespace(ensure=lambda user: None), SimpleNamespace(forward_user=lambda user: None)
+        self.lab = lab_of(config, containers=self, ports=ports, firewall=firewall)
+        self.maintenance = Maintenance(self.lab)
 
     def all_with_usage(self) -> list[tuple[Container, Usage]]:
         return [(item, Usage(None, None, None, None)) for item in self.found.values()]
@@ -55,13 +48,13 @@ class Host:
         with self.lock:
             self.stops += 1
             if self.undrain_at == self.stops:
-                self.gateway.closed.open()
+                self.lab.closed.open()
         self.both.wait()
         if name in self.refusing:
             raise LabshellError("It does not stop.")
         self.found[name] = replace(self.found[name], state="Stopped")
 
-    def _start(self, container: Container) -> Any:
+    def bring_up(self, container: Container) -> Any:
         self.found[container.name] = replace(container, state="Running")
         return iter(())
 
@@ -73,9 +66,11 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     tmp_path.chmod(0o755)
-    return Host(tmp_path)
+    host = Host(tmp_path)
+    monkeypatch.setattr(Lifecycle, "ensure_running", lambda _, container: host.bring_up(container))
+    return host
 
 
 def test_several_are_stopped_at_once_and_counted(host: Host) -> None:
@@ -93,7 +88,7 @@ def test_undrain_brings_back_what_drain_stopped_and_nothing_else(host: Host) -> 
     assert host.running() == []
     assert sorted(answer_of(host.maintenance.undrain(start=True))["started"]) == ["ada", "bob"]
     assert host.running() == ["ada", "bob"]
-    assert host.gateway.closed.message is None
+    assert host.lab.closed.message is None
     assert answer_of(host.maintenance.undrain(start=True))["started"] == []
 
 

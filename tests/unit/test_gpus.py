@@ -10,8 +10,9 @@ from typing import Any
 
 import pynvml
 import pytest
-from doubles import answer_of
+from doubles import answer_of, lab_of
 
+from labshell.config import Config
 from labshell.host import gpus, machine
 from labshell.host.gpus import NoGpus
 from labshell.model.container import Container
@@ -177,8 +178,7 @@ def test_memory_is_added_up_by_the_user_whose_container_a_process_is_in(
     monkeypatch.setattr(machine, "control_group", groups.__getitem__)
     owned = [Container("alice", "Running", "alice", 1, None), Container("bob", "Running", "bob", 2, None)]
     containers = SimpleNamespace(owned=lambda user, uid: None, all=lambda: owned)
-    gateway: Any = SimpleNamespace(containers=containers)
-    [first, _] = answer_of(usage.UsageReports(gateway).gpus("alice", 1))["gpus"]
+    [first, _] = answer_of(usage.UsageReports(lab_of(Config(), containers=containers)).gpus("alice", 1))["gpus"]
     assert first["users"] == [
         {"user": "alice", "memory": 3 << 30},
         {"user": "bob", "memory": None},

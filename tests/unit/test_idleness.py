@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
-from doubles import FakeContainers, Instance, answer_of
+from doubles import FakeContainers, Instance, answer_of, lab_of
 
 from labshell.config import Config, Paths
 from labshell.errors import UsageError
@@ -19,10 +18,8 @@ from labshell.host.activity import Activity
 from labshell.model import idleness
 from labshell.model.container import Container, Hold
 from labshell.model.idleness import DAY, Sample
-from labshell.operations import gateway as gateway_module
-from labshell.operations.gateway import Gateway
+from labshell.operations import host_accounts
 from labshell.operations.idle_stop import IdleStop, Seen
-from labshell.operations.locks import UserLocks
 
 QUIET = Sample(1000.0, 50.0, 10_000, is_occupied=False)
 LATER = replace(QUIET, moment=1300.0)
@@ -81,15 +78,13 @@ def test_a_folder_in_the_place_of_the_file_of_activity_keeps_nobody_out(tmp_path
 
 @pytest.mark.parametrize("come", ["nobody", "a hold", "a login", "a stop", "a removal"])
 def test_whoever_comes_between_the_look_and_the_stop_is_left_alone(
-    monkeypatch: pytest.MonkeyPatch, come: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, come: str
 ) -> None:
     """With many to stop, minutes go by between the two."""
     containers = FakeContainers()
     containers.instances["ada"] = Instance("ada", 30000, None, state="Running")
-    gateway: Any = SimpleNamespace(
-        containers=containers, config=Config(idle_stop_days=7), locks=UserLocks(1), unfinished=MagicMock()
-    )
-    idle_stop = IdleStop(gateway)
+    config = Config(paths=Paths(state=tmp_path, run=tmp_path), idle_stop_days=7)
+    idle_stop = IdleStop(lab_of(config, containers=containers))
     seen = [Seen(containers.all()[-1], last_active=0, due=1, is_known=True)]
     monkeypatch.setattr(idle_stop, "look", lambda: seen)
     monkeypatch.setattr(idle_stop, "_occupied", lambda: {"ada"} if come == "a login" else set())
@@ -109,7 +104,7 @@ def test_a_hold_that_is_over_is_none() -> None:
     assert container.hold_at(100.0) is None
 
 
-def test_whoever_has_expired_is_logged_out_and_nobody_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_whoever_has_expired_is_logged_out_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """One who came in before: sshd asks for the last day at the door only."""
     today = datetime.date(2031, 1, 1)
     days = {
@@ -125,7 +120,6 @@ def test_whoever_has_expired_is_logged_out_and_nobody_else(monkeypatch: pytest.M
     ended: list[int] = []
     monkeypatch.setattr(machine, "today", lambda: today)
     monkeypatch.setattr(machine, "people_at_work", lambda: ({0, 1, 2, 99}, set()))
-    monkeypatch.setattr(gateway_module, "end_processes", ended.append)
-    nothing: Any = None
-    Gateway(Config(paths=Paths(state=tmp_path, run=tmp_path)), nothing, containers, nothing).end_expired()
+    monkeypatch.setattr(host_accounts, "end_processes", ended.append)
+    host_accounts.end_expired(containers)
     assert ended == [0]

@@ -25,7 +25,8 @@ ADMINISTRATORS = {
     "admin.options", "admin.tables", "admin.user_card", "admin.users", "config", "doctor.accounts", "doctor.containers", "doctor.host", "doctor.kernel", "doctor.network",
     "doctor.services", "engine.templates", "host.changes", "host.probe", "model.settings", "operations.adoption",
     "operations.archives", "operations.maintenance", "operations.plans", "operations.services", "operations.trial",
-    "operations.undo", "operations.users",
+    "operations.add_user", "operations.host_accounts", "operations.list_users", "operations.remove_user",
+    "operations.restore_user", "operations.set_user", "operations.steps", "operations.user_ports",
 }  # fmt: skip
 # What carries a text for the person, and which of its arguments that is.
 CARRIERS = {

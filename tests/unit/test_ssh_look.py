@@ -9,13 +9,15 @@ import time
 import pytest
 
 from labshell.host.tcp import ssh_answers
-from labshell.operations.gateway import pause_after
+from labshell.operations.lifecycle import pause_after
 
 
 @pytest.mark.parametrize(
     ("greeting", "delay", "answers"), [(b"SSH-2.0-x\r\n", 0.5, True), (b"220 ftp\r\n", 0.0, False), (b"", 0.0, False)]
 )
-def test_a_server_that_greets_late_answers_and_is_looked_at_once(greeting: bytes, delay: float, *, answers: bool) -> None:
+def test_a_server_that_greets_late_answers_and_is_looked_at_once(
+    greeting: bytes, delay: float, *, answers: bool
+) -> None:
     accepted = 0
     with socket.create_server(("127.0.0.1", 0)) as server:
 

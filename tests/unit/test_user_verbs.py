@@ -8,14 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from doubles import FakeContainers, Instance, answer_of
+from doubles import FakeContainers, Instance, answer_of, lab_of
 
 from labshell.admin import user_card
 from labshell.config import Config, Paths
 from labshell.errors import TryAgain, UsageError
 from labshell.model.keys import PublicKey
-from labshell.operations.gateway import Gateway
-from labshell.operations.users import Change, NewUser, Users
+from labshell.operations.add_user import AddUser, NewUser
+from labshell.operations.list_users import Users
+from labshell.operations.remove_user import RemoveUser
+from labshell.operations.set_user import Change, SetUser
 
 KEY = PublicKey("ssh-ed25519", "AAAAC3NzaC1lZDI1NTE5AAAAIG5vYm9keQ==", comment="her laptop")
 OTHER = PublicKey("ssh-ed25519", "AAAAC3NzaC1lZDI1NTE5AAAAIG90aGVyIQ==")
@@ -52,11 +54,10 @@ class Host:
             port_of=ports.get, next_port=lambda: 20010, block=lambda port: range(port, port + 10),
             check=lambda user, port: None,
         )  # fmt: skip
-        engine: Any = self.containers
-        self.gateway = Gateway(config, accounts, engine, registry)
-        firewall: Any = SimpleNamespace(has_live_rules=lambda *about: True, forward_user=lambda user: None)
-        self.gateway.firewall = firewall
-        self.users = Users(self.gateway)
+        firewall = SimpleNamespace(has_live_rules=lambda *about: True, forward_user=lambda user: None)
+        lab = lab_of(config, accounts=accounts, containers=self.containers, ports=registry, firewall=firewall)
+        self.lab, self.users = lab, Users(lab)
+        self.add, self.set, self.remove = AddUser(lab).add, SetUser(lab).set, RemoveUser(lab).remove
 
     def would(self, steps: Any) -> list[str]:
         before = self.containers.changes
@@ -77,7 +78,7 @@ def new(name: str = "bob", **about: Any) -> NewUser:
 
 
 def test_what_would_be_added_has_its_uid_address_ports_and_limits(host: Host) -> None:
-    assert host.would(host.users.add(new(has_password=True), dry_run=True)) == [
+    assert host.would(host.add(new(has_password=True), dry_run=True)) == [
         f"Would make the account bob (uid 30001) with 1 key: {KEY.fingerprint} her laptop.",
         "Would clone the template template as the container bob at 10.83.0.3.",
         "Would give it: cpu 8 processors, memory 64 GiB, disk no limit, processes 4096 processes.",
@@ -85,33 +86,33 @@ def test_what_would_be_added_has_its_uid_address_ports_and_limits(host: Host) ->
         "Would give bob the ports 20010-20019.",
         "Would start the container bob and wait for its SSH server.",
     ]
-    answer = answer_of(host.users.add(new(port=22000), dry_run=True))
+    answer = answer_of(host.add(new(port=22000), dry_run=True))
     assert (answer["uid"], answer["port"], answer["last_port"]) == (30001, 22000, 22009)
 
 
 def test_who_is_there_already_is_left_as_they_are(host: Host) -> None:
     for dry_run in (True, False):
-        answer = answer_of(host.users.add(new("alice"), dry_run=dry_run))
+        answer = answer_of(host.add(new("alice"), dry_run=dry_run))
         assert (answer["was_there"], answer["user"], answer["settings"]["memory"]) == (True, "alice", "8GiB")
     assert host.containers.changes == 0
     with pytest.raises(UsageError, match="alice exists already, with other keys"):
-        answer_of(host.users.add(new("alice", keys=(OTHER,))))
+        answer_of(host.add(new("alice", keys=(OTHER,))))
 
 
 def test_a_day_that_is_over_and_a_maintenance_are_refused_first(host: Host) -> None:
     yesterday = (datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=2)).date().isoformat()
     with pytest.raises(UsageError, match=f"{yesterday} is over"):
-        answer_of(host.users.add(new(settings={"expires": yesterday})))
-    host.gateway.closed.close("new driver")
+        answer_of(host.add(new(settings={"expires": yesterday})))
+    host.lab.closed.close("new driver")
     with pytest.raises(TryAgain, match="new driver"):
-        answer_of(host.users.add(new()))
-    assert answer_of(host.users.add(new("alice")))["was_there"]
+        answer_of(host.add(new()))
+    assert answer_of(host.add(new("alice")))["was_there"]
     assert host.containers.changes == 0
 
 
 def test_what_would_be_changed_is_said_with_what_is(host: Host) -> None:
     change = Change("alice", {"memory": "16GiB", "cpu": "1"}, (OTHER,), 22000)
-    assert host.would(host.users.set(change, dry_run=True)) == [
+    assert host.would(host.set(change, dry_run=True)) == [
         "Would change memory: 8.0 GiB -> 16 GiB.",
         "Would change cpu: no limit -> 1 processor.",
         f"Would change keys: {KEY.fingerprint} her laptop -> {OTHER.fingerprint}.",
@@ -120,7 +121,7 @@ def test_what_would_be_changed_is_said_with_what_is(host: Host) -> None:
 
 
 def test_what_would_be_removed_is_said_with_its_archive(host: Host, tmp_path: Path) -> None:
-    lines = host.would(host.users.remove("alice", dry_run=True))
+    lines = host.would(host.remove("alice", dry_run=True))
     assert lines[0] == "Would lock the account alice (uid 30000) and end its sessions."
     assert lines[1] == "Would stop the container alice."
     assert lines[2].startswith(f"Would write the archive {tmp_path}/alice-")
@@ -129,7 +130,7 @@ def test_what_would_be_removed_is_said_with_its_archive(host: Host, tmp_path: Pa
         "Would free the ports 20000-20009, and give them to nobody else for 30 days.",
         "Would remove the account alice and its keys.",
     ]
-    assert "Would make no archive." in host.would(host.users.remove("alice", archive=False, dry_run=True))
+    assert "Would make no archive." in host.would(host.remove("alice", archive=False, dry_run=True))
 
 
 def test_the_card_of_a_user_has_every_setting(host: Host) -> None:
@@ -146,9 +147,9 @@ def test_a_name_that_is_no_users_is_said_to_be_none(host: Host, verb: str) -> No
         if name == "nobody":
             raise UsageError("{user} is an account of the host itself; choose another name.", user=name)
 
-    accounts: Any = host.gateway.accounts
+    accounts: Any = host.lab.accounts
     accounts.uid_of = uid_of
-    ask: Any = host.users.show if verb == "show" else lambda name: answer_of(host.users.remove(name))
+    ask: Any = host.users.show if verb == "show" else lambda name: answer_of(host.remove(name))
     with pytest.raises(UsageError, match=r"There is no user nobody: it is an existing system account\."):
         ask("nobody")
     with pytest.raises(UsageError, match=r"There is no user Odd_Name\."):

@@ -1,16 +1,27 @@
-"""Steps by the names that the administrator reads, and how what they did is undone if a later one fails."""
+"""Operations as steps: what is happening now, for whoever waits, and how it is undone if a later step fails."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 from labshell.errors import LabshellError
-from labshell.operations.gateway import Progress, Steps
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+CLEAN_UP = "Run remove-user to clean up."
+
+
+class Progress(NamedTuple):
+    """One thing that is happening now: a template with named values, like an error's sentence."""
+
+    sentence: str
+    values: dict[str, str] = {}  # noqa: RUF012 - never changed: a NamedTuple's default
+
+
+Steps = Generator[Progress, None, T]
 NamedStep = tuple[str, Callable[[], Steps[None] | None]]
 
 

@@ -1,0 +1,149 @@
+"""Every user of the host, with what they have and use; also who has only a part of what a user needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from labshell import shown
+from labshell.engine.records import Usage
+from labshell.errors import NoContainer, UsageError
+from labshell.model.container import Container
+from labshell.model.names import existing_name
+from labshell.operations import plans
+from labshell.operations.lab import Lab
+from labshell.operations.report import Reports
+from labshell.operations.user_ports import UserPorts
+
+NO_PORT = "no port, or a damaged port file"
+
+
+@dataclass(frozen=True)
+class UserParts:
+    """What there is of one user."""
+
+    name: str
+    uid: int | None
+    container: Container | None
+    port: int | None
+    has_ports: bool
+
+    @property
+    def problem(self) -> str | None:
+        """What is missing to make this a whole user; None if nothing is."""
+        if self.uid is None:
+            return "no account"
+        if self.container is None:
+            return "no container"
+        if not self.container.belongs_to(self.name, self.uid):
+            return "the container's owner mark is another's"
+        if not self.container.is_prepared:
+            return "the container was never finished"
+        if self.port is None and self.has_ports:
+            return NO_PORT
+        return None
+
+    @property
+    def remedy(self) -> str:
+        """The command that makes it whole."""
+        if self.container is not None and self.container.is_of_earlier(self.name, self.uid):
+            return "adopt"
+        return "start" if self.problem == NO_PORT else "add-user again"
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return {
+            "user": self.name,
+            "uid": self.uid,
+            "state": self.container.state.lower() if self.container else "missing",
+            "address": self.container.address if self.container else None,
+            "port": self.port,
+            "problem": self.problem,
+        }
+
+
+class Users:
+    """The users of one host."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._config = lab.config
+        self._accounts = lab.accounts
+        self._containers = lab.containers
+        self._ports = lab.ports
+        self._firewall = lab.firewall
+        self._user_ports = UserPorts(lab)
+        self._reports = Reports(lab)
+
+    def list(self) -> list[dict[str, Any]]:
+        """Every user by name, with what they have and use; also who has only part of what a user needs."""
+        uids = self._accounts.all()
+        ports, damaged = self._ports.readable_ports() if self._config.has_ports else ({}, [])
+        found = {
+            item.name: (item, used) for item, used in self._containers.all_with_usage() if item.owner == item.name
+        }
+        names = sorted({*uids, *ports, *damaged, *found})
+        return [self._row(name, uids.get(name), ports.get(name), *found.get(name, (None, None))) for name in names]
+
+    def _row(
+        self, name: str, uid: int | None, port: int | None, container: Container | None, used: Usage | None
+    ) -> dict[str, Any]:
+        parts = UserParts(name, uid, container, port, self._config.has_ports)
+        return {
+            **parts.row,
+            "last_port": self._ports.block(port)[-1] if port else None,
+            "memory": used.memory if used else None,
+            "disk": used.disk if used else None,
+            "gpus": container.gpus if container else None,
+            "last_login": self._accounts.last_login(name),
+            "expires": container.expires.isoformat() if container and container.expires else None,
+        }
+
+    def show(self, name: str) -> dict[str, Any]:
+        """Everything about one user."""
+        self.refuse_unknown(name)
+        parts = self.find(name)
+        if parts.uid is None or parts.container is None or parts.problem:
+            raise NoContainer(
+                "{name} is incomplete: {problem}. Run {remedy} to complete it, or remove-user.",
+                name=name,
+                problem=parts.problem,
+                remedy=parts.remedy,
+            )
+        return {
+            **self._reports.status(name, parts.uid),
+            "uid": parts.uid,
+            "keys": [f"{key.kind} {key.fingerprint} {key.comment}".strip() for key in self._accounts.keys_of(name)],
+            "gpus": parts.container.gpus,
+            "expires": parts.container.expires.isoformat() if parts.container.expires else None,
+            "last_login": self._accounts.last_login(name),
+            "forwards": [f"{own.port} -> {own.target} {own.name}".strip() for own in parts.container.forwards],
+            "settings": plans.held(parts.container),
+            "template": parts.container.template or None,
+            "profile": parts.container.profile or None,
+            "snapshots": [
+                {"name": kept.name, "created": shown.rfc3339(kept.created)}
+                for kept in self._containers.snapshots.of(name)
+            ],
+            "rules_are_live": self._firewall.has_live_rules(parts.container, parts.uid, parts.port or 0),
+        }
+
+    def find(self, name: str) -> UserParts:
+        uid, port = self._accounts.uid_of(name), self._user_ports.of(name)
+        return UserParts(name, uid, self._containers.get(name), port, self._config.has_ports)
+
+    def refuse_unknown(self, name: str) -> None:
+        """Refuse a name that is no user's, an account of the host's own included."""
+        existing_name(name)
+        try:
+            is_known = self.is_known(name)
+        except UsageError:
+            raise UsageError("There is no user {name}: it is an existing system account.", name=name) from None
+        if not is_known:
+            raise UsageError("There is no user {name}.", name=name)
+
+    def is_known(self, name: str) -> bool:
+        return (
+            self._accounts.uid_of(name) is not None
+            or self._ports.port_of(name) is not None
+            or ((container := self._containers.get(name)) is not None and container.owner == name)
+        )

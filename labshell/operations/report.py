@@ -1,0 +1,80 @@
+"""The report on one container, with which every verb of its user's answers."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from labshell import shown
+from labshell.engine.records import Usage
+from labshell.host import machine
+from labshell.model import idleness, keys
+from labshell.model.container import Container
+from labshell.model.names import moment_of_kept
+from labshell.model.usage import is_full
+from labshell.operations.lab import Lab
+from labshell.operations.user_ports import UserPorts
+
+
+class Reports:
+    """The reports on the containers of one host."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._config = lab.config
+        self._containers = lab.containers
+        self._user_ports = UserPorts(lab)
+
+    def status(self, user: str, uid: int) -> dict[str, Any]:
+        """Everything the card shows; starts nothing."""
+        return self.of(*self._containers.owned_with_usage(user, uid))
+
+    def of(self, container: Container, usage: Usage | None = None) -> dict[str, Any]:
+        """The answer of every verb that reports; its shape is in the .varlink file."""
+        running = container.state in ("Running", "Frozen")
+        if usage is None and running:
+            usage = self._containers.usage(container)
+        disk = usage.disk if usage else self._containers.pools.held_by(container)
+        load = machine.load()
+        port = self._user_ports.of(container.name)
+        last_active = self._lab.activity.read().get(container.name)
+        hold = container.hold_at(time.time())
+        due = idleness.stops_at(last_active, self._config.idle_stop_days, container.hold) if last_active else None
+        is_near = running and due is not None and due - time.time() < idleness.WARN_SECONDS
+        fingerprint = keys.parse(container.host_key).fingerprint if container.host_key else None
+        return {
+            "user": container.name,
+            "host": self._config.shown_hostname,
+            "host_port": self._config.ssh_port,
+            "menu_idle_minutes": self._config.menu_idle_minutes,
+            "state": container.state.lower(),
+            "address": container.address,
+            "has_ports": self._config.has_ports,
+            "port": port,
+            "last_port": self._lab.ports.block(port)[-1] if port else None,
+            "host_key": container.host_key or None,
+            "fingerprint": fingerprint,
+            "gateway_fingerprint": machine.ssh_fingerprint(),
+            "uptime_seconds": _seconds_since(container.started_at) if running else None,
+            "cpu_limit": container.config.get("limits.cpu") or None,
+            "memory_used": usage.memory if usage and running else None,
+            "memory_limit": container.config.get("limits.memory") or None,
+            "disk_used": disk,
+            "disk_limit": container.config.get("disk") or None,
+            "disk_full": is_full(disk or 0, shown.bytes_of(container.config.get("disk", "")) or 0),
+            "processes": usage.processes if usage and running else None,
+            "host_load": round(load.averages[0], 2),
+            "host_processors": load.processors,
+            "host_memory_used": load.memory_used,
+            "host_memory_total": load.memory_total,
+            "maintenance": self._lab.closed.message,
+            "idle_stop_days": self._config.idle_stop_days,
+            "stops_at": idleness.written(max(due, time.time())) if due and is_near else None,
+            "held_until": idleness.written(hold.until) if hold else None,
+            "held_for": hold.reason or None if hold else None,
+            "kept": moment_of_kept(container.kept),
+        }
+
+
+def _seconds_since(moment: float | None) -> int | None:
+    return None if moment is None else max(0, int(time.time() - moment))

@@ -1,0 +1,63 @@
+"""A user's own forwards: ports of their block that lead to a port of their container."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from labshell.config import Config
+from labshell.errors import UsageError
+from labshell.model import forwards
+from labshell.model.container import OwnForward
+from labshell.operations.lab import Lab
+
+
+def refuse_without_ports(config: Config) -> None:
+    """For what is about ports of the host: on the lab's own network every port of a container is reached."""
+    if not config.has_ports:
+        raise UsageError("This container has an address of its own: every port of it is reached there.")
+
+
+class UserForwards:
+    """The users' own forwards on one host."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._containers = lab.containers
+
+    def list(self, user: str, uid: int) -> list[dict[str, Any]]:
+        """The user's own forwards that are not over yet."""
+        now = time.time()
+        return [
+            {
+                "port": own.port,
+                "target": own.target,
+                "name": own.name or None,
+                "source": own.source or None,
+                "seconds_left": None if own.until is None else int(own.until - now),
+            }
+            for own in self._containers.owned(user, uid).forwards
+            if not own.is_over(now)
+        ]
+
+    def add(self, user: str, uid: int, target: int, name: str, lasting: str, source: str) -> None:
+        """One more forward in the user's own block; live when this returns."""
+        refuse_without_ports(self._lab.config)
+        now = time.time()
+        until = int(now) + forwards.seconds_of(lasting) if lasting else None
+        wanted = OwnForward(0, target, name, forwards.checked_source(source) if source else "", until)
+        self._lab.firewall.check_source(wanted.source)
+        with self._lab.locks.held(user):
+            container = self._containers.owned(user, uid)
+            port = self._lab.ports.ensure(user)
+            own, block = container.forwards, self._lab.ports.block(port)
+            busy = self._lab.ports.busy_beside(own)
+            self._containers.marks.set_forwards(user, forwards.add_forward(own, block, wanted, now, busy))
+            self._lab.firewall.forward_user(user)
+
+    def remove(self, user: str, uid: int, port: int) -> None:
+        refuse_without_ports(self._lab.config)
+        with self._lab.locks.held(user):
+            container = self._containers.owned(user, uid)
+            self._containers.marks.set_forwards(user, forwards.remove_forward(container.forwards, port))
+            self._lab.firewall.forward_user(user)
