@@ -51,10 +51,6 @@ def test_help_and_version_need_no_daemon() -> None:
     assert run("-c", "help stop").stdout.startswith("stop [--force]")
 
 
-def test_every_verb_has_somebody_who_does_it() -> None:
-    assert set(actions.ACTIONS) == set(verbs.BY_NAME) - {"quit"}
-
-
 @pytest.mark.parametrize("command", ["stop now", "status --x", "run", "help me", "ports add x"])
 def test_wrong_usage_is_one_sentence_on_stderr_and_status_2(command: str) -> None:
     done = run("-c", command)
