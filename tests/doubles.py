@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labshell.config import Config
-from labshell.engine.client import DiskFull
+from labshell.engine.errors import DiskFull
 from labshell.engine.inside import Entry
 from labshell.engine.network import Bridge
 from labshell.engine.records import Usage

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 
 from labshell.engine import records
-from labshell.engine.client import Engine, asking
+from labshell.engine.client import Engine
+from labshell.engine.errors import translate_errors
 from labshell.engine.instances import Instances
 from labshell.engine.network import Network
 from labshell.engine.proxies import drop_own
@@ -27,11 +28,10 @@ class Addresses:
 
     def current(self, name: str) -> str | None:
         """The IPv4 address of a container: the engine's DHCP server's word, not its own but on the lab's network."""
-        with asking(name, "be read"):
-            instance = self._engine.instance(name)
+        with translate_errors(name, "be read"):
             if self._network.is_labs_own:
-                return self._network.believed(records.current_address(instance.state.get().json()["metadata"]))
-            hardware_address = records.hardware_address(instance.get().json()["metadata"])
+                return self._network.believed(records.current_address(self._engine.read("instances", name, "state")))
+            hardware_address = records.hardware_address(self._engine.read("instances", name))
         leases = self._network.leases() if hardware_address else []
         return next((address for owner, address in leases if owner == hardware_address), None)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-import requests
-from pylxd.exceptions import NotFound
-
-from labshell.engine.client import COPY_SECONDS, Engine, asking
+from labshell.engine.client import Engine
+from labshell.engine.errors import Missing, translate_errors
 from labshell.engine.reserve import Reserve
 from labshell.errors import LabshellError
 
@@ -32,38 +31,35 @@ class Backups:
     def export(self, name: str, target: Path) -> None:
         """Write the engine's own backup of a container, without its snapshots, to the new file `target`."""
         self._reserve.free(name)
-        with asking(name, "be archived"):
-            backups = self._engine.instance(name).backups
+        with translate_errors(name, "be archived"):
+            backups = ("instances", name, "backups")
             # The fastest gzip: measured, 17 s for 29 s, and the file is larger by a tenth.
             body = {"name": "labshell", "instance_only": True, "compression_algorithm": "gzip -1"}
-            with contextlib.suppress(NotFound):
-                self._engine.wait(backups["labshell"].delete(), COPY_SECONDS)
+            with contextlib.suppress(Missing):
+                self._engine.delete(*backups, "labshell")
             try:
-                self._engine.wait(backups.post(json=body), EXPORT_SECONDS)
-                with backups["labshell"].export.get(stream=True, timeout=COPY_SECONDS) as answer:
-                    _save(answer, target)
+                self._engine.post(*backups, body=body, seconds=EXPORT_SECONDS)
+                with contextlib.closing(self._engine.chunks(*backups, "labshell", "export")) as chunks:
+                    _save(chunks, target)
             finally:
-                with contextlib.suppress(NotFound):
-                    self._engine.wait(backups["labshell"].delete(), COPY_SECONDS)
+                with contextlib.suppress(Missing):
+                    self._engine.delete(*backups, "labshell")
 
     def restore(self, name: str, path: Path) -> None:
         """Make the stopped container `name` from a file that export() wrote."""
         headers = {"Content-Type": "application/octet-stream", "X-LXD-name": name}
         if self._pool:
             headers["X-LXD-pool"] = self._pool
-        with asking(name, "be made"), path.open("rb") as file:
-            client = self._engine.new_client(COPY_SECONDS)
-            self._engine.wait(client.api.instances.post(data=file, headers=headers), EXPORT_SECONDS)
+        with translate_errors(name, "be made"), path.open("rb") as file:
+            self._engine.upload("instances", file=file, headers=headers, seconds=EXPORT_SECONDS)
 
 
-def _save(answer: requests.Response, target: Path) -> None:
+def _save(chunks: Iterable[bytes], target: Path) -> None:
     try:
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-            for chunk in answer.iter_content(1 << 20):
+            for chunk in chunks:
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-    except requests.RequestException:
-        raise
     except OSError as error:
         raise LabshellError("{path} cannot be written: {why}.", path=target, why=error.strerror) from error

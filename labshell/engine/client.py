@@ -1,20 +1,20 @@
-"""The connection to the container engine, through pylxd: who it is, how long it may take, how it fails.
+"""The connection to the container engine, through pylxd: who it is and how long it may take.
 
 pylxd's errors are strings and its calls have no time limit, so: every call has one, operations are started
-without waiting and then waited for in steps, and every failure becomes one of our errors with a sentence.
+without waiting and then waited for in steps, and every failure becomes an EngineError. Nothing of pylxd's leaves
+this module: what is asked for comes as the engine's JSON, and `where` is a path of the engine's API, part by part.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote
 
 os.environ.setdefault("PYLXD_WARNINGS", "none")  # read by pylxd at import: unknown attributes are no news
@@ -23,124 +23,26 @@ import pylxd
 import requests
 from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 
-from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
-from labshell.language import mark
+from labshell.engine.errors import (
+    CHANGE,
+    Missing,
+    OperationFailed,
+    TimedOut,
+    Unreachable,
+    translate_errors,
+)
+from labshell.errors import TryAgain, UsageError
 from labshell.model.names import INSTANCE
 
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
 SOCKETS = ("/var/lib/lxd/unix.socket", "/var/snap/lxd/common/lxd/unix.socket")
 CALL_SECONDS = 15
 COPY_SECONDS = 900
 WAIT_STEP_SECONDS = 5
-LONGEST_DETAIL = 4000  # characters of the engine's own words that root is shown
-SETTLE_SECONDS = 4  # how long the engine may be busy finishing what has already happened
 REWRITE_ATTEMPTS = 5
-CHANGE = mark("be changed")
+CHUNK_BYTES = 1 << 20
 PRECONDITION_FAILED = 412  # HTTP: what was to be changed is not what was read
 
-
-class Busy(TryAgain):
-    """The engine is still at something else with this container."""
-
-
-class DiskFull(LabshellError):
-    """A container's own disk takes nothing any more, and so not what the engine writes beside its files."""
-
-
-class GpuMissing(LabshellError):
-    """A container does not start because of a GPU; without it, it would."""
-
-
-class OperationFailed(Exception):
-    """A background operation ended badly; the text is the engine's."""
-
-
-FULL_POOL = mark("The storage pool is full, so the container cannot {action}. The administrator has to make room.")
-FULL_DISK = mark(
-    "The disk of the container is full or broken, so it cannot {action}. "
-    "Delete files in it, go back to a snapshot, or ask the administrator for more disk."
-)
-LEFT_SNAPSHOT = mark(
-    "The container {name} cannot {action}: the engine did not finish a snapshot of it. "
-    "Tell the administrator, whom labshell-admin doctor shows how to remove that."
-)
-# What the engine says -> what the person reads. Matched by substring: the class and the HTTP status of a failed
-# operation are always the same.
-SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
-    ("Instance not found", NoContainer, mark("There is no container {name}.")),
-    ("No such object", NoContainer, mark("There is no container {name}.")),
-    ("no space left on device", LabshellError, FULL_POOL),
-    ("write failed", LabshellError, FULL_POOL),
-    (
-        "unable to limit requested quota group",
-        LabshellError,
-        mark(
-            "There is more in the container {name} than its disk limit allows. "
-            "The administrator's guide says how it gets another limit then."
-        ),
-    ),
-    ("disk quota exceeded", DiskFull, FULL_DISK),
-    ("Disk quota exceeded", DiskFull, FULL_DISK),  # as the programs say it that the engine calls
-    ("saving config file for the container failed", DiskFull, FULL_DISK),  # liblxc could not write there
-    ("is busy running", Busy, mark("The container is busy with something else; try again in a moment.")),
-    ("forkfile.sock", Busy, mark("The container is busy with something else; try again in a moment.")),
-    ("Instance is running", Busy, mark("The container is being started by somebody else; try again in a moment.")),
-    (
-        "In use",
-        LabshellError,
-        mark("The container cannot {action} until the administrator restarts the engine, which holds its disk."),
-    ),
-    (
-        'Failed to start device "labshell-gpu',  # whatever the engine's words for the reason
-        GpuMissing,
-        mark("The container cannot {action}: a GPU it was given is not there. Tell the administrator."),
-    ),
-    (
-        "Failed to detect requested GPU",
-        GpuMissing,
-        mark("The container cannot {action}: a GPU it was given is not there. Tell the administrator."),
-    ),
-    (
-        "NVIDIA container tools",
-        GpuMissing,
-        mark("The container cannot {action}: the host's NVIDIA container tools are missing."),
-    ),
-    (
-        "requires bridge netfilter",
-        LabshellError,
-        mark(
-            "The container cannot {action}: the kernel module br_netfilter is not loaded or switched off. "
-            "Tell the administrator."
-        ),
-    ),
-    (
-        "dmapping abilities",
-        UsageError,
-        mark("This kernel and this engine cannot map the ownership of a mount; add :noshift to it."),
-    ),
-    (
-        "already defined on another NIC",
-        LabshellError,
-        mark("The container cannot {action}: another container has the same address. Tell the administrator."),
-    ),
-    (
-        "Not enough uid/gid available",
-        LabshellError,
-        mark("The host has no ids left for another isolated container; enlarge root's range in /etc/subuid."),
-    ),
-    ("shutting down", TryAgain, mark("The container engine is being restarted; try again in a moment.")),
-    ("database is closed", TryAgain, mark("The container engine is being restarted; try again in a moment.")),
-    (
-        "No root device could be found",
-        LabshellError,
-        mark("The container cannot {action}: no storage pool is known. Set pool in labshell.toml."),
-    ),
-    ("Cannot remove a volume that has snapshots", LabshellError, LEFT_SNAPSHOT),
-    ("already exists", UsageError, mark("There is a container {name} already.")),
-)
-
-
+Record = dict[str, Any]  # an object of the engine's JSON
 # What changes an instance: its config, its own devices, its root device.
 Change = Callable[[dict[str, str], dict[str, Any], dict[str, str]], None]
 
@@ -153,6 +55,13 @@ class About:
     version: str
 
 
+class Content(NamedTuple):
+    """A file as the engine gives it, with what it says of it."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class Engine:
     """One engine, reached by its Unix socket; the first of the known places if none is given."""
 
@@ -162,44 +71,144 @@ class Engine:
         self._connected: Any = None
 
     @property
-    def api(self) -> Any:
-        with self._lock:
-            if self._connected is None:
-                self._connected = self.new_client(CALL_SECONDS)
-            return self._connected.api
-
-    @property
     def path(self) -> Path:
         """The socket: the configured one, or the one that is there."""
         usual = map(Path, SOCKETS)
         return Path(self.socket) if self.socket else next(filter(Path.exists, usual), Path(SOCKETS[0]))
 
-    def new_client(self, timeout_seconds: int) -> Any:
+    def about(self) -> About:
+        with translate_errors("", "be read"):
+            environment = self.read()["environment"]
+        return About(environment["server"], environment["server_version"])
+
+    # Reading -------------------------------------------------------------------------------------------
+
+    def read(self, *where: str, **params: str) -> Record:
+        """An object of the engine's; Missing if there is none."""
+        return dict(self._metadata(where, params) or {})
+
+    def read_all(self, *where: str, **params: str) -> list[Record]:
+        """The objects in a list of the engine's."""
+        return list(self._metadata(where, params) or [])
+
+    def names(self, *where: str) -> list[str]:
+        """The names in a list of the engine's, which are URLs in most."""
+        return [url.rpartition("/")[2] for url in self._metadata(where, {}) or []]
+
+    def _metadata(self, where: tuple[str, ...], params: Mapping[str, str]) -> Any:
+        with _own_errors():
+            return self._node(*where).get(params=params).json()["metadata"]
+
+    def headers(self, *where: str, **params: str) -> Mapping[str, str]:
+        """What the engine says of a file, without opening it: HTTP headers, their names in lower case."""
+        with _own_errors():
+            node = self._node(*where)
+            answer = node.session.head(node._api_endpoint, params=params, timeout=CALL_SECONDS)
+            return _lower(answer.headers)
+
+    def content(self, *where: str, most: int | None = None, **params: str) -> Content:
+        """A file, or its first `most` bytes."""
+        with _own_errors(), self._node(*where).get(params=params, is_api=False, stream=True) as answer:
+            return Content(_lower(answer.headers), answer.content if most is None else answer.raw.read(most))
+
+    def chunks(self, *where: str) -> Generator[bytes]:
+        """A large file, part by part."""
+        with _own_errors(), self._node(*where).get(stream=True, timeout=COPY_SECONDS) as answer:
+            yield from answer.iter_content(CHUNK_BYTES)
+
+    # Changing ------------------------------------------------------------------------------------------
+
+    def post(self, *where: str, body: Record, seconds: int = COPY_SECONDS) -> Record:
+        """Make something, or rename it, and wait until that is done."""
+        with _own_errors():
+            return self._finish(self._node(*where).post(json=body), seconds)
+
+    def put(self, *where: str, body: Record, seconds: int = COPY_SECONDS) -> None:
+        """Replace something, or change its state, and wait until that is done."""
+        with _own_errors():
+            self._finish(self._node(*where).put(json=body), seconds)
+
+    def delete(self, *where: str, **params: str) -> None:
+        """Delete something and wait until that is done; Missing if there is none."""
+        with _own_errors():
+            self._finish(self._node(*where).delete(params=params), COPY_SECONDS)
+
+    def write(self, *where: str, content: bytes = b"", headers: Mapping[str, str], **params: str) -> None:
+        """Write a file."""
+        with _own_errors():
+            self._node(*where).post(params=params, data=content, headers=headers)
+
+    def upload(
+        self,
+        *where: str,
+        file: BinaryIO | None = None,
+        headers: Mapping[str, str] | None = None,
+        parts: Mapping[str, tuple[str, BinaryIO, str]] | None = None,
+        seconds: int = COPY_SECONDS,
+    ) -> Record:
+        """Send a large file, or several as `parts`, and wait until the engine has made of it what it is for."""
+        with _own_errors():
+            node = _node(self._new_client(COPY_SECONDS).api, where)
+            return self._finish(node.post(data=file, headers=headers, files=parts), seconds)
+
+    def patch(self, name: str, config: Mapping[str, str]) -> None:
+        """Set keys of an instance's config and leave all others as they are."""
+        with _own_errors():
+            self._finish(self._node("instances", name).patch(json={"config": dict(config)}), CALL_SECONDS)
+
+    def rewrite(self, name: str, change: Change) -> None:
+        """Change an instance's config and devices as a whole: a patch can take no device away.
+
+        `change` gets config, the instance's own devices and its root device, wherever that comes from. What
+        somebody else changed meanwhile is read again.
+        """
+        with translate_errors(name, CHANGE), _own_errors():
+            for attempt in range(REWRITE_ATTEMPTS):
+                answer = self._node("instances", name).get()
+                found = answer.json()["metadata"]
+                config, devices = found["config"], found["devices"]
+                change(config, devices, dict(found["expanded_devices"]["root"]))
+                body = {key: found[key] for key in ("architecture", "ephemeral", "profiles", "description")}
+                body |= {"config": {key: value for key, value in config.items() if value}, "devices": devices}
+                try:
+                    unless_changed = {"If-Match": answer.headers["ETag"]}
+                    self._finish(self._node("instances", name).put(json=body, headers=unless_changed), CALL_SECONDS)
+                except LXDAPIException as error:
+                    if error.response.status_code != PRECONDITION_FAILED or attempt == REWRITE_ATTEMPTS - 1:
+                        raise
+                else:
+                    return
+
+    # The connection ------------------------------------------------------------------------------------
+
+    def _node(self, *where: str) -> Any:
+        _check(where)
+        with self._lock:
+            if self._connected is None:
+                self._connected = self._new_client(CALL_SECONDS)
+            return _node(self._connected.api, where)
+
+    def _new_client(self, timeout_seconds: int) -> Any:
         client = pylxd.Client(endpoint="http+unix://" + quote(str(self.path), safe=""), timeout=timeout_seconds)
         client.api.session.trust_env = False  # no proxy and no .netrc, which it would look for each time
         return client
 
-    def about(self) -> About:
-        with asking("", "be read"):
-            environment = self.api.get().json()["metadata"]["environment"]
-        return About(environment["server"], environment["server_version"])
+    def _finish(self, answer: Any, timeout_seconds: int) -> Record:
+        """Wait for the background operation that an answer speaks of, if it does; what the operation tells."""
+        told = answer.json()
+        if told.get("type") != "async":
+            return {}
+        return self._wait(told["operation"].rpartition("/")[2].partition("?")[0], timeout_seconds)
 
-    def instance(self, name: str) -> Any:
-        # The name becomes part of a URL, which pylxd does not quote.
-        if not INSTANCE.fullmatch(name):
-            raise UsageError("{name} is not the name of a container.", name=repr(name)[:80])
-        return self.api.instances[name]
-
-    def wait(self, answer: Any, timeout_seconds: int) -> dict[str, Any]:
+    def _wait(self, operation: str, timeout_seconds: int) -> dict[str, Any]:
         """Wait for a background operation, in steps short enough for the client's own time limit.
 
         The operation goes on in the engine after a TryAgain: whoever catches that reads the state again.
         """
-        operation = answer.json()["operation"].rpartition("/")[2].partition("?")[0]
         deadline = time.monotonic() + timeout_seconds
         while True:
             step = max(1, min(WAIT_STEP_SECONDS, int(deadline - time.monotonic())))
-            waiting = self.api.operations[operation].wait
+            waiting = self._node("operations", operation, "wait")
             try:
                 metadata = waiting.get(params={"timeout": step}).json()["metadata"]
             except LXDAPIException as error:
@@ -216,76 +225,34 @@ class Engine:
                     seconds=timeout_seconds,
                 )
 
-    def patch(self, name: str, config: Mapping[str, str]) -> None:
-        """Set keys of an instance's config and leave all others as they are."""
-        answer = self.instance(name).patch(json={"config": dict(config)})
-        if answer.json().get("type") == "async":
-            self.wait(answer, CALL_SECONDS)
 
-    def rewrite(self, name: str, change: Change) -> None:
-        """Change an instance's config and devices as a whole: a patch can take no device away.
-
-        `change` gets config, the instance's own devices and its root device, wherever that comes from. What
-        somebody else changed meanwhile is read again.
-        """
-        with asking(name, CHANGE):
-            for attempt in range(REWRITE_ATTEMPTS):
-                answer = self.instance(name).get()
-                found = answer.json()["metadata"]
-                config, devices = found["config"], found["devices"]
-                change(config, devices, dict(found["expanded_devices"]["root"]))
-                body = {key: found[key] for key in ("architecture", "ephemeral", "profiles", "description")}
-                body |= {"config": {key: value for key, value in config.items() if value}, "devices": devices}
-                try:
-                    unless_changed = {"If-Match": answer.headers["ETag"]}
-                    self.wait(self.instance(name).put(json=body, headers=unless_changed), CALL_SECONDS)
-                except LXDAPIException as error:
-                    if error.response.status_code != PRECONDITION_FAILED or attempt == REWRITE_ATTEMPTS - 1:
-                        raise
-                else:
-                    return
+def _check(where: tuple[str, ...]) -> None:
+    """Refuse what is no name of an instance: it becomes part of a URL, which pylxd does not quote."""
+    if where[:1] == ("instances",) and len(where) > 1 and not INSTANCE.fullmatch(where[1]):
+        raise UsageError("{name} is not the name of a container.", name=repr(where[1])[:80])
 
 
-def patient(act: Callable[Given, Result]) -> Callable[Given, Result]:
-    """The same, done again for a while where the engine is still finishing what has already happened."""
+def _node(api: Any, where: tuple[str, ...]) -> Any:
+    """pylxd's own for a place in the engine's API."""
+    for part in where:
+        api = api[part]
+    return api
 
-    @functools.wraps(act)
-    def act_patiently(*arguments: Given.args, **options: Given.kwargs) -> Result:
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while True:
-            try:
-                return act(*arguments, **options)
-            except Busy:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
 
-    return act_patiently
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
 
 
 @contextlib.contextmanager
-def asking(name: str, action: str) -> Iterator[None]:
-    """Turn whatever the engine or pylxd raise into one of our errors. `action`: "cannot …"."""
+def _own_errors() -> Iterator[None]:
+    """Turn what pylxd and requests raise into errors of our own."""
     try:
         yield
     except NotFound as error:
-        raise NoContainer("There is no container {name}.", name=name) from error
-    except (LXDAPIException, OperationFailed) as error:
-        failure = _error_for(str(error), name, action)
-        failure.detail = str(error)[:LONGEST_DETAIL]
-        raise failure from error
-    except (requests.Timeout, TimeoutError) as error:
-        raise TryAgain("The container engine does not answer; try again in a moment.") from error
-    except (ClientConnectionFailed, OSError) as error:  # requests' own errors are OSErrors too
-        raise TryAgain("The container engine is away; try again in a moment.") from error
-
-
-def _error_for(message: str, name: str, action: str) -> LabshellError:
-    for part, kind, sentence in SENTENCES:
-        if part in message:
-            return kind(sentence, name=name, action=action)
-    return LabshellError(
-        "The container engine could not do this: the container {name} cannot {action}. Tell the administrator.",
-        name=name,
-        action=action,
-    )
+        raise Missing(str(error)) from error
+    except LXDAPIException as error:
+        raise OperationFailed(str(error)) from error
+    except requests.Timeout as error:
+        raise TimedOut(str(error)) from error
+    except (ClientConnectionFailed, requests.RequestException) as error:
+        raise Unreachable(str(error)) from error

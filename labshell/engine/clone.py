@@ -6,10 +6,9 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from pylxd.exceptions import NotFound
-
 from labshell.engine import records
-from labshell.engine.client import COPY_SECONDS, Engine, asking
+from labshell.engine.client import Engine
+from labshell.engine.errors import Missing, translate_errors
 from labshell.engine.instances import Instances
 from labshell.engine.reserve import Reserve
 from labshell.errors import UsageError
@@ -72,13 +71,13 @@ class Clones:
             "config": config,
             "devices": devices,
         }
-        with asking(name, "be made"):
-            self._engine.wait(self._engine.api.instances.post(json=body), COPY_SECONDS)
+        with translate_errors(name, "be made"):
+            self._engine.post("instances", body=body)
 
     def copy_for_template(self, source: str, name: str) -> None:
         """Copy a container, running or not, to the stopped container `name`: without address, marks and devices."""
-        with asking(source, "be copied"):
-            old = self._engine.instance(source).get().json()["metadata"]
+        with translate_errors(source, "be copied"):
+            old = self._engine.read("instances", source)
             gone = [key for key in old["config"] if key.startswith(records.LEFT_OUT)]
             devices: dict[str, dict[str, str]] = {key: {"type": "none"} for key in old["devices"]}
             devices["root"] = dict(old["expanded_devices"]["root"])
@@ -90,23 +89,23 @@ class Clones:
                 "config": dict.fromkeys(gone, ""),
                 "devices": devices,
             }
-            self._engine.wait(self._engine.api.instances.post(json=body), COPY_SECONDS)
+            self._engine.post("instances", body=body)
         self._reserve.free(name)
 
     def _source(self, template: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
         """What to copy from, in the engine's words, and what a copy would inherit: config, devices, profiles."""
-        with asking(template, "be read"):
+        with translate_errors(template, "be read"):
             if self._is_image(template) and self._instances.get(template) is None:
-                profile = self._engine.api.profiles["default"].get().json()["metadata"]
+                profile = self._engine.read("profiles", "default")
                 inherited = {"expanded_devices": profile["devices"], "profiles": ["default"]}
                 return {"type": "image", "alias": template}, inherited
-            inherited = self._engine.instance(template).get().json()["metadata"]
+            inherited = self._engine.read("instances", template)
             return {"type": "copy", "source": template, "instance_only": True}, inherited
 
     def _is_image(self, alias: str) -> bool:
-        with asking(alias, "be read"):
+        with translate_errors(alias, "be read"):
             try:
-                self._engine.api.images.aliases[alias].get()
-            except NotFound:
+                self._engine.read("images", "aliases", alias)
+            except Missing:
                 return False
         return True

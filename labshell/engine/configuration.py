@@ -8,8 +8,9 @@ from typing import Any
 
 from labshell.engine import records
 from labshell.engine.addresses import connect
-from labshell.engine.client import Engine, asking
+from labshell.engine.client import Engine
 from labshell.engine.disks import Disks
+from labshell.engine.errors import translate_errors
 from labshell.engine.network import Network
 from labshell.engine.proxies import drop_own
 from labshell.model.settings import disk_size, engine_config, engine_devices, replaced_devices
@@ -81,8 +82,8 @@ class Configuration:
         `only` that, where `target` is the person's of before: what has been taken from them since does not come back.
         Else it is beside what a clone has of its template.
         """
-        with asking(source, "be read"):
-            old = self._engine.instance(source).get().json()["metadata"]
+        with translate_errors(source, "be read"):
+            old = self._engine.read("instances", source)
         given = {key: value for key, value in old["config"].items() if key.startswith(records.TAKEN_OVER)}
         added = {name: device for name, device in old["devices"].items() if name not in NOT_TAKEN_OVER}
         drop_own(added)
@@ -121,8 +122,8 @@ class Configuration:
         Nothing of the engine's own but the hardware address, which is another one after a rebuild: it has the lease
         of the IPv4 address, which the DHCP server gives to no other for an hour.
         """
-        with asking(name, "be read"):
-            found = self._engine.instance(name).get().json()["metadata"]
+        with translate_errors(name, "be read"):
+            found = self._engine.read("instances", name)
         config = {
             key: value
             for key, value in found["config"].items()

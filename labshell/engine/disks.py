@@ -7,7 +7,8 @@ import logging
 from collections.abc import Sequence
 
 from labshell import shown
-from labshell.engine.client import CHANGE, DiskFull, Engine, asking, patient
+from labshell.engine.client import Engine
+from labshell.engine.errors import CHANGE, DiskFull, retry_while_busy, translate_errors
 from labshell.engine.instances import Instances
 from labshell.engine.reserve import PARTS, WHOLE, Reserve
 from labshell.errors import LabshellError, UsageError
@@ -63,7 +64,7 @@ class Disks:
         A start that fails on a full disk makes LXD 5.0 count it as in use until the engine is restarted, and then it
         restores no snapshot there, which would make room.
         """
-        with asking(name, action):
+        with translate_errors(name, action):
             self._engine.patch(name, {})
 
     def free_reserve_if_full(self, name: str) -> None:
@@ -81,12 +82,12 @@ class Disks:
         name = container.name
         is_given_up = self.is_full(container) and self._reserve.free(name)
         try:
-            patient(self.try_write)(name, action)
+            retry_while_busy(self.try_write)(name, action)
         except DiskFull:  # the figure may be some seconds old
             if is_given_up or not self._reserve.free(name):
                 raise
             is_given_up = True
-            patient(self.try_write)(name, action)
+            retry_while_busy(self.try_write)(name, action)
         used, total = self.use_of(container) or (0, 5 * WHOLE)  # not counted yet: the first limit of a pool
         if total - used > 4 * WHOLE and not is_given_up:
             self._keep_reserve(container, (WHOLE,))

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from labshell.engine.client import CHANGE, FULL_POOL
 from labshell.engine.containers import Containers
+from labshell.engine.errors import CHANGE, FULL_POOL
 from labshell.engine.inside import OF_ROOT
 from labshell.errors import LabshellError
 from labshell.host import files

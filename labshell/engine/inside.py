@@ -6,13 +6,13 @@ Root in there may have planted links, FIFOs and devices wherever we look.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from pylxd.exceptions import NotFound
-
-from labshell.engine.client import CALL_SECONDS, Engine, asking, patient
+from labshell.engine.client import Engine
+from labshell.engine.errors import Missing, retry_while_busy, translate_errors
 from labshell.engine.programs import run_inside
 from labshell.errors import TryAgain, UsageError
 from labshell.model import keys
@@ -49,52 +49,47 @@ class Inside:
         self._engine = engine
         self._state = state
 
-    @patient
+    @retry_while_busy
     def put_file(self, name: str, path: str, content: bytes, mode: int = 0o644, owner: Entry = OF_ROOT) -> None:
         """A file of `owner`'s. What is there is deleted first: the engine would keep its mode, and follow a link."""
         self.delete_file(name, path)
-        with asking(name, "take a file"):
-            self._engine.instance(name).files.post(
-                params={"path": path}, data=content, headers=_about("file", mode, owner)
-            )
+        with translate_errors(name, "take a file"):
+            headers = _about("file", mode, owner)
+            self._engine.write("instances", name, "files", content=content, headers=headers, path=path)
 
-    @patient
+    @retry_while_busy
     def put_folder(self, name: str, path: str, mode: int, owner: Entry) -> None:
         """An empty folder of `owner`'s in the place of what may be there and is no folder."""
         self.delete_file(name, path)
-        with asking(name, "take a file"):
-            self._engine.instance(name).files.post(params={"path": path}, headers=_about("directory", mode, owner))
+        with translate_errors(name, "take a file"):
+            self._engine.write("instances", name, "files", headers=_about("directory", mode, owner), path=path)
 
-    @patient
+    @retry_while_busy
     def entry(self, name: str, path: str) -> Entry | None:
         """What is at `path`, without opening it; None if there is nothing."""
-        with asking(name, "be read"):
-            folder = self._engine.instance(name).files
-            about = folder.session.head(folder._api_endpoint, params={"path": path}, timeout=CALL_SECONDS).headers
-            if not about.get("X-LXD-type"):
+        with translate_errors(name, "be read"):
+            about = self._engine.headers("instances", name, "files", path=path)
+            if not about.get("x-lxd-type"):
                 return None
-            return Entry(about["X-LXD-type"], int(about["X-LXD-uid"]), int(about["X-LXD-gid"]))
+            return Entry(about["x-lxd-type"], int(about["x-lxd-uid"]), int(about["x-lxd-gid"]))
 
-    @patient
+    @retry_while_busy
     def delete_file(self, name: str, path: str) -> None:
-        with asking(name, "lose a file"), contextlib.suppress(NotFound):
-            self._engine.instance(name).files.delete(params={"path": path})
+        with translate_errors(name, "lose a file"), contextlib.suppress(Missing):
+            self._engine.delete("instances", name, "files", path=path)
 
-    @patient
+    @retry_while_busy
     def read_file(self, name: str, path: str, most: int) -> bytes | None:
         """At most `most` bytes of a file inside; None if there is no file of that name.
 
         For what no researcher has written: the engine waits for ever at a FIFO, and cannot tell it from a file.
         """
-        with asking(name, "be read"):
+        with translate_errors(name, "be read"):
             try:
-                answer = self._engine.instance(name).files.get(params={"path": path}, is_api=False, stream=True)
-            except NotFound:
+                found = self._engine.content("instances", name, "files", most=most, path=path)
+            except Missing:
                 return None
-            with answer:
-                if answer.headers.get("X-LXD-type") != "file":
-                    return None
-                return bytes(answer.raw.read(most))
+            return found.body if found.headers.get("x-lxd-type") == "file" else None
 
     def host_key(self, name: str) -> str:
         """The public Ed25519 host key in a running container ("ssh-ed25519 AAAA..."); "" if there is none.
@@ -113,20 +108,19 @@ class Inside:
         _, text = self.ask(name, ["systemctl", "is-failed", "systemd-logind"], timeout_seconds=READ_SECONDS)
         return text.strip() == "failed"
 
-    @patient
+    @retry_while_busy
     def list_folder(self, name: str, path: str) -> list[str]:
         """The names in a folder inside the container; empty if there is no such folder."""
-        with asking(name, "be read"):
-            folder = self._engine.instance(name).files
-            about = folder.session.head(folder._api_endpoint, params={"path": path}, timeout=CALL_SECONDS)
-            if about.headers.get("X-LXD-type") != "directory":
+        with translate_errors(name, "be read"):
+            about = self._engine.headers("instances", name, "files", path=path)
+            if about.get("x-lxd-type") != "directory":
                 return []
             try:
-                answer = self._engine.instance(name).files.get(params={"path": path}, is_api=False)
-            except NotFound:
+                found = self._engine.content("instances", name, "files", path=path)
+            except Missing:
                 return []
             try:
-                entries = answer.json()["metadata"]
+                entries = json.loads(found.body)["metadata"]
             except ValueError:
                 return []  # a file, where a folder was expected
         return [entry for entry in entries or [] if isinstance(entry, str) and "/" not in entry]
@@ -164,8 +158,8 @@ class Inside:
 
     def _check_runs(self, name: str) -> None:
         """What is wrong with the engine or with the container's state, in the engine's own words and ours."""
-        with asking(name, "run a command"):
-            state = self._engine.instance(name).get().json()["metadata"]["status"]
+        with translate_errors(name, "run a command"):
+            state = self._engine.read("instances", name)["status"]
         if state != "Running":
             raise TryAgain("The container is {state} just now; try again in a moment.", state=state.lower())
 

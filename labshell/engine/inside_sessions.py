@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from labshell.engine.client import CHANGE, asking
+from labshell.engine.errors import CHANGE, translate_errors
 from labshell.engine.inside import Inside
 from labshell.errors import UsageError
 from labshell.model.keys import PublicKey, parse
@@ -82,6 +82,6 @@ def parse_sessions(text: str) -> list[Session]:
 def end(inside: Inside, name: str, ended: list[Session]) -> None:
     """End sessions; the programs that they left in the background go on."""
     if ended:
-        with asking(name, CHANGE):
+        with translate_errors(name, CHANGE):
             pids = [str(session.pid) for session in ended]
             inside.run(name, ["/bin/sh", "-c", END_SESSIONS, "labshell", *pids], SECONDS)

@@ -10,10 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from pylxd.exceptions import NotFound
-
 from labshell.engine import records
-from labshell.engine.client import Engine, asking
+from labshell.engine.client import Engine
+from labshell.engine.errors import Missing, translate_errors
 from labshell.engine.network import Network
 from labshell.engine.pools import Pools
 from labshell.engine.records import Usage
@@ -49,18 +48,16 @@ class Instances:
 
     def _found(self, name: str, *, with_state: bool) -> dict[str, Any] | None:
         """What the engine says of one instance; None if there is none."""
-        with asking(name, "be read"):
+        with translate_errors(name, "be read"):
             try:
-                answer = self._engine.instance(name).get(params={"recursion": 1} if with_state else {})
-            except NotFound:
+                return self._engine.read("instances", name, **({"recursion": "1"} if with_state else {}))
+            except Missing:
                 return None
-            return dict(answer.json()["metadata"])
 
     def all(self) -> list[Container]:
         """Every instance of the engine, ours or not."""
-        with asking("", "be listed"):
-            answer = self._engine.api.instances.get(params={"recursion": 1})
-            return [records.container_of(item) for item in answer.json()["metadata"]]
+        with translate_errors("", "be listed"):
+            return [records.container_of(item) for item in self._engine.read_all("instances", recursion="1")]
 
     def all_of(self, user: str) -> list[Container]:
         """The user's container by its mark, and what stands beside it: kept by a rebuild, or in the making."""
@@ -75,8 +72,8 @@ class Instances:
         return [container.name for container in self.all() if container.is_template]
 
     def usage(self, container: Container) -> Usage:
-        with asking(container.name, "be read"):
-            state = self._engine.instance(container.name).state.get().json()["metadata"]
+        with translate_errors(container.name, "be read"):
+            state = self._engine.read("instances", container.name, "state")
         return self._with_disk(container, records.usage_of(state))
 
     def _with_disk(self, container: Container, used: Usage) -> Usage:
@@ -88,8 +85,8 @@ class Instances:
         The engine's own answer to both at once took four times as long (500 instances, 58 of them running): it
         looks into those that are stopped, too.
         """
-        with asking("", "be listed"):
-            found = self._engine.api.instances.get(params={"recursion": 1}).json()["metadata"]
+        with translate_errors("", "be listed"):
+            found = self._engine.read_all("instances", recursion="1")
             running = [item["name"] for item in found if item["status"] == "Running"]
             with ThreadPoolExecutor(STATES_AT_ONCE) as threads:
                 states = dict(zip(running, threads.map(self._state, running), strict=True))
@@ -107,8 +104,8 @@ class Instances:
     def _state(self, name: str) -> dict[str, Any]:
         """What the engine says of a running container; nothing if it has gone meanwhile."""
         try:
-            return dict(self._engine.instance(name).state.get().json()["metadata"])
-        except (NotFound, UsageError):
+            return self._engine.read("instances", name, "state")
+        except (Missing, UsageError):
             return {}
 
     def usage_of_all(self) -> dict[str, Usage]:

@@ -7,12 +7,10 @@ import logging
 import time
 from typing import Any
 
-import requests
-from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
-
 from labshell.engine import engine_logs
-from labshell.engine.client import COPY_SECONDS, WAIT_STEP_SECONDS, Engine, GpuMissing, asking, patient
+from labshell.engine.client import COPY_SECONDS, WAIT_STEP_SECONDS, Engine
 from labshell.engine.disks import Disks
+from labshell.engine.errors import EngineError, GpuMissing, Missing, retry_while_busy, translate_errors
 from labshell.engine.instances import Instances
 from labshell.errors import LabshellError, NoContainer, TryAgain
 from labshell.host import machine
@@ -69,8 +67,8 @@ class Lifecycle:
     def _log_of_start(self, name: str) -> str:
         """The end of what liblxc wrote: the engine's own message on a failed start says nothing."""
         try:
-            return str(self._engine.instance(name).logs["lxc.log"].get(is_api=False).text)[-2000:]
-        except (LXDAPIException, ClientConnectionFailed, requests.RequestException):
+            return self._engine.content("instances", name, "logs", "lxc.log").body.decode(errors="replace")[-2000:]
+        except EngineError:
             return ""
 
     def stop(self, name: str, timeout_seconds: int, *, force: bool = False) -> None:
@@ -98,35 +96,35 @@ class Lifecycle:
                 seconds=timeout_seconds,
             ) from None
 
-    @patient
+    @retry_while_busy
     def _change_state(self, name: str, body: dict[str, Any], timeout_seconds: int) -> None:
-        with asking(name, ACTIONS[body["action"]]):
-            self._engine.wait(self._engine.instance(name).state.put(json=body), timeout_seconds)
+        with translate_errors(name, ACTIONS[body["action"]]):
+            self._engine.put("instances", name, "state", body=body, seconds=timeout_seconds)
 
-    @patient
+    @retry_while_busy
     def delete(self, name: str) -> None:
         """Make sure that there is no such container: stopped by force first if it runs."""
         self.stop(name, STOP_SECONDS, force=True)
-        with asking(name, "be deleted"), contextlib.suppress(NotFound):
-            self._engine.wait(self._engine.instance(name).delete(), COPY_SECONDS)
+        with translate_errors(name, "be deleted"), contextlib.suppress(Missing):
+            self._engine.delete("instances", name)
         engine_logs.remove(self._engine.path, name)
 
     def rename(self, name: str, new_name: str) -> None:
         """Give a stopped container another name."""
-        with asking(name, "be renamed"):
-            self._engine.wait(self._engine.instance(name).post(json={"name": new_name}), COPY_SECONDS)
+        with translate_errors(name, "be renamed"):
+            self._engine.post("instances", name, body={"name": new_name})
 
     def wait_until_idle(self, name: str) -> None:
         """Until the engine is at nothing any more with this container, after a daemon that did not wait for it."""
         deadline = time.monotonic() + COPY_SECONDS
-        with asking(name, "be read"):
+        with translate_errors(name, "be read"):
             while self._is_busy(name):
                 if time.monotonic() > deadline:
                     raise TryAgain("The container is busy with something else; try again in a moment.")
                 time.sleep(IDLE_STEP_SECONDS)
 
     def _is_busy(self, name: str) -> bool:
-        operations = self._engine.api.operations.get(params={"recursion": 1}).json()["metadata"] or {}
+        operations = self._engine.read("operations", recursion="1")
         return any(
             url.rpartition("/")[2] == name
             for operation in operations.get("running") or []

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 
 from labshell.engine import records
-from labshell.engine.client import CHANGE, Engine, asking
+from labshell.engine.client import Engine
+from labshell.engine.errors import CHANGE, translate_errors
 from labshell.model.container import Hold, OwnForward
 
 
@@ -78,9 +79,9 @@ class Marks:
         return self._get(name, records.RESTORING) == token
 
     def _get(self, name: str, key: str) -> str:
-        with asking(name, "be read"):
-            return str(self._engine.instance(name).get().json()["metadata"]["config"].get(key, ""))
+        with translate_errors(name, "be read"):
+            return str(self._engine.read("instances", name)["config"].get(key, ""))
 
     def _set(self, name: str, config: Mapping[str, str]) -> None:
-        with asking(name, CHANGE):
+        with translate_errors(name, CHANGE):
             self._engine.patch(name, config)

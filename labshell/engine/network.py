@@ -10,10 +10,9 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pylxd.exceptions import NotFound
-
 from labshell.engine import records
-from labshell.engine.client import Engine, asking
+from labshell.engine.client import Engine
+from labshell.engine.errors import Missing, translate_errors
 from labshell.errors import LabshellError
 from labshell.host import machine
 from labshell.model.addresses import name_on_host, name_on_host_by_address
@@ -54,10 +53,10 @@ class Network:
     def bridge(self) -> Bridge:
         if self.is_labs_own:
             return Bridge(self.name, machine.address_of(self.name))
-        with asking("", "be read"):
+        with translate_errors("", "be read"):
             try:
-                network = self._engine.api.networks[self.name].get().json()["metadata"]
-            except NotFound:
+                network = self._engine.read("networks", self.name)
+            except Missing:
                 raise LabshellError(
                     "The engine has no network {network}; set network in labshell.toml.", network=self.name
                 ) from None
@@ -73,8 +72,8 @@ class Network:
         """Hardware address and IPv4 address of each lease of the engine's own DHCP server; "" for the gateway's."""
         if self.is_labs_own:
             return []
-        with asking("", "be read"):
-            leases = self._engine.api.networks[self.name].leases.get().json()["metadata"] or []
+        with translate_errors("", "be read"):
+            leases = self._engine.read_all("networks", self.name, "leases")
         return [(lease.get("hwaddr", ""), lease["address"]) for lease in leases if ":" not in lease["address"]]
 
     def believed(self, address: str | None) -> str | None:

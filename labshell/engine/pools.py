@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from labshell.engine.client import Engine, asking
+from labshell.engine.client import Engine
+from labshell.engine.errors import translate_errors
 from labshell.host import btrfs
 from labshell.model.container import Container
 
@@ -32,15 +33,15 @@ class Pools:
         """Bytes used and in all; 0 where the pool does not say, or is not known."""
         if not pool:
             return 0, 0
-        with asking(pool, "be read"):
-            answer = self._engine.api["storage-pools"][pool].resources.get().json()["metadata"]
+        with translate_errors(pool, "be read"):
+            answer = self._engine.read("storage-pools", pool, "resources")
         space = answer.get("space") or {}
         return space.get("used", 0), space.get("total", 0)
 
     def can_limit(self, pool: str) -> bool:
         """Whether a disk limit means anything there: in plain folders it does not."""
-        with asking(pool, "be read"):
-            return bool(self._engine.api["storage-pools"][pool].get().json()["metadata"]["driver"] != "dir")
+        with translate_errors(pool, "be read"):
+            return bool(self._engine.read("storage-pools", pool)["driver"] != "dir")
 
     def is_full(self, pool: str) -> bool:
         """Whether less than RESERVE_BYTES are left."""
@@ -73,9 +74,8 @@ class Pools:
         return label in [path.name for path in self.snapshots_on_disk(container)]
 
     def _names(self) -> list[str]:
-        with asking("", "be read"):
-            urls = self._engine.api["storage-pools"].get().json()["metadata"]
-        return [url.rpartition("/")[2] for url in urls]
+        with translate_errors("", "be read"):
+            return self._engine.names("storage-pools")
 
     def _folder(self, pool: str) -> Path:
         return self._engine.path.parent / "storage-pools" / pool

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from labshell.engine.client import Engine, asking
+from labshell.engine.client import Engine
+from labshell.engine.errors import translate_errors
 from labshell.errors import LabshellError, NoContainer
 from labshell.model import forwards
 from labshell.model.forwards import Difference, Forward
@@ -48,8 +49,8 @@ class Proxies:
 
     def of(self, name: str) -> list[Proxy]:
         """Others' devices of a container that lead from a TCP port of the host into it."""
-        with asking(name, "be read"):
-            devices = self._engine.instance(name).get().json()["metadata"]["expanded_devices"]
+        with translate_errors(name, "be read"):
+            devices = self._engine.read("instances", name)["expanded_devices"]
         found = []
         for key, device in devices.items():
             port, target = _port(device, "listen"), _port(device, "connect")
@@ -85,8 +86,8 @@ class Proxies:
             log.info("no container for these forwards", extra={"container": name})
 
     def _instances(self) -> list[dict[str, Any]]:
-        with asking("", "be listed"):
-            return list(self._engine.api.instances.get(params={"recursion": 1}).json()["metadata"])
+        with translate_errors("", "be listed"):
+            return self._engine.read_all("instances", recursion="1")
 
 
 class ProxyForwarding:

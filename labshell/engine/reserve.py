@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
-from labshell.engine.client import Engine, asking
+from labshell.engine.client import Engine
+from labshell.engine.errors import translate_errors
 from labshell.errors import LabshellError
 
 # What the engine keeps there are texts that it fills in, if its list names them; it does not name this one.
@@ -35,9 +35,10 @@ class Reserve:
         self.free(name)
         for size in sizes:
             try:
-                with asking(name, "be changed"):
+                with translate_errors(name, "be changed"):
                     # Random, so that a file system that compresses keeps its room, too.
-                    self._files(name).post(params={"path": _file(size)}, data=os.urandom(size), headers=AS_BYTES)
+                    content = os.urandom(size)
+                    self._engine.write(*_templates(name), content=content, headers=AS_BYTES, path=_file(size))
                 return True
             except LabshellError:
                 self.free(name)  # what was written of it
@@ -46,17 +47,18 @@ class Reserve:
     def free(self, name: str) -> bool:
         """Delete the reserve; whether there was one."""
         existing = self._existing(name)
-        with asking(name, "be changed"):
+        with translate_errors(name, "be changed"):
             for file in existing:
-                self._files(name).delete(params={"path": file})
+                self._engine.delete(*_templates(name), path=file)
         return bool(existing)
 
     def _existing(self, name: str) -> list[str]:
-        with asking(name, "be read"):
-            return [file for file in self._files(name).get().json()["metadata"] or [] if file.startswith(NAME)]
+        with translate_errors(name, "be read"):
+            return [file for file in self._engine.names(*_templates(name)) if file.startswith(NAME)]
 
-    def _files(self, name: str) -> Any:
-        return self._engine.instance(name).metadata.templates
+
+def _templates(name: str) -> tuple[str, ...]:
+    return "instances", name, "metadata", "templates"
 
 
 def _file(size: int) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
-from pylxd.exceptions import NotFound
-
 from labshell.engine import records
-from labshell.engine.client import COPY_SECONDS, LEFT_SNAPSHOT, Engine, asking, patient
+from labshell.engine.client import Engine
 from labshell.engine.disks import Disks
+from labshell.engine.errors import LEFT_SNAPSHOT, Missing, retry_while_busy, translate_errors
 from labshell.engine.instances import Instances
 from labshell.errors import LabshellError
 from labshell.language import mark
@@ -26,8 +25,8 @@ class Snapshots:
         self._disks = disks
 
     def of(self, name: str) -> list[Snapshot]:
-        with asking(name, "be read"):
-            items = self._engine.instance(name).snapshots.get(params={"recursion": 1}).json()["metadata"] or []
+        with translate_errors(name, "be read"):
+            items = self._engine.read_all("instances", name, "snapshots", recursion="1")
         found = [records.snapshot_of(item) for item in items]
         return sorted(found, key=lambda snapshot: snapshot.created)
 
@@ -40,17 +39,17 @@ class Snapshots:
         container = self._instances.get(name)
         if container is not None and self._instances.pools.has_on_disk(container, label):
             raise LabshellError(LEFT_SNAPSHOT, name=name, action=KEEP)
-        patient(self._disks.try_write)(name, KEEP)
-        with asking(name, KEEP):
+        retry_while_busy(self._disks.try_write)(name, KEEP)
+        with translate_errors(name, KEEP):
             body = {"name": label, "stateful": False}
-            self._engine.wait(self._engine.instance(name).snapshots.post(json=body), COPY_SECONDS)
+            self._engine.post("instances", name, "snapshots", body=body)
 
-    @patient
+    @retry_while_busy
     def restore(self, name: str, label: str) -> None:
         """Take the files and settings of a stopped container back to a snapshot."""
-        with asking(name, RESTORE):
-            self._engine.wait(self._engine.instance(name).put(json={"restore": label}), COPY_SECONDS)
+        with translate_errors(name, RESTORE):
+            self._engine.put("instances", name, body={"restore": label})
 
     def delete(self, name: str, label: str) -> None:
-        with asking(name, "lose a snapshot"), contextlib.suppress(NotFound):
-            self._engine.wait(self._engine.instance(name).snapshots[label].delete(), COPY_SECONDS)
+        with translate_errors(name, "lose a snapshot"), contextlib.suppress(Missing):
+            self._engine.delete("instances", name, "snapshots", label)

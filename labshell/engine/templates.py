@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from labshell.engine.client import COPY_SECONDS, Engine, asking
+from labshell.engine.client import Engine
 from labshell.engine.containers import Containers
+from labshell.engine.errors import translate_errors
 from labshell.engine.recipes import APT, DHCP_CLIENT, EXTRAS, INTERFACES, LANGUAGES, LOCALE, USUAL, Recipe
 from labshell.engine.records import TEMPLATE
 from labshell.errors import LabshellError, UsageError
@@ -215,22 +216,21 @@ def apt_sources(folder: Path, release: str) -> list[Path]:
 
 def _import(engine: Engine, name: str, metadata: Path, rootfs: Path) -> None:
     """A stopped container, marked as a template, from two tar files as the engine's image format has them."""
-    with asking(name, "be made"), metadata.open("rb") as first, rootfs.open("rb") as second:
+    with translate_errors(name, "be made"), metadata.open("rb") as first, rootfs.open("rb") as second:
         parts = {
             "metadata": ("metadata.tar", first, "application/octet-stream"),
             "rootfs": ("rootfs.tar", second, "application/octet-stream"),
         }
-        image = engine.new_client(COPY_SECONDS).api.images.post(files=parts)
-        fingerprint = engine.wait(image, COPY_SECONDS)["fingerprint"]
+        fingerprint = engine.upload("images", parts=parts)["fingerprint"]
         try:
             request = {
                 "name": name,
                 "source": {"type": "image", "fingerprint": fingerprint},
                 "config": {TEMPLATE: "true"},
             }
-            engine.wait(engine.api.instances.post(json=request), COPY_SECONDS)
+            engine.post("instances", body=request)
         finally:
-            engine.wait(engine.api.images[fingerprint].delete(), COPY_SECONDS)
+            engine.delete("images", fingerprint)
 
 
 def _write_metadata(target: Path) -> None:

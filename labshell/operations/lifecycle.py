@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from labshell.engine import identity
-from labshell.engine.client import FULL_POOL, GpuMissing
+from labshell.engine.errors import FULL_POOL, GpuMissing
 from labshell.engine.invocation import Program, command_inside, environment_inside
 from labshell.engine.lifecycle import ACTIONS
 from labshell.engine.programs import RunningProgram, connect, run_inside

@@ -10,7 +10,7 @@ from typing import Any
 
 from labshell import shown
 from labshell.engine import identity
-from labshell.engine.client import DiskFull
+from labshell.engine.errors import DiskFull
 from labshell.engine.lifecycle import STOP_SECONDS
 from labshell.engine.snapshots import KEEP, RESTORE
 from labshell.errors import LabshellError, TryAgain, UsageError

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
-from pylxd.exceptions import LXDAPIException
 
-from labshell.engine import client as engine
-from labshell.engine.client import Busy, DiskFull, Engine, OperationFailed, asking, patient
+from labshell.engine import errors
+from labshell.engine.client import Engine
+from labshell.engine.errors import Busy, DiskFull, OperationFailed, retry_while_busy, translate_errors
 from labshell.engine.inside import Inside
 from labshell.errors import LabshellError
-
-
-def refusal(text: str) -> LXDAPIException:
-    """What pylxd raises when the engine answers with an error."""
-    answer: Any = SimpleNamespace(status_code=500, json=lambda: {"error": text})
-    return LXDAPIException(answer)
-
 
 PROGRAM = "Failed to run: btrfs {}: exit status 1 (ERROR: {})"
 
@@ -46,7 +39,7 @@ PROGRAM = "Failed to run: btrfs {}: exit status 1 (ERROR: {})"
     ],
 )  # fmt: skip
 def test_what_the_engine_says_becomes_a_sentence(says: str, kind: type[LabshellError], sentence: str) -> None:
-    with pytest.raises(kind) as caught, asking("alice", "be changed"):
+    with pytest.raises(kind) as caught, translate_errors("alice", "be changed"):
         raise OperationFailed(says)
     assert type(caught.value) is kind
     assert sentence in str(caught.value)
@@ -56,7 +49,7 @@ def test_what_the_engine_says_becomes_a_sentence(says: str, kind: type[LabshellE
 def test_a_busy_engine_is_asked_again(times: int) -> None:
     refusals = [Busy("busy")] * times
 
-    @patient
+    @retry_while_busy
     def double(number: int) -> int:
         if refusals:
             raise refusals.pop()
@@ -66,9 +59,9 @@ def test_a_busy_engine_is_asked_again(times: int) -> None:
 
 
 def test_an_engine_that_stays_busy_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr(errors, "SETTLE_SECONDS", 0.2)
 
-    @patient
+    @retry_while_busy
     def never() -> None:
         raise Busy("The container is busy.")
 
@@ -79,15 +72,14 @@ def test_an_engine_that_stays_busy_is_not_asked_for_ever(monkeypatch: pytest.Mon
 def test_files_in_a_container_are_asked_for_again_when_the_engines_server_for_them_is_just_ending(
     tmp_path: Path,
 ) -> None:
-    answers = iter([refusal("dial unix /proc/self/fd/9/forkfile.sock: no such file"), None])
+    answers = iter([OperationFailed("dial unix /proc/self/fd/9/forkfile.sock: no such file"), None])
 
-    class Files:
-        def delete(self, **_: object) -> None:
-            error = next(answers)
-            if error:
-                raise error
+    def delete(*_: str, **__: str) -> None:
+        error = next(answers)
+        if error:
+            raise error
 
-    standing_in = SimpleNamespace(instance=lambda _: SimpleNamespace(files=Files()))
+    standing_in = SimpleNamespace(delete=delete)
     Inside(cast(Engine, standing_in), tmp_path).delete_file("alice", "/root/note")
     assert next(answers, "all asked for") == "all asked for"
 

@@ -45,7 +45,7 @@ CARRIERS = {
         ],
         0,
     ),
-    **dict.fromkeys(["Verb", "asking", "settled"], 1),
+    **dict.fromkeys(["Verb", "translate_errors", "settled"], 1),
 }
 # Words that are the same in every language: names of ours, of programs, units, what is typed.
 NAMES = re.compile(

@@ -21,17 +21,8 @@ MODULES = {
 }
 PACKAGES = {path.parent.name for path in MODULES.values()}
 ONLY_IN = {
-    "pylxd": {
-        "engine.backups",
-        "engine.client",
-        "engine.clone",
-        "engine.inside",
-        "engine.instances",
-        "engine.lifecycle",
-        "engine.network",
-        "engine.snapshots",
-    },
-    "requests": {"engine.backups", "engine.client", "engine.lifecycle"},
+    "pylxd": {"engine.client"},
+    "requests": {"engine.client"},
     "psutil": {"host.machine", "host.ports", "host.accounts", "host.probe", "host.host_services"},
     "readline": {"shell.menu"},
     "subprocess": {"host.host_program", "engine.programs", "engine.templates"},
