@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from labshell import places
 from labshell.errors import LabshellError
 from labshell.language import LANGUAGES
 
@@ -24,9 +25,7 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover - Python 3.10
     import tomli as tomllib
 
-CONFIG_FILE = Path("/etc/labshell/labshell.toml")
 GROUP = "labshell"
-LOGIN_SHELL = "/opt/labshell/bin/labshell"
 FORWARDING_KINDS = ("iptables", "lxd-proxy", "none")
 
 
@@ -34,10 +33,10 @@ FORWARDING_KINDS = ("iptables", "lxd-proxy", "none")
 class Paths:
     """Where things lie. Not configurable on a lab's machine; tests point it elsewhere."""
 
-    public: Path = Path("/public")
-    keys: Path = Path("/etc/labshell/keys")
-    run: Path = Path("/run/labshell")
-    state: Path = Path("/var/lib/labshell")
+    public: Path = Path(places.PUBLIC)
+    keys: Path = Path(places.KEYS)
+    run: Path = Path(places.RUN)
+    state: Path = Path(places.STATE)
     homes: Path = Path("/home")
 
     @property
@@ -51,15 +50,19 @@ class Paths:
 
     @property
     def ports(self) -> Path:
-        return self.public / "ports"
+        return self.public / Path(places.PORTS).name
 
     @property
     def user_socket(self) -> Path:
-        return self.run / "labshell.sock"
+        return self.run / Path(places.USER_SOCKET).name
 
     @property
     def admin_socket(self) -> Path:
-        return self.run / "admin.sock"
+        return self.run / Path(places.ADMIN_SOCKET).name
+
+    @property
+    def language_file(self) -> Path:
+        return self.run / Path(places.LANGUAGE_FILE).name
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Config:
     nvidia_runtime: bool = False
     profile: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
-    archive: str = "/var/lib/labshell/archive"
+    archive: str = places.ARCHIVE
     snapshots_per_user: int = 3
 
     idle_stop_days: int = 0
@@ -153,13 +156,12 @@ PATTERNS = {
     "disk": re.compile(f"({SIZE.pattern})?"),
 }
 
-OWN_FOLDERS = (
-    *("/etc/labshell/", "/opt/labshell/", "/run/labshell/"),
-    *("/var/lib/labshell/", "/var/log/labshell/", "/public/ports/"),
+OWN_FOLDERS = tuple(
+    f"{folder}/" for folder in (places.ETC, places.OPT, places.RUN, places.STATE, places.LOG, places.PORTS)
 )
 
 
-def load(path: Path = CONFIG_FILE) -> Config:
+def load(path: Path = Path(places.CONFIG_FILE)) -> Config:
     """Read `path`; a missing file means every default."""
     try:
         text = path.read_text(encoding="utf-8")

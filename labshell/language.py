@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from labshell import places
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,7 +24,6 @@ LOCALE_NAMES = (
     "LC_MESSAGES", "LC_MONETARY", "LC_NAME", "LC_NUMERIC", "LC_PAPER", "LC_TELEPHONE", "LC_TIME",
 )  # fmt: skip
 UNSAID = ("c", "posix")
-CONFIGURED_FILE = "/run/labshell/language"  # written by the daemon: the login shell reads no configuration
 
 
 def choose(environment: Mapping[str, str], configured: str = "") -> str:
@@ -38,7 +39,7 @@ def choose(environment: Mapping[str, str], configured: str = "") -> str:
 def configured() -> str:
     """The lab's language, as the daemon has left it; empty if it has not."""
     try:
-        with open(CONFIGURED_FILE, encoding="ascii", errors="replace") as file:
+        with open(places.LANGUAGE_FILE, encoding="ascii", errors="replace") as file:
             return file.read(40).strip()
     except OSError:
         return ""

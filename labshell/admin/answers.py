@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labshell import shown
+from labshell import places, shown
 from labshell.admin.options import Options
 from labshell.wire import protocol
 
@@ -23,7 +23,7 @@ SILENCE_SECONDS = 30  # the daemon says every few seconds that it is still at wo
 def ask(method: str, parameters: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
     """The daemon's answer; `say` is told its progress meanwhile."""
     result: dict[str, Any] = {}
-    for reply in protocol.call(protocol.ADMIN_SOCKET, f"{protocol.ADMIN}.{method}", parameters, SILENCE_SECONDS):
+    for reply in protocol.call(places.ADMIN_SOCKET, f"{protocol.ADMIN}.{method}", parameters, SILENCE_SECONDS):
         if reply.get("progress"):
             say(shown.sentence(reply["progress"]))
         result = reply.get("result") or result

@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from labshell.config import CONFIG_FILE, GROUP, Config, load
+from labshell.config import GROUP, Config, load
 from labshell.daemon.administration import AdminInterface
 from labshell.daemon.calls import Call
 from labshell.daemon.interfaces import GatewayInterface
@@ -41,6 +41,7 @@ from labshell.model.access import Caller
 from labshell.operations.host_accounts import end_expired
 from labshell.operations.idle_stop import LOOK_SECONDS, IdleStop
 from labshell.operations.lab import build
+from labshell.places import CONFIG_FILE
 from labshell.wire import protocol
 
 log = logging.getLogger(__name__)
@@ -260,7 +261,7 @@ def serve(config: Config) -> None:
     for folder in (config.paths.run, config.paths.public, config.paths.ports, config.paths.keys):
         files.ensure_folder(folder)
     files.ensure_folder(config.paths.state, 0o700)
-    files.write(config.paths.run / "language", f"{config.language}\n".encode())
+    files.write(config.paths.language_file, f"{config.language}\n".encode())
     lab = build(config)
     idle_stop = IdleStop(lab)
     passed = passed_sockets()

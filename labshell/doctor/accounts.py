@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from labshell.config import LOGIN_SHELL
 from labshell.doctor.findings import ERROR, NOTE, Finding
 from labshell.errors import LabshellError
 from labshell.host import host_services, machine
 from labshell.model.ports import SSH
 from labshell.operations.lab import Lab
+from labshell.places import KEYS, LOGIN_SHELL
 
 LOOKS_AT_ONCE = 4
 # What sshd has to say of a user (sshd -T), whatever else is configured before or after our file.
 SSHD = {
     "forcecommand": f"{LOGIN_SHELL} --ssh",
-    "authorizedkeysfile": "/etc/labshell/keys/%u",
+    "authorizedkeysfile": f"{KEYS}/%u",
     "allowtcpforwarding": "no",
     "allowstreamlocalforwarding": "no",
     "allowagentforwarding": "no",

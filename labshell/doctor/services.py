@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from labshell import places
 from labshell.doctor.findings import ERROR, WARNING, Finding
 from labshell.engine.client import Engine
 from labshell.errors import LabshellError
@@ -77,12 +78,12 @@ def engine(lab: Lab) -> Iterator[Finding]:
 
 def daemon(lab: Lab) -> Iterator[Finding]:
     restart = _started(*DAEMON_UNITS, verb="restart")
-    if not host_services.is_served(Path(protocol.ADMIN_SOCKET)):
+    if not host_services.is_served(Path(places.ADMIN_SOCKET)):
         yield Finding("daemon-away", ERROR, "labshelld does not run. Why: journalctl -u labshelld -e", restart)
         return
     try:
         nothing = {"count": 0, "only_errors": False}
-        list(protocol.call(protocol.ADMIN_SOCKET, f"{protocol.ADMIN}.Log", nothing, timeout_seconds=10))
+        list(protocol.call(places.ADMIN_SOCKET, f"{protocol.ADMIN}.Log", nothing, timeout_seconds=10))
     except LabshellError as error:
         words = f"labshelld does not answer as it should: {error} Why: journalctl -u labshelld -e"
         yield Finding("daemon-away", ERROR, words, restart)

@@ -21,12 +21,13 @@ from pathlib import Path
 import psutil
 
 from labshell import shown
-from labshell.config import GROUP, LOGIN_SHELL, Paths
+from labshell.config import GROUP, Paths
 from labshell.errors import LabshellError, UsageError
 from labshell.host import files, host_program
 from labshell.host.uids import Uids
 from labshell.model import keys
 from labshell.model.keys import PublicKey
+from labshell.places import LOGIN_SHELL
 
 log = logging.getLogger(__name__)
 END_SECONDS = 10

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from labshell import places
 from labshell.errors import LabshellError
 from labshell.host import btrfs, host_program
 from labshell.model import keys
@@ -25,7 +26,7 @@ from labshell.model.usage import container_of_control_group
 SSH_KEYS = Path("/etc/ssh")
 INTERFACES = Path("/sys/class/net")
 PROC = Path("/proc")
-OFTEN_WRITTEN = (Path("/var/log"), Path("/var/lib/labshell"), Path("/run/labshell"))
+OFTEN_WRITTEN = (Path("/var/log"), Path(places.STATE), Path(places.RUN))
 CLOCK_SLACK_SECONDS = 60
 MOST_OF_PROCESS_BYTES = 16384
 NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "lustre"})

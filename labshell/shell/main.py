@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 
-from labshell import language, shown
+from labshell import language, places, shown
 from labshell.errors import LabshellError, UsageError
 from labshell.language import _
 from labshell.shell import card
@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORCED_COMMAND = "/opt/labshell/bin/labshell --ssh"  # what ForceCommand in the sshd drop-in says
+FORCED_COMMAND = f"{places.LOGIN_SHELL} --ssh"  # what ForceCommand in the sshd drop-in says
 LIMITS = ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NPROC, 0), (resource.RLIMIT_NOFILE, 64))
 FORBIDDEN_EVENTS = frozenset({
     "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "pty.spawn", "subprocess.Popen",

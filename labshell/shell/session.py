@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import pwd
 
-from labshell import language, shown
+from labshell import language, places, shown
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.language import _
 from labshell.shell import card, verbs
@@ -71,7 +71,7 @@ class Session:
     def replies(self, method: str, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The daemon's replies but for its progress, which is shown."""
         call = f"{protocol.GATEWAY}.{method}"
-        for reply in protocol.call(protocol.USER_SOCKET, call, parameters, SILENCE_SECONDS):
+        for reply in protocol.call(places.USER_SOCKET, call, parameters, SILENCE_SECONDS):
             if reply.get("progress"):
                 self.terminal.progress(shown.sentence(reply["progress"]))
             elif reply:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-USER_SOCKET = "/run/labshell/labshell.sock"
-ADMIN_SOCKET = "/run/labshell/admin.sock"
 GATEWAY = "org.labshell.Gateway"
 ADMIN = "org.labshell.Admin"
 LONGEST_REQUEST = 64 * 1024

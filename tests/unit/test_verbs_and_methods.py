@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import varlink.scanner as scanner
 
+from labshell import places
 from labshell.daemon.service import Service
 from labshell.shell import actions, keys, logins, session, streams, verbs
 from labshell.shell.card import Style
@@ -67,7 +68,7 @@ class Daemon:
         self._is_full = is_full
 
     def call(self, path: str, method: str, parameters: dict[str, Any], _: float) -> Iterator[dict[str, Any]]:
-        assert path == protocol.USER_SOCKET
+        assert path == places.USER_SOCKET
         self._service._check({"method": method, "parameters": parameters})
         name = method.rpartition(".")[2]
         self.asked.add(name)
