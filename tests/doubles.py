@@ -106,7 +106,8 @@ class FakeContainers:
         return container
 
     def owned_with_usage(self, user: str, uid: int) -> tuple[Container, Usage]:
-        return self.owned(user, uid), self.usage(self.owned(user, uid))
+        container = self.owned(user, uid)
+        return container, self.usage(container)
 
     def all(self) -> list[Container]:
         return [container for name in self.instances if (container := self.get(name))]
@@ -230,6 +231,10 @@ class FakeContainers:
     def read(self, name: str) -> dict[str, Any]:
         found = self.existing(name)
         return {"limits": found.limits, "kept": found.kept}
+
+    def apply(self, name: str, settings: Mapping[str, str]) -> None:
+        self.change()
+        self.existing(name).limits.update(settings)
 
     def put_back(self, name: str, settings: Mapping[str, Any]) -> None:
         self.change()

@@ -100,8 +100,14 @@ class Firewall:
                              kind=self._config.forwarding)  # fmt: skip
 
     def forward_user(self, user: str) -> None:
-        """Make the live rules of one user equal to what is stored."""
-        container = self._containers.get(user)
+        """Make the live rules of one user equal to what is stored; without a container there are none."""
+        self._forward(user, self._containers.get(user))
+
+    def forward(self, container: Container) -> None:
+        """The same for whoever has just read the container."""
+        self._forward(container.name, container)
+
+    def _forward(self, user: str, container: Container | None) -> None:
         uid, port = self._accounts.uid_of(user), self._ports.port_of(user)
         wanted = []
         if container and container.is_service:

@@ -15,6 +15,7 @@ from labshell.engine import identity
 from labshell.errors import UsageError
 from labshell.host import machine
 from labshell.model import keys
+from labshell.model.container import Container
 from labshell.model.keys import PublicKey
 from labshell.model.names import checked_name
 from labshell.model.settings import DESKTOP_PORT, NONE, date_of
@@ -67,21 +68,23 @@ class AddUser:
         with self._lab.locks.held(new.name):
             if not new.keys and self._accounts.uid_of(checked_name(new.name)) is not None:
                 new = replace(new, keys=tuple(self._accounts.keys_of(new.name)))
-            self._check(new)
-            if self._users.find(new.name).problem is None and not self._accounts.is_locked(new.name):
-                return {**self._users.show(new.name), "was_there": True}
+            found = self._containers.get(new.name)
+            self._check(new, found)
+            parts = self._users.parts(new.name, found)
+            if parts.problem is None and not self._accounts.is_locked(new.name):
+                return {**self._users.about(parts), "was_there": True}
             if dry_run:
-                return self._plan_to_add(new)
+                return self._plan_to_add(new, found)
             undo.later(self._firewall.forward_user, new.name)
-            yield from do(new.name, "added", self._steps_to_add(new, password, undo), undo)
+            steps = self._steps_to_add(new, password, undo, is_new=_is_to_be_made(found))
+            yield from do(new.name, "added", steps, undo)
         about = {"was_there": False, **({"password": password} if password else {})}
         return {**self._users.show(new.name), **about}
 
-    def _plan_to_add(self, new: NewUser) -> dict[str, Any]:
+    def _plan_to_add(self, new: NewUser, container: Container | None) -> dict[str, Any]:
         """What add() would do: the values, and the sentences with them."""
         name = new.name
-        uid, container = self._accounts.uid_of(name), self._containers.get(name)
-        is_new = container is None or not container.is_prepared
+        uid, is_new = self._accounts.uid_of(name), _is_to_be_made(container)
         address = container.address if container and not is_new else self._lab.addresses.next()
         port = self._port_to_give(name, new.port)
         about = plans.NewAccount(
@@ -104,15 +107,14 @@ class AddUser:
             return None
         return self._ports.port_of(name) or asked or self._ports.next_port()
 
-    def _check(self, new: NewUser) -> None:
+    def _check(self, new: NewUser, container: Container | None) -> None:
         """Everything that can be known to be wrong before anything is changed."""
         checked_name(new.name)
         if not new.keys:
             raise UsageError("{name} needs at least one public key: --key FILE.", name=new.name)
         keys.check_amount(new.keys)
         uid = self._accounts.uid_of(new.name)
-        container = self._containers.get(new.name)
-        if container is None or not container.is_prepared:
+        if _is_to_be_made(container):
             self._containers.clones.check_template(new.template)
         if container is not None and container.owner != new.name:
             raise UsageError(
@@ -127,7 +129,7 @@ class AddUser:
             )
         refuse_missing_folders(new.settings)
         self._refuse_past(new.settings)
-        if container is None or not container.is_prepared:
+        if _is_to_be_made(container):
             self._lab.closed.refuse_if_closed()
         if new.port is not None or new.settings.get(DESKTOP_PORT):
             refuse_without_ports(self._config)
@@ -147,36 +149,35 @@ class AddUser:
         if last_day is not None and last_day < machine.today():
             raise UsageError("{day} is over; expires is the last day on which the user may log in.", day=last_day)
 
-    def _steps_to_add(self, new: NewUser, password: str, undo: Undo) -> Iterator[NamedStep]:
-        """The steps by the names the administrator reads, each registering how it is undone."""
+    def _steps_to_add(self, new: NewUser, password: str, undo: Undo, *, is_new: bool) -> Iterator[NamedStep]:
+        """The steps by the names the administrator reads, each registering how it is undone.
+
+        `is_new`: the container is made; otherwise it is there and only what is around it is missing.
+        """
         name = new.name
+        made: Container
 
         def account() -> None:
             is_left = self._accounts.is_locked(name)  # by a removal that did not come to its end
-            is_new = self._accounts.uid_of(name) is None
-            if is_new or is_left:
-                undo.later(self._accounts.give_up if is_new else self._accounts.lock, name)
+            is_missing = self._accounts.uid_of(name) is None
+            if is_missing or is_left:
+                undo.later(self._accounts.give_up if is_missing else self._accounts.lock, name)
                 self._host_accounts.forget_earlier(name)
             self._host_accounts.make(name, list(new.keys))
             if is_left:
                 self._host_accounts.unlock(name)
 
         def container() -> None:
-            existing = self._containers.get(name)
-            if existing is not None and existing.is_prepared:
-                return
             undo.later(self._containers.lifecycle.delete, name)
             self._containers.lifecycle.delete(name)  # an earlier add-user was cut off while it made this
             with self._lab.addresses.choosing() as address:
                 self._containers.clones.make(new.template, name, name, self._host_accounts.uid(name), address)
 
         def settings() -> None:
-            existing = self._containers.get(name)
-            if existing is not None and not existing.is_prepared:
-                self._settings.apply(name, new.settings)
-                if new.profile:
-                    self._containers.marks.set_profile(name, new.profile)
-                self._settings.set_expiry(name, new.settings)
+            self._settings.apply(name, new.settings)
+            if new.profile:
+                self._containers.marks.set_profile(name, new.profile)
+            self._settings.set_expiry(name, new.settings)
 
         def port() -> None:
             if self._ports.port_of(name) is None:
@@ -184,9 +185,6 @@ class AddUser:
             self._ports.ensure(name, new.port)
 
         def write_identity() -> None:
-            existing = self._containers.get(name)
-            if existing is None or existing.is_prepared:
-                return
             self._containers.lifecycle.stop(name, self._config.stop_timeout_seconds, force=True)
             host_key = identity.write_identity(
                 self._containers, name, hostname=name, keys_file=self._config.paths.host_keys / name
@@ -194,24 +192,34 @@ class AddUser:
             self._containers.marks.set_host_key(name, host_key)
 
         def start() -> Steps[None]:
-            existing = self._containers.owned(name, self._host_accounts.uid(name))
-            yield from self._lifecycle.ensure_running(existing)
-            if not existing.is_prepared:
+            nonlocal made
+            made = self._containers.owned(name, self._host_accounts.uid(name))
+            yield from self._lifecycle.ensure_running(made)
+            if is_new:
                 identity.write_user(self._containers, name, name, list(new.keys))
                 if password:
                     identity.set_password(self._containers, name, name, password)
                 self._containers.marks.set_prepared(name)
 
         def rules() -> None:
-            self._firewall.forward_user(name)
+            self._firewall.forward(made)
 
         yield "Making the account", account
         if self._config.has_ports:
             yield "Reserving the ports", port
-        yield "Cloning the template", container
-        yield "Giving the container its identity", write_identity
-        yield "Giving it its limits and devices", settings
+        yield "Cloning the template", container if is_new else _nothing
+        yield "Giving the container its identity", write_identity if is_new else _nothing
+        yield "Giving it its limits and devices", settings if is_new else _nothing
         yield "Starting the container", start
         if self._config.has_ports:
             yield "Installing the rules", rules
             yield "Connecting through the forwarded port", lambda: self._user_ports.try_port(name)
+
+
+def _is_to_be_made(container: Container | None) -> bool:
+    """Whether there is none, or only what an add-user has left that was cut off."""
+    return container is None or not container.is_prepared
+
+
+def _nothing() -> None:
+    """The step of a container that is there already."""

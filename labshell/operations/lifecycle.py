@@ -52,11 +52,11 @@ class Lifecycle:
         """Start if stopped, with the user's port leading to it."""
         self._accounts.note_login(user)
         with self._lab.locks.held(user):
-            container = self._containers.owned(user, uid)
+            container, usage = self._containers.owned_with_usage(user, uid)
             if (yield from self.ensure_running(container)):
-                container = self._containers.owned(user, uid)
-            self._user_ports.make_reachable(user)
-        return self._reports.of(container)
+                container, usage = self._containers.owned_with_usage(user, uid)
+            self._user_ports.make_reachable(container)
+        return self._reports.of(container, usage)
 
     def stop(self, user: str, uid: int, *, force: bool = False) -> Steps[dict[str, Any]]:
         with self._lab.locks.held(user):
@@ -199,5 +199,6 @@ class Lifecycle:
 
     def ready(self, user: str, uid: int) -> dict[str, Any]:
         """The report on a container that runs, with the user's port leading to it."""
-        self._user_ports.make_reachable(user)
-        return self._reports.status(user, uid)
+        container, usage = self._containers.owned_with_usage(user, uid)
+        self._user_ports.make_reachable(container)
+        return self._reports.of(container, usage)

@@ -43,6 +43,17 @@ class UserParts:
             return NO_PORT
         return None
 
+    def whole(self) -> tuple[int, Container]:
+        """Their uid and their container; NoContainer says what is missing."""
+        if self.uid is None or self.container is None or self.problem:
+            raise NoContainer(
+                "{name} is incomplete: {problem}. Run {remedy} to complete it, or remove-user.",
+                name=self.name,
+                problem=self.problem,
+                remedy=self.remedy,
+            )
+        return self.uid, self.container
+
     @property
     def remedy(self) -> str:
         """The command that makes it whole."""
@@ -101,35 +112,37 @@ class Users:
     def show(self, name: str) -> dict[str, Any]:
         """Everything about one user."""
         self.refuse_unknown(name)
-        parts = self.find(name)
-        if parts.uid is None or parts.container is None or parts.problem:
-            raise NoContainer(
-                "{name} is incomplete: {problem}. Run {remedy} to complete it, or remove-user.",
-                name=name,
-                problem=parts.problem,
-                remedy=parts.remedy,
-            )
+        return self.about(self.find(name))
+
+    def about(self, parts: UserParts) -> dict[str, Any]:
+        """The same for whoever has just read the container."""
+        name, (uid, container) = parts.name, parts.whole()
         return {
-            **self._reports.status(name, parts.uid),
-            "uid": parts.uid,
+            **self._reports.of(container, self._containers.usage(container)),
+            "uid": uid,
             "keys": [f"{key.kind} {key.fingerprint} {key.comment}".strip() for key in self._accounts.keys_of(name)],
-            "gpus": parts.container.gpus,
-            "expires": parts.container.expires.isoformat() if parts.container.expires else None,
+            "gpus": container.gpus,
+            "expires": container.expires.isoformat() if container.expires else None,
             "last_login": self._accounts.last_login(name),
-            "forwards": [f"{own.port} -> {own.target} {own.name}".strip() for own in parts.container.forwards],
-            "settings": plans.held(parts.container),
-            "template": parts.container.template or None,
-            "profile": parts.container.profile or None,
+            "forwards": [f"{own.port} -> {own.target} {own.name}".strip() for own in container.forwards],
+            "settings": plans.held(container),
+            "template": container.template or None,
+            "profile": container.profile or None,
             "snapshots": [
                 {"name": kept.name, "created": shown.rfc3339(kept.created)}
                 for kept in self._containers.snapshots.of(name)
             ],
-            "rules_are_live": self._firewall.has_live_rules(parts.container, parts.uid, parts.port or 0),
+            "rules_are_live": self._firewall.has_live_rules(container, uid, parts.port or 0),
         }
 
     def find(self, name: str) -> UserParts:
+        """What there is of one user."""
+        return self.parts(name, self._containers.get(name))
+
+    def parts(self, name: str, container: Container | None) -> UserParts:
+        """The same for whoever has just read the container."""
         uid, port = self._accounts.uid_of(name), self._user_ports.of(name)
-        return UserParts(name, uid, self._containers.get(name), port, self._config.has_ports)
+        return UserParts(name, uid, container, port, self._config.has_ports)
 
     def refuse_unknown(self, name: str) -> None:
         """Refuse a name that is no user's, an account of the host's own included."""

@@ -102,12 +102,13 @@ class Maintenance:
         yield from self._recovery.recover_first(name)
         with self._lab.locks.held(name):
             container = self._existing(name)
-            yield from self._lifecycle.ensure_running(container)
+            if (yield from self._lifecycle.ensure_running(container)):
+                container = self._existing(name)
             if container.is_service:
-                self._lab.firewall.forward_user(name)
+                self._lab.firewall.forward(container)
             else:
-                self._user_ports.make_reachable(name)
-        return {"name": name, "state": self._existing(name).state.lower()}
+                self._user_ports.make_reachable(container)
+        return {"name": name, "state": container.state.lower()}
 
     def stop(self, name: str, *, force: bool, dry_run: bool = False) -> Steps[dict[str, Any]]:
         with self._lab.locks.held(name):

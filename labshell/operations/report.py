@@ -29,12 +29,9 @@ class Reports:
         """Everything the card shows; starts nothing."""
         return self.of(*self._containers.owned_with_usage(user, uid))
 
-    def of(self, container: Container, usage: Usage | None = None) -> dict[str, Any]:
+    def of(self, container: Container, usage: Usage) -> dict[str, Any]:
         """The answer of every verb that reports; its shape is in the .varlink file."""
         running = container.state in ("Running", "Frozen")
-        if usage is None and running:
-            usage = self._containers.usage(container)
-        disk = usage.disk if usage else self._containers.pools.held_by(container)
         load = machine.load()
         port = self._user_ports.of(container.name)
         last_active = self._lab.activity.read().get(container.name)
@@ -57,12 +54,12 @@ class Reports:
             "gateway_fingerprint": machine.ssh_fingerprint(),
             "uptime_seconds": _seconds_since(container.started_at) if running else None,
             "cpu_limit": container.config.get("limits.cpu") or None,
-            "memory_used": usage.memory if usage and running else None,
+            "memory_used": usage.memory if running else None,
             "memory_limit": container.config.get("limits.memory") or None,
-            "disk_used": disk,
+            "disk_used": usage.disk,
             "disk_limit": container.config.get("disk") or None,
-            "disk_full": is_full(disk or 0, shown.bytes_of(container.config.get("disk", "")) or 0),
-            "processes": usage.processes if usage and running else None,
+            "disk_full": is_full(usage.disk or 0, shown.bytes_of(container.config.get("disk", "")) or 0),
+            "processes": usage.processes if running else None,
             "host_load": round(load.averages[0], 2),
             "host_processors": load.processors,
             "host_memory_used": load.memory_used,

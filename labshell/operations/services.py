@@ -130,7 +130,7 @@ class Services:
             made = self._existing(name)
             yield from self._lifecycle.ensure_running(made)
             self._containers.marks.set_prepared(name)
-            self._firewall.forward_user(name)
+            self._firewall.forward(made)
 
         steps: list[NamedStep] = [("Cloning the template", container), ("Starting the container", start)]
         return iter(steps)

@@ -10,6 +10,7 @@ from typing import Any
 from labshell.engine import identity
 from labshell.errors import LabshellError, UsageError
 from labshell.model import keys
+from labshell.model.container import Container
 from labshell.model.keys import PublicKey
 from labshell.model.settings import disk_size
 from labshell.operations import plans
@@ -73,19 +74,20 @@ class SetUser:
         name = wanted.name
         with self._lab.locks.held(name):
             self._users.refuse_unknown(name)
-            if self._accounts.uid_of(name) is None or self._accounts.is_locked(name):
-                self._users.show(name)  # which says what is missing
+            parts = self._users.find(name)
+            if parts.uid is None or self._accounts.is_locked(name):
+                parts.whole()
             self._check_change(wanted)
-            changes = [change.row for change in self._changes(wanted)]
+            changes = [change.row for change in self._changes(wanted, parts.container)]
             if dry_run:
                 would = [f"Would change {row['text']}." for row in changes]
-                return {**self._users.show(name), "waits_for_restart": False, "changes": changes, "would": would}
+                return {**self._users.about(parts), "waits_for_restart": False, "changes": changes, "would": would}
             yield Progress("Changing {settings}", {"settings": ", ".join(wanted.words)})
             self._change_door(wanted)
         try:
             yield from self._recovery.recover_first(name)
-            before = self._users.show(name)
             with self._lab.locks.held(name):
+                _, before = self._users.find(name).whole()
                 about = yield from self._change_container(wanted)
         except LabshellError as error:
             if not wanted.is_about_door:
@@ -96,12 +98,11 @@ class SetUser:
                 name=name,
                 reason=error,
             ) from error
-        waits = "nesting" in wanted.settings and before["state"] == "running"
+        waits = "nesting" in wanted.settings and before.state == "Running"
         return {**self._users.show(name), **about, "waits_for_restart": waits, "changes": changes}
 
-    def _changes(self, wanted: Change) -> list[plans.Change]:
+    def _changes(self, wanted: Change, container: Container | None) -> list[plans.Change]:
         """What becomes of everything that is asked for; nothing is done yet."""
-        container = self._containers.get(wanted.name)
         before = plans.held(container) if container else {}
         found = plans.changes(before, wanted.settings)
         if wanted.keys:

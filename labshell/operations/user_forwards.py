@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from labshell.config import Config
 from labshell.errors import UsageError
 from labshell.model import forwards
-from labshell.model.container import OwnForward
+from labshell.model.container import Container, OwnForward
 from labshell.operations.lab import Lab
 
 
@@ -52,12 +53,14 @@ class UserForwards:
             port = self._lab.ports.ensure(user)
             own, block = container.forwards, self._lab.ports.block(port)
             busy = self._lab.ports.busy_beside(own)
-            self._containers.marks.set_forwards(user, forwards.add_forward(own, block, wanted, now, busy))
-            self._lab.firewall.forward_user(user)
+            self._change(container, forwards.add_forward(own, block, wanted, now, busy))
 
     def remove(self, user: str, uid: int, port: int) -> None:
         refuse_without_ports(self._lab.config)
         with self._lab.locks.held(user):
             container = self._containers.owned(user, uid)
-            self._containers.marks.set_forwards(user, forwards.remove_forward(container.forwards, port))
-            self._lab.firewall.forward_user(user)
+            self._change(container, forwards.remove_forward(container.forwards, port))
+
+    def _change(self, container: Container, own: tuple[OwnForward, ...]) -> None:
+        self._containers.marks.set_forwards(container.name, own)
+        self._lab.firewall.forward(replace(container, forwards=own))

@@ -32,11 +32,11 @@ class UserPorts:
         """The ports of a block: "22000-22009"; empty for none."""
         return f"{port}-{self._ports.block(port)[-1]}" if port else ""
 
-    def make_reachable(self, user: str) -> None:
+    def make_reachable(self, container: Container) -> None:
         """Have the user's port and their own lead to the container. The caller holds the user's lock."""
         if self._config.has_ports:
-            self._ports.ensure(user)
-            self._firewall.forward_user(user)
+            self._ports.ensure(container.name)
+            self._firewall.forward(container)
 
     def move(self, container: Container, port: int) -> None:
         """Another block, with the user's own forwards at the same places in it. Harmless twice."""

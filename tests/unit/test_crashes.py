@@ -50,7 +50,7 @@ class Lab:
         ports: Any = SimpleNamespace(
             ensure=lambda user: 20000, port_of=lambda user: 20000, block=lambda port: range(port, port + 10)
         )
-        firewall = SimpleNamespace(forward_user=lambda user: None)
+        firewall = SimpleNamespace(forward=lambda container: None)
         self.host = lab_of(
             self._config, accounts=accounts, containers=self.containers, ports=ports, firewall=firewall
         )

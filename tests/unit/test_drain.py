@@ -33,7 +33,7 @@ class Host:
         self.both = threading.Barrier(2, timeout=20)
         config = Config(paths=Paths(state=folder, run=folder), parallel_starts=2)
         self.lifecycle = self
-        ports, firewall = SimpleNamespace(ensure=lambda user: None), SimpleNamespace(forward_user=lambda user: None)
+        ports, firewall = SimpleNamespace(ensure=lambda user: None), SimpleNamespace(forward=lambda container: None)
         self.lab = lab_of(config, containers=self, ports=ports, firewall=firewall)
         self.maintenance = Maintenance(self.lab)
 
