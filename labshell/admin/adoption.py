@@ -9,7 +9,7 @@ from labshell.errors import LabshellError
 
 def adopt(options: Options) -> None:
     parameters = {"name": options.name, "keys": [key_text(path) for path in options.key], "dry_run": options.dry_run}
-    text = f"{options.name} is labshell's now: labshell-admin show {options.name}"
+    text = f"{options.name} adopted; see: labshell-admin show {options.name}"
     change("Adopt", parameters, options, lambda _: text)
 
 
@@ -18,7 +18,7 @@ def import_host(options: Options) -> None:
     found = call("AdoptionPlan", {}, options).get("containers", [])
     for row in found:
         if row["returning"] and not options.returning:  # somebody may have deleted the account to keep them out
-            row["problem"] = "its person's account is gone; --returning brings them back"
+            row["problem"] = "its user's account is gone; --returning brings it back"
     outcomes, failed = [], 0
     for row in found if not options.plan else ():
         if row["problem"]:

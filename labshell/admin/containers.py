@@ -73,7 +73,7 @@ def _show_drained(result: dict[str, Any], options: Options) -> None:
     if result.get("is_ended_early"):
         print(f"undrain ended it: {len(result['stopped'])} of {len(rows)} were stopped.")
     elif not options.plan:
-        print("Nothing starts any more until: labshell-admin undrain")
+        print("New starts are disabled until: labshell-admin undrain")
 
 
 def undrain(options: Options) -> None:
@@ -87,7 +87,7 @@ def undrain(options: Options) -> None:
 
 
 def _show_undrained(result: dict[str, Any]) -> None:
-    print("Containers can start again.")
+    print("Maintenance mode is off.")
     if result["started"]:
         print(f"{plans.counted(len(result['started']), 'container')} started.")
     for item in result["failed"]:

@@ -93,7 +93,7 @@ def doctor(options: Options) -> None:
         print(f"{finding.severity:8} {finding.id:20} {shown.plain(finding.finding)}")
         print(f"{'':29} {shown.plain(finding.remedy)}")
     if not findings and not options.json:
-        print("Everything is as it has to be.")
+        print("No problems found.")
     if any(finding.severity == "error" for finding in findings):
         sys.exit(1)
 

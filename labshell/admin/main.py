@@ -35,8 +35,8 @@ Containers
   idle                         who uses their container
 This host
   doctor                       what is wrong, with the remedies
-  log                          who changed what when
-  reconcile                    put the firewall rules back
+  log                          the audit log
+  reconcile                    restore the firewall rules
   template                     build, list, update, publish
 """
 TEMPLATE_HELP = "clone this template instead of the configured one"
@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
             added.add_argument("--json", action="store_true", help="answer with JSON")
         return added
 
-    add = command("add-user", users.add_user, "Give a person an account, a container, ports and rules.")
+    add = command("add-user", users.add_user, "Give a user an account, a container, ports and rules.")
     add.add_argument("name")
     add.add_argument(
         "--key",
@@ -110,17 +110,19 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(add)
     _add_dry_run(add, "check everything and show the steps")
 
-    remove = command("remove-user", users.remove_user, "Archive a person's container and free everything they have.")
+    remove = command(
+        "remove-user", users.remove_user, "Archive a user's container and free their account, ports and rules."
+    )
     remove.add_argument("name")
     remove.add_argument("--no-archive", action="store_true", help="delete the container without an archive")
     remove.add_argument("--yes", action="store_true", help="do not ask")
     _add_dry_run(remove, "show the steps")
 
-    restore = command("restore-user", users.restore_user, "Bring a removed person back from their archive.")
+    restore = command("restore-user", users.restore_user, "Restore a removed user from their archive.")
     restore.add_argument("archive", type=Path)
     _add_dry_run(restore, "check the archive and show the steps")
 
-    change = command("set", users.set_user, "Change what a person's container gets.")
+    change = command("set", users.set_user, "Change the settings of a user's container.")
     change.add_argument("name")
     change.add_argument("--key", action="append", metavar="FILE", help="public key file instead of all their keys")
     change.add_argument("--port", type=int, help="another SSH port; their own ports move along")
@@ -128,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(change)
     _add_dry_run(change)
 
-    keys = command("keys", users.keys, "A person's public keys: list them, add one, or remove one.")
+    keys = command("keys", users.keys, "List, add or remove a user's public keys.")
     keys.add_argument("name")
     keys.add_argument("action", nargs="?", choices=("list", "add", "remove"), default="list")
     keys.add_argument(
@@ -143,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     _add_dry_run(many, "check every row and change nothing")
 
     service = command(
-        "add-service", services.add_service, "Make a container that belongs to no person: a web server."
+        "add-service", services.add_service, "Make a service container (no owner), such as a web server."
     )
     service.add_argument("name")
     service.add_argument(
@@ -151,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="80:80",
-        help="a port of the host that leads to one of its; repeatable",
+        help="a port of the host, forwarded to one of the service; repeatable",
     )
     service.add_argument("--autostart", action="store_true", help="start it when the host starts")
     service.add_argument("--template", help=TEMPLATE_HELP)
@@ -178,46 +180,44 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_dry_run(adopt, "check everything and show the steps")
     host = command("import-host", adoption.import_host, "Take over every container that was made by hand.")
-    host.add_argument("--returning", action="store_true", help="also those of people whose accounts are gone")
-    host.add_argument("--plan", action="store_true", help="only show what there is and what would become of it")
-    start = command("start", containers.start, "Start a person's container, or a service.")
+    host.add_argument("--returning", action="store_true", help="also those of users whose accounts are gone")
+    host.add_argument("--plan", action="store_true", help="only show the containers and what would be done")
+    start = command("start", containers.start, "Start the container of a user or a service.")
     start.add_argument("name")
     _add_dry_run(start)
-    stop = command("stop", containers.stop, "Shut a person's container down, or a service.")
+    stop = command("stop", containers.stop, "Shut down the container of a user or a service.")
     stop.add_argument("name")
     stop.add_argument("--force", action="store_true", help="end it at once, without a clean shutdown")
     _add_dry_run(stop)
     enter = command("enter", _here("enter"), "A shell in a container, as root, even if its network is broken.")
     enter.add_argument("name")
     enter.add_argument("command", nargs=argparse.REMAINDER, help="a command instead of a shell")
-    drain = command("drain", containers.drain, "Before maintenance: let nothing start any more, and list what runs.")
+    drain = command("drain", containers.drain, "Before maintenance: disable new starts, and list what runs.")
     drain.add_argument(
-        "--message", default="maintenance; try again later.", help="what people read who want to start"
+        "--message", default="maintenance; try again later.", help="message shown to users who try to start"
     )
     drain.add_argument("--stop", action="store_true", help="also stop everything, cleanly")
     drain.add_argument("--snapshot", action="store_true", help="with --stop: keep each one's state before")
     drain.add_argument("--plan", action="store_true", help="only list what it would touch")
-    undrain = command("undrain", containers.undrain, "After maintenance: let containers start again.")
+    undrain = command("undrain", containers.undrain, "After maintenance: enable starts.")
     undrain.add_argument("--start", action="store_true", help="also start those that drain has stopped")
     idle = command("idle", containers.idle, "List who uses their container, the longest idle first.")
     idle.add_argument("--stop", action="store_true", help="stop those whose time is over by idle_stop_days")
-    check = command(
-        "doctor", _here("doctor"), "Look at everything that has to be right on this host, and name the remedies."
-    )
+    check = command("doctor", _here("doctor"), "Check this host, and name the remedy for each problem.")
     check.add_argument(
         "--try",
         dest="try_it",
         action="store_true",
         help="instead: make a container from the template, log in to it, look from inside, and remove it again",
     )
-    listing = command("list", users.list_users, "List everybody: state, address, ports, use, what is wrong.")
+    listing = command("list", users.list_users, "List all users: state, address, ports, usage, problems.")
     listing.add_argument("--sort", choices=users.SORTABLE, default="user", help="the column to sort by")
-    log = command("log", this_host.show_log, "Show the audit log: who changed what when.")
+    log = command("log", this_host.show_log, "Show the audit log.")
     log.add_argument(
         "-n", dest="count", type=int, default=50, metavar="COUNT", help="how many changes, the last ones"
     )
     log.add_argument("--errors", action="store_true", help="only what failed")
-    command("show", users.show_user, "Show everything about one person.").add_argument("name")
+    command("show", users.show_user, "Show everything about one user.").add_argument("name")
     plan = command("reconcile", this_host.reconcile, "Make the live rules equal to what is stored.")
     plan.add_argument("--plan", action="store_true", help="only say what would change")
 
@@ -276,7 +276,7 @@ def _here(name: str) -> Callable[[Options], None]:
 def _add_settings(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
     """An option for each setting, and for a profile of them."""
     parser.add_argument(
-        "--profile", metavar="NAME", help="a set of settings from labshell.toml; options come before it"
+        "--profile", metavar="NAME", help="a set of settings from labshell.toml; explicit options override it"
     )
     for name, setting in SETTINGS.items():
         if name in without:
@@ -298,7 +298,7 @@ def main() -> None:
     options = parser().parse_args()
     try:
         if os.geteuid() != 0:
-            raise NotAllowed("labshell-admin is for root: put sudo in front.")
+            raise NotAllowed("labshell-admin must run as root: use sudo.")
         options.run(options)
         sys.stdout.flush()
     except LabshellError as error:
@@ -307,7 +307,7 @@ def main() -> None:
             print(f"The engine said: {shown.plain(error.detail)}", file=sys.stderr)
         sys.exit(error.status)
     except KeyboardInterrupt:
-        print("\nlabshell-admin: interrupted; what the daemon has begun it finishes.", file=sys.stderr)
+        print("\nlabshell-admin: interrupted; the daemon completes the operation.", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -17,7 +17,7 @@ def reconcile(options: Options) -> None:
         for rule in change.get(key, []):
             print(f"{word}: port {rule['port']} -> {shown.plain(rule['to'])} ({shown.plain(rule['user'])})")
     if not any(change.values()):
-        print("The live rules are as they should be.")
+        print("Firewall rules are up to date.")
 
 
 def show_log(options: Options) -> None:

@@ -113,7 +113,7 @@ def _open(user: str, key: str, found: str, wanted: str) -> Finding:
     return Finding(
         "sshd-open",
         ERROR,
-        f"{words} {', '.join(map(str, files))} comes before 00-labshell.conf and says so; it has to come later.",
+        f"{words} {', '.join(map(str, files))} is read before 00-labshell.conf and says so; it must come later.",
         f"{later}; {host_services.reload_of_sshd()}",
         user,
     )
@@ -168,7 +168,7 @@ def _listeners(lab: Lab, holders: dict[int, str]) -> Iterator[Finding]:
             yield Finding(
                 "port-left-out",
                 NOTE,
-                f"{what}, inside port_range. labshell gives that block to nobody; this ends the program.",
+                f"{what}, inside port_range. labshell does not assign that block; this ends the program.",
                 f"kill {one.pid}",
                 one.program,
             )

@@ -192,7 +192,7 @@ def _owner(item: Container, uids: Mapping[str, int]) -> Iterator[Finding]:
     words = f"The container {name} is marked as {item.owner}'s, who has no account."
     remedy = f"lxc delete --force {name}"
     if name == item.owner:
-        words += " If the same person comes back: labshell-admin adopt; if not, this makes an archive of it."
+        words += " If the same user comes back: labshell-admin adopt; if not, this makes an archive of it."
         remedy = f"labshell-admin remove-user {name} --yes"
     elif name in uids:
         words += f" If it is {name}'s, this marks it."

@@ -39,8 +39,8 @@ def network(lab: Lab) -> Iterator[Finding]:
         yield Finding(
             "network-down",
             ERROR,
-            f"The containers' bridge {bridge.name} is not there, or has not its address. Then containers that run "
-            "have to be stopped and started: they are connected to nothing.",
+            f"The containers' bridge {bridge.name} is not there, or has not its address. Running containers "
+            "are connected to nothing: stop and start them afterwards.",
             renew,
             bridge.name,
         )
@@ -66,7 +66,7 @@ def _open_dhcp(name: str, address: str) -> Finding:
     return Finding(
         "dhcp-open",
         WARNING,
-        f"A container that asks {name} for addresses as many machines takes those of new containers.",
+        f"One container can exhaust the DHCP range of {name}, and new containers then get no address.",
         f"lxc network set {name} ipv4.dhcp.ranges={span}",
     )
 

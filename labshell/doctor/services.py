@@ -43,7 +43,7 @@ def engine_away(engine: Engine) -> Iterator[Finding]:
         words = (
             f"LXD does not answer at {engine.path}."
             if is_there
-            else f"LXD does not run: nobody serves {engine.path}."
+            else f"LXD is not running: nothing listens on {engine.path}."
         )
         detail = f" {error.detail}" if error.detail else ""
         remedy = _started(unit, verb="restart" if is_there else "start")
@@ -112,7 +112,7 @@ def lxcfs(lab: Lab) -> Iterator[Finding]:
             "lxcfs-away",
             ERROR,
             "lxcfs does not run: containers see the whole host's memory and processors, or no /proc/meminfo at all. "
-            "Those that run have to be stopped and started afterwards.",
+            "Stop and start running containers afterwards.",
             _started("lxcfs", verb="restart"),
         )
 

@@ -19,9 +19,9 @@ FULL = 0.9
 ENDS_SOON = datetime.timedelta(days=14)
 ASK_GPU = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
 TELL_ADMINISTRATOR = Progress("Ask the administrator to look at it.")
-START_THEN_DELETE = Progress("Start it with: start, for which some room is kept. Then delete files.")
+START_THEN_DELETE = Progress("Start it: run `start` (space is reserved for it). Then delete files.")
 DELETE_FIRST = Progress(
-    "Delete files, and do not stop or restart before. Find the largest with: sudo du -xh / | sort -h | tail"
+    "Delete files, and do not stop or restart before. Find the largest: run `sudo du -xh / | sort -h | tail`."
 )
 GOOD, BAD, UNKNOWN = "good", "bad", "unknown"
 
@@ -84,7 +84,7 @@ class Doctor:
     def _account(self, user: str) -> Finding:
         door = self._lab.accounts.door(user)
         if not door.is_home_safe:
-            return Finding(BAD, Progress("Your home on the host is not as it has to be."), TELL_ADMINISTRATOR)
+            return Finding(BAD, Progress("Your home on the host has a wrong owner or mode."), TELL_ADMINISTRATOR)
         last_day = self._lab.accounts.last_day(user)
         if last_day is not None and last_day - machine.today() < ENDS_SOON:
             return Finding(BAD, Progress("Your account ends after {day}.", {"day": last_day.isoformat()}),
@@ -94,18 +94,18 @@ class Doctor:
     def _keys(self, user: str) -> Finding:
         keys = self._lab.accounts.keys_of(user)
         if not keys:
-            return Finding(BAD, Progress("No key lets you in."), Progress("Add one with: keys add"))
-        return Finding(GOOD, Progress("{count} of your keys let you in.", {"count": str(len(keys))}))
+            return Finding(BAD, Progress("You have no key to log in with."), Progress("Add one: run `keys add`."))
+        return Finding(GOOD, Progress("You can log in with {count} keys.", {"count": str(len(keys))}))
 
     def _port(self, container: Container, uid: int) -> Finding:
         """The rules are there, and a connection to the port really passes them."""
         user = container.name
         port, firewall = self._lab.ports.port_of(user), self._lab.firewall
         if port is None:
-            return Finding(BAD, Progress("You have no port yet."), Progress("Get one with: start"))
+            return Finding(BAD, Progress("You have no port yet."), Progress("Run `start` to get one."))
         if not firewall.has_live_rules(container, uid, port):
-            return Finding(BAD, Progress("The rules that lead port {port} to your container are not all there.",
-                                         {"port": str(port)}), Progress("Put them back with: start"))  # fmt: skip
+            return Finding(BAD, Progress("Firewall rules that forward port {port} to your container are missing.",
+                                         {"port": str(port)}), Progress("Run `start` to restore them."))  # fmt: skip
         before = firewall.packets(user)
         answers = ssh_answers(firewall.address, port)
         if before is None:  # nobody counts; a server that does not answer at all is another finding
@@ -113,9 +113,9 @@ class Doctor:
         else:
             arrives = firewall.packets(user) != before
         if not arrives:
-            return Finding(BAD, Progress("Something else takes the connections to port {port}.", {"port": str(port)}),
-                           TELL_ADMINISTRATOR)  # fmt: skip
-        return Finding(GOOD, Progress("Port {port} leads to your container.", {"port": str(port)}))
+            taken = Progress("Another firewall rule takes the connections to port {port}.", {"port": str(port)})
+            return Finding(BAD, taken, TELL_ADMINISTRATOR)
+        return Finding(GOOD, Progress("Port {port} is forwarded to your container.", {"port": str(port)}))
 
     def _disk(self, container: Container) -> Finding:
         own = self._containers.disks.use_of(container)
@@ -132,7 +132,7 @@ class Doctor:
             return Finding(BAD, Progress("The disk is {percent} full.", share), remedy)
         if used > FULL * total:
             return Finding(BAD, Progress("The disk is {percent} full.", share),
-                           Progress("Find what takes most room with: sudo du -xh / | sort -h | tail"))  # fmt: skip
+                           Progress("Find the largest: run `sudo du -xh / | sort -h | tail`."))  # fmt: skip
         return Finding(GOOD, Progress("The disk is {percent} full.", share))
 
     def _host_key(self, container: Container) -> Finding:
@@ -145,7 +145,7 @@ class Doctor:
     def _logind(self, container: Container) -> Finding:
         if self._containers.inside.logind_failed(container.name):
             return Finding(BAD, Progress("systemd-logind has failed, and each login waits for it."),
-                           Progress("Start it with: restart"))  # fmt: skip
+                           Progress("Start it: run `restart`."))  # fmt: skip
         return Finding(GOOD, Progress("systemd-logind has not failed."))
 
     def _gpu(self, container: Container) -> Finding:
@@ -158,7 +158,7 @@ class Doctor:
                                     {"version": _driver_version()}))  # fmt: skip
         if "Failed to initialize NVML" in output:
             return Finding(BAD, Progress("The GPU has gone from the running container: Failed to initialize NVML."),
-                           Progress("Bring it back with: restart"))  # fmt: skip
+                           Progress("Bring it back: run `restart`."))  # fmt: skip
         if status != 0:
             return Finding(BAD, Progress("nvidia-smi does not work in the container."),
                            Progress("Install the NVIDIA driver inside, without its kernel module."))  # fmt: skip
@@ -174,9 +174,11 @@ class Doctor:
 def _state(container: Container, maintenance: str | None) -> Finding:
     if container.state == "Running":
         return Finding(GOOD, Progress("It is yours and runs."))
-    remedy = Progress("Start it with: start")
+    remedy = Progress("Start it: run `start`.")
     if maintenance is not None:
-        remedy = Progress("No container starts at present, try again later: {message}", {"message": maintenance})
+        remedy = Progress(
+            "New starts are disabled (maintenance), try again later: {message}", {"message": maintenance}
+        )
     return Finding(BAD, Progress("It is yours and does not run."), remedy)
 
 
@@ -190,14 +192,14 @@ def _address_from_lab(container: Container) -> Finding:
     if container.address:
         return Finding(GOOD, Progress("{address}, given by the lab's network.", {"address": container.address}))
     return Finding(BAD, Progress("The lab's network has given it no address."),
-                   Progress("Get in with enter, and there: sudo systemctl restart networking"))  # fmt: skip
+                   Progress("Run `enter`, and there `sudo systemctl restart networking`."))  # fmt: skip
 
 
 def _ssh_server(container: Container) -> Finding:
     if container.address and ssh_answers(container.address):
         return Finding(GOOD, Progress("It answers."))
     return Finding(BAD, Progress("It does not answer."),
-                   Progress("Get in with enter, and there: sudo systemctl restart ssh"))  # fmt: skip
+                   Progress("Run `enter`, and there `sudo systemctl restart ssh`."))  # fmt: skip
 
 
 def _clock() -> Finding:

@@ -34,7 +34,7 @@ class Clones:
                     "There is no template {name}; make one with: labshell-admin template build", name=name
                 )
         elif template.owner is not None:
-            raise UsageError("{name} is somebody's container, not a template.", name=name)
+            raise UsageError("{name} is a user's container, not a template.", name=name)
         elif template.state != "Stopped":
             raise UsageError("The template {name} is running; stop it first: lxc stop {name}", name=name)
 

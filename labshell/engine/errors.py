@@ -50,7 +50,7 @@ class TimedOut(EngineError):
     """The engine did not answer in time."""
 
 
-FULL_POOL = mark("The storage pool is full, so the container cannot {action}. The administrator has to make room.")
+FULL_POOL = mark("The storage pool is full, so the container cannot {action}. Ask the administrator to make room.")
 FULL_DISK = mark(
     "The disk of the container is full or broken, so it cannot {action}. "
     "Delete files in it, go back to a snapshot, or ask the administrator for more disk."
@@ -79,7 +79,7 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
     ("saving config file for the container failed", DiskFull, FULL_DISK),  # liblxc could not write there
     ("is busy running", Busy, mark("The container is busy with something else; try again in a moment.")),
     ("forkfile.sock", Busy, mark("The container is busy with something else; try again in a moment.")),
-    ("Instance is running", Busy, mark("The container is being started by somebody else; try again in a moment.")),
+    ("Instance is running", Busy, mark("Another command is starting the container; try again in a moment.")),
     (
         "In use",
         LabshellError,
@@ -111,7 +111,7 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
     (
         "dmapping abilities",
         UsageError,
-        mark("This kernel and this engine cannot map the ownership of a mount; add :noshift to it."),
+        mark("Idmapped mounts are not supported by this kernel and engine; add :noshift to the mount."),
     ),
     (
         "already defined on another NIC",
@@ -166,7 +166,7 @@ def translate_errors(name: str, action: str) -> Iterator[None]:
     except (TimedOut, TimeoutError) as error:
         raise TryAgain("The container engine does not answer; try again in a moment.") from error
     except (Unreachable, OSError) as error:
-        raise TryAgain("The container engine is away; try again in a moment.") from error
+        raise TryAgain("Cannot connect to LXD; try again in a moment.") from error
 
 
 def _error_for(message: str, name: str, action: str) -> LabshellError:

@@ -91,8 +91,8 @@ class Lifecycle:
             if force:
                 raise
             raise TryAgain(
-                "The container did not shut down within {seconds} seconds and still runs. "
-                "Use --force to stop it the hard way.",
+                "The container did not shut down within {seconds} seconds and is still running. Use "
+                "`--force` to force stop it.",
                 seconds=timeout_seconds,
             ) from None
 

@@ -88,7 +88,7 @@ class RunningProgram:
         for descriptor in printing:
             printed.register(descriptor, select.POLLIN)
         deadline, found, count = time.monotonic() + timeout_seconds, bytearray(), 0
-        without_end = TryAgain("What runs inside the container comes to no end; restart the container.")
+        without_end = TryAgain("The command in the container timed out; restart the container.")
         try:
             while printing:
                 for descriptor, _ in printed.poll(max(0.0, deadline - time.monotonic()) * 1000):
@@ -217,6 +217,6 @@ def connect(address: str, port: int = SSH) -> int:
     try:
         connection = socket.create_connection((address, port), timeout=CONNECT_SECONDS)
     except OSError as error:
-        raise TryAgain("The container's SSH server does not answer; try: enter") from error
+        raise TryAgain("The container's SSH server does not answer; try `enter`.") from error
     connection.settimeout(None)
     return connection.detach()

@@ -59,7 +59,7 @@ class Accounts:
         except KeyError:
             return None
         if entry.pw_gid != _group_id():
-            raise UsageError("{user} is an account of the host itself; choose another name.", user=user)
+            raise UsageError("{user} is an existing system account; choose another name.", user=user)
         return entry.pw_uid
 
     def all(self) -> dict[str, int]:

@@ -42,4 +42,4 @@ class Closed:
     def refuse_if_closed(self) -> None:
         message = self.message
         if message is not None:
-            raise TryAgain("No container starts here just now: {message}", message=message)
+            raise TryAgain("New starts are disabled (maintenance): {message}", message=message)

@@ -33,7 +33,7 @@ def read(path: Path) -> bytes | None:
     try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1 or about.st_uid != os.geteuid():
-            raise LabshellError("{path} must be a regular file of root's with no other name.", path=path)
+            raise LabshellError("{path} must be a regular file owned by root, with one hard link.", path=path)
         if about.st_size > LARGEST_BYTES:
             raise LabshellError("{path} is too large to be what it should be.", path=path)
         with open(descriptor, "rb", closefd=False) as file:
@@ -91,9 +91,7 @@ def ensure_folder(path: Path, mode: int = 0o755) -> None:
     except OSError as error:
         raise LabshellError("{path} cannot be made: {why}.", path=path, why=error.strerror) from error
     if not is_ours_alone(path):
-        raise LabshellError(
-            "{path} must be a folder that belongs to root and that nobody else can write to.", path=path
-        )
+        raise LabshellError("{path} must be a directory owned by root that only root can write to.", path=path)
 
 
 def is_ours_alone(path: Path) -> bool:
@@ -112,7 +110,7 @@ def locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except filelock.Timeout as error:
-        raise TryAgain("Somebody else is changing this just now; try again in a moment.") from error
+        raise TryAgain("Another command is changing this; try again in a moment.") from error
     except OSError as error:
         raise LabshellError("{path} cannot be locked: {why}.", path=path, why=error.strerror) from error
     try:

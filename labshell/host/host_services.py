@@ -127,7 +127,7 @@ def problem_of_file(path: Path) -> str:
     if not stat.S_ISREG(about.st_mode):
         return "is not a file"
     if about.st_nlink != 1:
-        return "has another name, too"
+        return "has more than one hard link"
     return _problem(about, 0o004)
 
 

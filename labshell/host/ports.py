@@ -145,7 +145,7 @@ class PortRegistry:
             return {port: moment for port, moment in until.items() if moment > self._now()}
         except (ValueError, AttributeError, TypeError) as error:
             raise LabshellError(
-                "{path} is damaged; move it away to go on (blocks of removed users then rest no longer).",
+                "{path} is damaged; move it away to continue (this ends the quarantine of removed users' blocks).",
                 path=self._resting_file,
             ) from error
 
@@ -172,7 +172,7 @@ class PortRegistry:
             if port in self._pool.block(first):
                 raise UsageError("Port {port} is one of {holder}'s.", port=port, holder=holder)
         if any(port in self._pool.block(first) for first in self.resting()):
-            raise UsageError("Port {port} was a removed user's and rests.", port=port)
+            raise UsageError("Port {port} is in quarantine: a removed user had it.", port=port)
         if port in self._listening():
             raise UsageError("Something on this machine has port {port} already.", port=port)
 
@@ -291,7 +291,7 @@ class PortRegistry:
         port = choose_block(self._pool, start, blocks, self._listening())
         if port is None:
             raise TryAgain(
-                "Every port block from {first} to {last} is taken or resting; widen port_range.",
+                "Every block of ports from {first} to {last} is in use or quarantined; widen port_range.",
                 first=self._pool.first,
                 last=self._pool.last,
             )

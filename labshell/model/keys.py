@@ -155,7 +155,7 @@ def fields(blob: bytes) -> list[bytes]:
 def check_amount(listed: Iterable[PublicKey]) -> None:
     """Refuse more keys for one person than everything takes that reads them, as an argument of a program for one."""
     if len(authorized_keys(map(line_on_host, listed))) > MOST_BYTES:
-        raise UsageError("These are too many keys: one person's may have {size} KiB together.", size=MOST_BYTES >> 10)
+        raise UsageError("Too many keys: the limit is {size} KiB of keys per user.", size=MOST_BYTES >> 10)
 
 
 def line_on_host(key: PublicKey) -> str:
@@ -187,8 +187,8 @@ def choose_key(listed: Sequence[PublicKey], which: str) -> PublicKey:
             return key
     named = [key for key in listed if which and key.comment.split() == which.split()]
     if len(named) > 1:
-        raise UsageError("There are {count} keys {which}; give a number or a fingerprint: keys lists them.",
+        raise UsageError("There are {count} keys {which}; give a number or a fingerprint (`keys` lists them).",
                          count=len(named), which=shown.plain(which)[:60])  # fmt: skip
     if named:
         return named[0]
-    raise UsageError("There is no key {which}; keys lists them.", which=shown.plain(which)[:60])
+    raise UsageError("There is no key {which}; `keys` lists them.", which=shown.plain(which)[:60])

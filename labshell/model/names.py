@@ -56,13 +56,13 @@ def checked_name(name: object, *, of_service: bool = False) -> str:
     if not isinstance(name, str) or not NAME.fullmatch(name) or "--" in name:
         if of_service:
             raise UsageError(
-                "{name} cannot be the name of a service: 2 to 32 lower-case letters, digits and single hyphens, "
-                "a letter first and no hyphen at the end.",
+                "{name} cannot be the name of a service: use 2 to 32 lower-case letters, digits and single hyphens; "
+                "it must start with a letter and not end with a hyphen.",
                 name=repr(name)[:80],
             )
         raise UsageError(
-            "{name} cannot be a user name: 2 to 32 lower-case letters, digits and single hyphens, "
-            "a letter first and no hyphen at the end.",
+            "{name} cannot be a user name: use 2 to 32 lower-case letters, digits and single hyphens; "
+            "it must start with a letter and not end with a hyphen.",
             name=repr(name)[:80],
         )
     if name in RESERVED_NAMES:

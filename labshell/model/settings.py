@@ -36,15 +36,15 @@ class Setting:
 
 
 SETTINGS = {
-    "cpu": Setting("8, or 0-7", "processors: a number of them, or which"),
+    "cpu": Setting("8, or 0-7", "CPU count (8) or CPU set (0-7)"),
     "memory": Setting("64GiB", "memory"),
     "disk": Setting("200GiB", "disk space, where the pool can limit it"),
     "processes": Setting("4096", "processes"),
     "gpus": Setting("0,1 or 0000:01:00.0 or all or none", "GPUs by number, UUID or PCI address"),
     "mounts": Setting("/data:/data or /data:/data:ro", "folders of the host"),
     "nesting": Setting("yes or no", "Docker inside the container"),
-    DESKTOP_PORT: Setting("20019, or none", "a port of the person's own that leads to a desktop (3389)"),
-    "expires": Setting("2027-09-30, or none", "the last day on which the person may log in"),
+    DESKTOP_PORT: Setting("20019, or none", "one of the user's own ports, forwarded to a desktop (3389)"),
+    "expires": Setting("2027-09-30, or none", "the last day on which the user may log in"),
 }
 PROFILE = "profile"
 

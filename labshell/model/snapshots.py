@@ -24,7 +24,7 @@ def name_of_snapshot(name: str, existing: Collection[str], most: int, now: str) 
     """A name for one more snapshot: `name`, or `now` if that is empty. UsageError if there may be none."""
     name = name or now
     if not SNAPSHOT.fullmatch(name):
-        raise UsageError("{name} cannot be a snapshot's name: up to 32 small letters, digits and hyphens.",
+        raise UsageError("{name} cannot be a snapshot's name: use up to 32 lower-case letters, digits and hyphens.",
                          name=repr(name)[:60])  # fmt: skip
     if name in existing:
         raise UsageError("There is a snapshot {name} already.", name=name)

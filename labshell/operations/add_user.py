@@ -123,7 +123,7 @@ class AddUser:
             )
         if container is not None and container.is_of_earlier(new.name, uid):
             raise UsageError(
-                "The container {name} is of a {name} whose account is gone. The same person gets it back with "
+                "The container {name} is of a {name} whose account is gone. The same user gets it back with "
                 "labshell-admin adopt {name} --key FILE; remove-user makes an archive of it and frees the name.",
                 name=new.name,
             )

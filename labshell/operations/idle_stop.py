@@ -141,7 +141,7 @@ class IdleStop:
             log.warning("idle container not stopped", extra={"container": name, "why": str(error)})
             return False
         log.info("idle container stopped", extra={"container": name})
-        sentence = mark("Your container was stopped, since nobody had used it for {days} days.")
+        sentence = mark("Your container was stopped after {days} days without use.")
         self._lab.unfinished.tell(name, sentence, days=str(self._days))
         return True
 
@@ -151,7 +151,7 @@ class IdleStop:
         config = self._lab.config
         gateway = shown.gateway(name, config.shown_hostname, config.ssh_port)
         moment = shown.moment(idleness.written(due))
-        text = f"Nobody uses this container: it is stopped at {moment}, unless: ssh {gateway} keep 3d"
+        text = f"This container is idle and will stop at {moment}; to prevent it, run: ssh {gateway} keep 3d"
         try:
             status, why = self._containers.inside.run(name, ["wall", text], timeout_seconds=WALL_SECONDS)
         except LabshellError as error:

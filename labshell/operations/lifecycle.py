@@ -123,7 +123,7 @@ class Lifecycle:
         if container.state == "Running":
             return False
         if container.state not in ("Stopped", "Frozen"):
-            raise TryAgain("The container is {state} just now; try again in a moment.", state=container.state.lower())
+            raise TryAgain("The container is {state}; try again in a moment.", state=container.state.lower())
         self._lab.closed.refuse_if_closed()
         self.refuse_full_pool(container)
         with self._lab.starts.ticket() as ticket:
@@ -180,14 +180,14 @@ class Lifecycle:
                 look_again = time.monotonic() + LOOK_AGAIN_SECONDS
             if time.monotonic() > deadline and not address:
                 raise TryAgain(
-                    "The container runs, but the network has given it no address in {seconds} seconds. "
-                    "enter gets you in all the same.",
+                    "The container runs, but the network has assigned no address in {seconds} seconds. "
+                    "`enter` still works.",
                     seconds=self._config.start_timeout_seconds,
                 )
             if time.monotonic() > deadline:
                 raise TryAgain(
                     "The container runs, but its SSH server has not answered in {seconds} seconds. "
-                    "enter gets you in all the same.",
+                    "`enter` still works.",
                     seconds=self._config.start_timeout_seconds,
                 )
             time.sleep(pause_after(time.monotonic() - began) if address else CONNECT_SECONDS)

@@ -75,7 +75,7 @@ class StartQueue:
             if place <= 0:
                 return
             if time.monotonic() > deadline:
-                raise TryAgain("Too many containers are starting just now; try again in a few minutes.")
+                raise TryAgain("Too many containers are starting; try again in a few minutes.")
             if place != shown:
                 shown = place
                 yield place

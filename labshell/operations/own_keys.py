@@ -84,7 +84,7 @@ class OwnKeys:
                 return
             except LabshellError as error:
                 raise type(error)(
-                    "The host lets this key in no more, but it is still in the container: {reason}", reason=error
+                    "The key was removed from the host, but it is still in the container: {reason}", reason=error
                 ) from error
 
     def end_sessions(self, user: str, uid: int, fingerprint: str) -> int:

@@ -145,7 +145,7 @@ def to_remove(name: str, uid: int | None, containers: Sequence[Container], archi
         lines += ["Would make no archive."]
     lines += [f"Would delete the container {item.name} with its snapshots." for item in containers]
     if ports:
-        rest = f", and give them to nobody else for {counted(quarantine_days, 'day')}" if quarantine_days else ""
+        rest = f", and keep them in quarantine for {counted(quarantine_days, 'day')}" if quarantine_days else ""
         lines += [f"Would free the ports {ports}{rest}."]
     if uid is not None:
         lines += [f"Would remove the account {name} and its keys."]

@@ -198,7 +198,7 @@ class Rebuild:
     def _refuse_changing(self, template: str) -> None:
         now = self._containers.get(template)
         if now is not None and now.state != "Stopped":
-            raise TryAgain("The template {name} is being changed just now; try again later.", name=template)
+            raise TryAgain("The template {name} is being changed; try again later.", name=template)
 
     def _kept_of(self, container: Container) -> str:
         if not container.kept or self._containers.get(container.kept) is None:

@@ -41,7 +41,7 @@ class Recovery:
         with contextlib.suppress(TryAgain), self._lab.locks.held(user, timeout_seconds=0):
             work = unfinished.work_of(user)
             if work is not None:
-                yield Progress("Finishing what was interrupted")
+                yield Progress("Recovering an interrupted operation")
                 try:
                     self._recover[work["verb"]](user, work)
                 except LabshellError as error:

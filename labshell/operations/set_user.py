@@ -94,7 +94,7 @@ class SetUser:
                 raise
             kind = LabshellError if isinstance(error, UsageError) else type(error)
             raise kind(
-                "The host lets {name} in as asked from now on, but not everything else was done. {reason}",
+                "Host access updated; updating the container failed. {reason}",
                 name=name,
                 reason=error,
             ) from error

@@ -52,7 +52,7 @@ class Unfinished:
 
     def refuse_open(self, user: str) -> None:
         if self.work_of(user) is not None:
-            raise TryAgain("What was interrupted before is not settled yet; try again in a moment.")
+            raise TryAgain("A previous operation is still being recovered; try again in a moment.")
 
     def forget(self, user: str) -> None:
         below = (self.work_of(user) or {}).get("below")

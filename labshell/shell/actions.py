@@ -38,7 +38,7 @@ def _state(session: Session, request: Request) -> None:
             warning = _("The disk of your container is full. Delete files first: it may not start again.")
             session.terminal.complain(warning)
         if "yes" not in request.options and now["state"] != "stopped":
-            session.agree(request, _("Everything that runs in your container ends. Go on?"))
+            session.agree(request, _("All programs in your container will end. Continue?"))
         status = session.with_force(name.capitalize(), {}, force="force" in request.options)
     else:
         status = session.ask(name.capitalize(), {})
@@ -81,8 +81,8 @@ def _keys(session: Session, request: Request) -> None:
 def _snapshot(session: Session, request: Request) -> None:
     name = request.arguments[0] if request.arguments else None
     warnings = {
-        "restore": _("Everything changed since {name} is lost, and what runs ends. Go on?"),
-        "delete": _("{name} is lost for good. Go on?"),
+        "restore": _("Changes since {name} will be lost and all programs will end. Continue?"),
+        "delete": _("{name} will be deleted permanently. Continue?"),
     }
     method, parameters = SNAPSHOT_METHODS[request.action], {"name": name} if request.action else {}
     if request.action in warnings and "yes" not in request.options:
@@ -95,9 +95,11 @@ def _snapshot(session: Session, request: Request) -> None:
 
 def _rebuild(session: Session, request: Request) -> None:
     warnings = {
-        "": _("Everything in your container is put aside and what runs ends; rebuild undo brings it back. Go on?"),
-        "undo": _("The container from before the rebuild comes back, and what runs ends. Go on?"),
-        "forget": _("The container from before the rebuild is lost for good. Go on?"),
+        "": _(
+            "Your container will be set aside and all its programs will end; `rebuild undo` brings it back. Continue?"
+        ),
+        "undo": _("The container from before the rebuild will come back and all programs will end. Continue?"),
+        "forget": _("The container from before the rebuild will be deleted permanently. Continue?"),
     }
     method, parameters = {
         "": ("Rebuild", {"template": request.options.get("template")}),

@@ -61,7 +61,7 @@ def card(status: Mapping[str, Any], style: Style) -> str:
             lines += [_row("", _("compare with the fingerprint ssh shows on first connection"), style, dim=True)]
     else:
         label = _("Port") if status["has_ports"] else _("Address")
-        lines += [_row(label, _("none yet: start gives you one"), style)]
+        lines += [_row(label, _("not assigned yet; run `start`"), style)]
     lines += ["", *(_row(label, text, style) for label, text in (*_usage(status), *_idle(status))), ""]
     return "\n".join(lines) + "\n"
 
@@ -94,7 +94,7 @@ def _connections(status: Mapping[str, Any]) -> list[tuple[str, str]]:
         (_("Log in"), way_in(status)),
         (_("Copy there"), f"{copy} {_('FILE')} {destination}:"),
         (_("Copy back"), f"{copy} {destination}:{_('FILE')} ."),
-        ("VS Code", _("Remote-SSH: Add New SSH Host, then paste the line of Log in")),
+        ("VS Code", _('Remote-SSH: Add New SSH Host, then paste the "Log in" command')),
     ]
 
 
@@ -164,9 +164,9 @@ def status_text(status: Mapping[str, Any], style: Style) -> str:
     if status.get("kept"):
         text = _("the container from before the rebuild of {moment}").format(moment=moment(status["kept"]))
         rows.append((_("Kept"), text))
-        rows.append(("", _("rebuild undo brings it back, rebuild forget frees its space")))
+        rows.append(("", _("`rebuild undo` brings it back, `rebuild forget` frees its space")))
     if status.get("maintenance") is not None:
-        rows.append((_("Maintenance"), _("no container starts at present")))
+        rows.append((_("Maintenance"), _("new starts are disabled")))
         rows += [("", plain(status["maintenance"]))] if status["maintenance"] else []
     rows += [*_usage(status), *_idle(status)]
     return "".join(_row(label, text, style) + "\n" for label, text in rows)
@@ -183,7 +183,7 @@ def keep_text(status: Mapping[str, Any], style: Style) -> str:
         days = status["idle_stop_days"]
         text = _("This host stops no idle containers.")
         if days:
-            text = _("stopped after {days} days without use; keep 3d holds that off")
+            text = _("stopped after {days} days without use; run `keep 3d` to prevent it")
         rows = [(_("Idle"), text.format(days=days))]
     return "".join(_row(label, text, style) + "\n" for label, text in rows)
 
@@ -191,10 +191,10 @@ def keep_text(status: Mapping[str, Any], style: Style) -> str:
 def _idle(status: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     if status.get("stops_at"):
-        text = _("nobody uses it: stopped at {moment}, unless: keep 3d").format(moment=moment(status["stops_at"]))
+        text = _("will stop at {moment}; run `keep 3d` to prevent it").format(moment=moment(status["stops_at"]))
         rows.append((_("Idle"), text))
     if status.get("held_until"):
-        text = _("not stopped for being idle until {moment}").format(moment=moment(status["held_until"]))
+        text = _("exempt from idle stop until {moment}").format(moment=moment(status["held_until"]))
         rows.append((_("Idle"), text))
         if status.get("held_for"):
             rows.append(("", plain(status["held_for"])))
@@ -211,7 +211,7 @@ def forwards_text(status: Mapping[str, Any], forwards: list[Mapping[str, Any]], 
             notes.append(_("from {network}").format(network=plain(forward["source"])))
         if forward.get("seconds_left") is not None:
             notes.append(_("for another {time}").format(time=duration(forward["seconds_left"])))
-        text = _("{address} leads to port {target} of the container")
+        text = _("{address} is forwarded to port {target}")
         text = text.format(address=f"http://{host}:{forward['port']}", target=forward["target"])
         lines.append(_row(str(forward["port"]), text, style))
         if notes:
@@ -219,7 +219,7 @@ def forwards_text(status: Mapping[str, Any], forwards: list[Mapping[str, Any]], 
     if not status["has_ports"]:
         lines.append("  " + _("Every port of your container is reached at its own address."))
     elif not lines:
-        lines.append("  " + _("None yet: ports add 8888 makes port 8888 of the container reachable."))
+        lines.append("  " + _("None yet: `ports add 8888` forwards a port to 8888 of the container."))
     if status.get("port"):
         first, last = status["port"] + 1, status["last_port"]
         free = _("{count} of {span} are free.").format(
@@ -237,7 +237,7 @@ def snapshots_text(snapshots: list[Mapping[str, Any]], style: Style) -> str:
         if snapshot.get("size"):
             about.append(size(snapshot["size"]))
         lines.append(f"  {plain(snapshot['name']):34}{style.dim(_(', ').join(about))}")
-    return "\n".join(lines or ["  " + _("None yet: snapshot create keeps the container as it is now.")]) + "\n"
+    return "\n".join(lines or ["  " + _("None yet: `snapshot create` saves the container's current state.")]) + "\n"
 
 
 def keys_text(keys: list[Mapping[str, Any]], style: Style) -> str:
@@ -246,7 +246,7 @@ def keys_text(keys: list[Mapping[str, Any]], style: Style) -> str:
     for number, key in enumerate(keys, start=1):
         lines += _key(f"{number}  ", key, style)
     if not any(not key.get("only_inside") for key in keys):
-        lines.append("  " + _("None: only the administrator can let you in again."))
+        lines.append("  " + _("No keys: you cannot log in until an administrator adds one."))
     return "\n".join(lines) + "\n"
 
 
@@ -270,7 +270,7 @@ def key_to_remove(
     if is_own:
         lines.append("  " + style.dim(_("This is the key of this login.")))
     if found["is_last"]:
-        lines.append("  " + _("This is your last key: without it only the administrator can let you in again."))
+        lines.append("  " + _("Your last key: without it you cannot log in until an administrator adds one."))
     if sessions:
         lines.append("  " + _("Open sessions of this key:"))
     for opened in sessions:
@@ -296,7 +296,7 @@ def usage_text(usage: Mapping[str, Any], style: Style) -> str:
     if len(others) > MOST_NEIGHBOURS:
         lines.append("  " + _("and {count} more").format(count=len(others) - MOST_NEIGHBOURS))
     if not others:
-        lines.append("  " + _("Nobody else's container runs."))
+        lines.append("  " + _("No other user's container is running."))
     return "\n".join(lines) + "\n"
 
 

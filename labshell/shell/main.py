@@ -101,7 +101,7 @@ def main() -> None:
     except BrokenPipeError:
         status = 1
     except Interrupted:
-        terminal.complain("labshell: " + _("interrupted; what has begun goes on."))
+        terminal.complain("labshell: " + _("interrupted; the server completes the operation."))
         status = 130
     except BaseException as error:  # noqa: BLE001 - the last line before the user
         bug = _("something went wrong here; please give the administrator the reference {reference}.")

@@ -53,7 +53,7 @@ def _do(session: Session, line: str) -> bool:
     except LabshellError as error:
         session.terminal.complain(shown.error(error))
     except Interrupted:
-        session.terminal.complain(_("Interrupted; what has begun goes on."))
+        session.terminal.complain(_("Interrupted; the server completes the operation."))
     return True
 
 
@@ -97,7 +97,7 @@ def short_choices(columns: int, style: Style) -> str:
     cells = [f" {style.bold(f'{number:2}')}  {verb.name:10}" for number, verb in enumerate(CHOICES, 1)]
     in_a_row = max(1, columns // COLUMNS_OF_A_CHOICE)
     rows = ["".join(cells[first : first + in_a_row]).rstrip() for first in range(0, len(cells), in_a_row)]
-    return "\n".join([*rows, "  " + _("help says what each of them does."), ""])
+    return "\n".join([*rows, "  " + _("`help` describes each command."), ""])
 
 
 def _named(line: str) -> str:
@@ -116,7 +116,7 @@ def _read_line(session: Session, idle_minutes: int) -> str | None:
     except EOFError:
         return None
     except TimeoutError:
-        silence = _("Nothing was typed for {minutes} minutes; the container goes on running.")
+        silence = _("No input for {minutes} minutes; the container keeps running.")
         session.terminal.say("\n" + silence.format(minutes=idle_minutes))
         return None
     finally:

@@ -84,8 +84,8 @@ def unknown(word: str, commands: Collection[str]) -> UsageError:
     """The error for a first word that is none of `commands`."""
     near = "" if word in FOR_A_SHELL else nearest(word, commands)
     if near:
-        return UsageError("There is no command {word}. Did you mean `{command}`?", word=_short(word), command=near)
-    return UsageError("There is no command {word}; `help` lists them.", word=_short(word))
+        return UsageError("Unknown command: {word}. Did you mean `{command}`?", word=_short(word), command=near)
+    return UsageError("Unknown command: {word} (see `help`).", word=_short(word))
 
 
 def wrong_word(verb: str, word: str, actions: Iterable[str], options: Iterable[str]) -> UsageError:
@@ -128,7 +128,7 @@ def in_menu(line: str, choices: int, commands: Collection[str]) -> UsageError:
         return unknown(word, commands)
     if word in FOR_A_SHELL:
         return UsageError("{word} is for a shell; `enter` opens one in the container.", word=word)
-    return UsageError("There is no command {word}. `help` lists them; `enter` opens a shell in the container.",
+    return UsageError("Unknown command: {word} (see `help`). `enter` opens a shell in the container.",
                       word=_short(word))  # fmt: skip
 
 
@@ -144,9 +144,9 @@ def after_ssh(command: str, gateway: str, way_in: str, commands: Collection[str]
     ways = [f"ssh {gateway} run {_short(word)}", *([f"{way_in} {_short(word)}"] if way_in else [])]
     near = "" if word in FOR_A_SHELL else nearest(word, commands)
     if near:
-        text = _("There is no command {word}. Did you mean: ssh {gateway} {command}")
+        text = _("Unknown command: {word}. Did you mean: ssh {gateway} {command}")
         return text.format(word=_short(word), gateway=gateway, command=near)
-    text = _("{word} is not a command of labshell (`help` lists them); programs run in your container: {ways}")
+    text = _("Unknown command: {word} (see `help`); programs run in your container: {ways}")
     return text.format(word=_short(word), ways=_(" or ").join(ways))
 
 

@@ -95,7 +95,7 @@ class Session:
     def agree(self, request: verbs.Request, question: str) -> None:
         """Ask before something ends or is lost. LabshellError if the answer is not yes, with everything as it was."""
         if not self.terminal.is_interactive or self.terminal.is_quiet:
-            raise UsageError("Without a question on a terminal, this needs --yes: {usage}", usage=request.usage)
+            raise UsageError("Without a terminal, this command needs --yes: {usage}", usage=request.usage)
         if not self.terminal.confirm(question):
             raise LabshellError("Nothing was changed.")
 
@@ -107,7 +107,7 @@ class Session:
             if force or "--force" not in error.sentence or not self.terminal.is_interactive:
                 raise
             self.terminal.complain(shown.error(error))
-            if not self.terminal.confirm(_("Stop it the hard way?")):
+            if not self.terminal.confirm(_("Force stop?")):
                 raise UsageError("The container still runs.") from None
             return self.ask(method, {**parameters, "force": True})
 
@@ -120,7 +120,7 @@ class Session:
             rows, columns = streams.size_of_terminal()
             terminal = {"type": self.terminal.kind, "rows": rows, "columns": columns}
         elif not command:
-            raise UsageError("Without a terminal, enter needs a command; with one, say: ssh -t HOST enter")
+            raise UsageError("Without a terminal, `enter` needs a command; for a shell run: ssh -t HOST enter")
         sent = ((name, os.environ.get(name, "")) for name in language.LOCALE_NAMES)
         locale = {name: value for name, value in sent if value.isascii() and len(value) <= MAX_NAME_LENGTH}
         if locale.get("LC_CTYPE") in COERCED:

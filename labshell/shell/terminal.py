@@ -79,5 +79,5 @@ def read_input(most: int) -> bytes:
     import select
 
     if not select.select([0], [], [], PATIENCE_SECONDS)[0]:
-        raise UsageError("Nothing was typed or sent for {minutes} minutes.", minutes=PATIENCE_SECONDS // 60)
+        raise UsageError("No input for {minutes} minutes.", minutes=PATIENCE_SECONDS // 60)
     return os.read(0, most)

@@ -70,7 +70,7 @@ VERBS = (
     Verb("restart", "shut it down and start it again", Form(options="force yes json")),
     Verb("enter", "a shell in the container, even if its own SSH is broken", Form("", "[COMMAND...]", "root")),
     Verb("run", "run a command in the container", Form("", "COMMAND...", "root"), in_menu=False),
-    Verb("proxy", "be the connection to the container's SSH server, for ProxyCommand", in_menu=False),
+    Verb("proxy", "relay stdin/stdout to the container's SSH server (ProxyCommand)", in_menu=False),
     Verb(
         "ports", "your own ports: reach a web page or a service in the container",
         Form(options="json"), Form("add", "PORT", "name for from json"), Form("remove", "PORT", "json"),
@@ -81,7 +81,7 @@ VERBS = (
         Form("delete", "NAME", "yes json"),
     ),
     Verb(
-        "keys", "the public keys that let you in",
+        "keys", "your public keys for logging in",
         Form(options="json"), Form("add", "[KEY...]", "json"), Form("remove", "KEY+", "end-sessions yes json"),
     ),
     Verb(
@@ -90,17 +90,17 @@ VERBS = (
         Form("forget", options="yes json"),
     ),
     Verb(
-        "keep", "keep the container from being stopped for being idle",
+        "keep", "exempt the container from idle stop",
         Form("", "[TIME] [REASON...]", "json"), Form("off", options="json"),
     ),
-    Verb("usage", "what you use, who else is at work, and how busy the host is", Form(options="json")),
-    Verb("gpus", "each GPU: how busy, how full, and who is on it", Form(options="json")),
+    Verb("usage", "your usage, the other active users, and the load of the host", Form(options="json")),
+    Verb("gpus", "each GPU: its load, its memory, and the users on it", Form(options="json")),
     Verb("doctor", "check everything between you and your container", Form(options="json")),
     Verb("ssh-config", "lines for ~/.ssh/config on your laptop", in_menu=False),
     Verb("known-hosts", "lines for ~/.ssh/known_hosts on your laptop", in_menu=False),
-    Verb("help", "what there is, or more about one verb", Form("", "[VERB] [ACTION]")),
+    Verb("help", "list the commands, or describe one", Form("", "[VERB] [ACTION]")),
     Verb("version", "the version of labshell", Form(options="json"), in_menu=False),
-    Verb("quit", "leave; the container goes on running"),
+    Verb("quit", "leave the menu; the container keeps running"),
 )  # fmt: skip
 BY_NAME = {verb.name: verb for verb in VERBS}
 HELP_WORDS = ("-h", "--help")
@@ -163,7 +163,7 @@ def refuse_undecodable(line: str) -> None:
     try:
         line.encode()
     except UnicodeEncodeError:
-        raise UsageError("This command is not in UTF-8, as everything here has to be.") from None
+        raise UsageError("This command is not valid UTF-8.") from None
 
 
 def _asks_for_help(form: Form, rest: str) -> bool:
@@ -205,7 +205,7 @@ def _arguments(verb: Verb, form: Form, rest: str) -> tuple[list[str], dict[str, 
             raise _wrong_word(verb, form, word)
         rest = following
     if len(arguments) < len([word for word in form.arguments if not word.startswith("[")]):
-        raise UsageError("{verb} needs more: {usage}", verb=verb.name, usage=usage)
+        raise UsageError("{verb}: an argument is missing; usage: {usage}", verb=verb.name, usage=usage)
     return arguments, options
 
 

@@ -184,7 +184,7 @@ def test_a_person_whose_account_is_gone_gets_the_container_back_and_nobody_else_
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "labshell-admin adopt hank" in done.stderr
     assert "Run adopt to complete it" in host.admin("show", hank, check=False).stderr
-    assert "--returning brings them back" in host.admin("import-host").stdout
+    assert "--returning brings it back" in host.admin("import-host").stdout
     assert host.run(["id", hank], check=False).returncode == 1
     host.admin("import-host", "--returning")
     about = json.loads(host.admin("show", hank, "--json").stdout)

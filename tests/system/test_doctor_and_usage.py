@@ -24,7 +24,7 @@ def bad(host: Host, user: str) -> dict[str, Any]:
 
 def test_a_sound_container_has_a_line_for_each_check_and_all_are_good(host: Host, alice_port: int) -> None:
     done = host.client.ssh("alice", "doctor", check=True)
-    assert f"Port {alice_port} leads to your container." in done.stdout
+    assert f"Port {alice_port} is forwarded to your container." in done.stdout
     labels = re.findall(r"^  good    (\S+(?: \S+)*)  ", done.stdout, re.MULTILINE)
     checks = [item["check"] for item in json.loads(host.client.ssh("alice", "doctor --json").stdout)]
     assert labels == checks
@@ -57,7 +57,7 @@ def test_each_thing_that_is_broken_is_named_with_its_remedy(host: Host, guest: s
     wait_until(lambda: without_rules(host, guest))
     host.client.ssh(guest, "start", check=True)
     with foreign_rule(host, port):
-        assert "Something else takes" in bad(host, guest)["Port"]["finding"]["sentence"]
+        assert "Another firewall rule takes" in bad(host, guest)["Port"]["finding"]["sentence"]
     assert bad(host, guest) == {}
     host.client.ssh(guest, "stop --yes", check=True)
     found = bad(host, guest)

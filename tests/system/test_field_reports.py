@@ -702,7 +702,7 @@ def test_wish_1_whoever_loses_the_gpu_is_told_why_and_what_to_do(host: Host, had
     """With a stand-in for nvidia-smi. What keeps it from happening, labshell-gpus.service, makes links for a driver."""
     told = told_when_nvidia_smi_says(host, had_gpu, "Failed to initialize NVML: Unknown Error")
     assert "The GPU has gone from the running container: Failed to initialize NVML." in told
-    assert "Bring it back with: restart" in told
+    assert "Bring it back: run `restart`." in told
 
 
 def test_wish_2_a_driver_of_another_version_inside_is_named(host: Host, had_gpu: str) -> None:

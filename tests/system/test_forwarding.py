@@ -126,7 +126,7 @@ def test_reconcile_shows_its_plan_and_then_does_it(host: Host, alice_port: int) 
     plan = host.admin("reconcile", "--plan").stdout
     assert f"would be added: port {alice_port}" in plan
     assert f"added: port {alice_port}" in host.admin("reconcile").stdout
-    assert host.admin("reconcile").stdout == "The live rules are as they should be.\n"
+    assert host.admin("reconcile").stdout == "Firewall rules are up to date.\n"
 
 
 def test_a_rule_in_our_chain_that_nobody_wants_is_removed(host: Host, alice_port: int) -> None:

@@ -53,7 +53,7 @@ def test_the_owner_is_warned_and_stops_starts_enters_and_cleans_up(host: Host, f
     stopped = asked(host, full, "stop --yes", check=True)
     assert "Delete files first" in stopped.stderr
     assert "delete files first" in stopped.stdout
-    assert "Start it with: start" in disk_of(host, full)["remedy"]["sentence"]
+    assert "Start it: run `start`" in disk_of(host, full)["remedy"]["sentence"]
     assert f"labshell-admin start {full}" in found_by_host(host, full)["remedy"]
 
     assert asked(host, full, "run cat thesis", check=True).stdout == "precious\n"

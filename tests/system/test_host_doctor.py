@@ -36,7 +36,7 @@ def test_a_sound_host_has_nothing_to_find(host: Host, alice: str) -> None:
     host.admin("reconcile")
     host.recount_disks()
     assert findings(host) == {}
-    assert host.admin("doctor").stdout == "Everything is as it has to be.\n"
+    assert host.admin("doctor").stdout == "No problems found.\n"
 
 
 RECOUNT = f"btrfs quota rescan -w {POOL}"

@@ -65,7 +65,7 @@ def test_an_idle_container_is_warned_then_stopped_and_its_owner_told(host: Host,
     status = json.loads(host.client.ssh(guest, "status --json", check=True).stdout)
     assert (status["state"], status["idle_stop_days"]) == ("running", 7)
     assert status["stops_at"]
-    assert "nobody uses it: stopped at" in host.client.ssh(guest, "status", check=True).stdout
+    assert "will stop at" in host.client.ssh(guest, "status", check=True).stdout
 
     let_pass(host, guest, 7.5)
     assert looked(host, "--stop")[guest]["was_stopped"] is True
@@ -99,7 +99,7 @@ def test_somebody_who_is_logged_in_and_does_nothing_is_use(host: Host, guest: st
 
 def test_keep_holds_it_off_and_off_ends_that(host: Host, guest: str) -> None:
     done = host.client.ssh(guest, "keep 3d waiting for data", check=True)
-    assert "not stopped for being idle until" in done.stdout
+    assert "exempt from idle stop until" in done.stdout
     assert "waiting for data" in done.stdout
     let_pass(host, guest, 8)
     row = looked(host, "--stop")[guest]
@@ -107,7 +107,7 @@ def test_keep_holds_it_off_and_off_ends_that(host: Host, guest: str) -> None:
     assert json.loads(host.client.ssh(guest, "keep --json", check=True).stdout)["held_for"] == "waiting for data"
     assert "waiting for data" in host.admin("drain", "--plan").stdout
     assert "waiting for data" in host.admin("idle").stdout
-    assert "nobody uses it: stopped at" in host.client.ssh(guest, "keep off", check=True).stdout
+    assert "will stop at" in host.client.ssh(guest, "keep off", check=True).stdout
     let_pass(host, guest, 8)
     assert looked(host, "--stop")[guest]["was_stopped"] is True
 

@@ -109,15 +109,15 @@ def test_two_logins_at_once_make_one_start_and_both_get_the_card(host: Host, ali
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("nonsense", "nonsense is not a command of labshell"),
-        ("status; id", "There is no command status;. Did you mean: ssh "),
+        ("nonsense", "Unknown command: nonsense (see `help`)"),
+        ("status; id", "Unknown command: status;. Did you mean: ssh "),
         ("stauts", "Did you mean: ssh "),
-        ("$(id)", "$(id) is not a command"),
+        ("$(id)", "Unknown command: $(id)"),
         ("stop now", "stop does not take now"),
         ("status --verbose", "status does not take --verbose"),
-        ("run", "run needs more"),
+        ("run", "run: an argument is missing"),
         ("enter --fast", "enter does not take --fast"),
-        ("\x1b[31mred", "is not a command"),
+        ("\x1b[31mred", "Unknown command: "),
     ],
 )
 def test_anything_unknown_gets_one_sentence_on_stderr_and_status_2(
@@ -241,7 +241,7 @@ def test_the_menu_takes_verbs_by_name_and_number_until_ctrl_d(host: Host, alice_
         child.expect_exact("shut it down and start it again")
         child.expect_exact("labshell> ")
         child.sendline("nonsense")
-        child.expect_exact("There is no command nonsense")
+        child.expect_exact("Unknown command: nonsense")
         child.expect_exact("labshell> ")
         child.sendeof()
         child.expect(pexpect.EOF)
@@ -253,7 +253,7 @@ def test_whatever_is_typed_into_the_menu_it_goes_on_with_one_sentence(host: Host
     assert alice_port
     lines = {
         "stauts": "Did you mean `status`?", "16": "from 1 to 15", "ls": "`enter` opens one", "ssh -p 20010 alice@gpu1": "your own computer",
-        "status --help": "status [--json]", "help stop": "stop [--force]", "x" * 3000: "There is no command xxx",
+        "status --help": "status [--json]", "help stop": "stop [--force]", "x" * 3000: "Unknown command: xxx",
         "run \x80": "UTF-8", "snapshot rm a": "snapshot delete", "\x01\x02": "\r\n",
     }  # fmt: skip
     with menu(host) as child:
@@ -356,7 +356,7 @@ def test_ctrl_c_while_something_runs_comes_back_to_the_menu(host: Host, alice_po
         child.sendline("restart --yes")
         child.expect_exact("Stopping your container")
         child.send("\x03")
-        child.expect_exact("Interrupted; what has begun goes on.")
+        child.expect_exact("Interrupted; the server completes the operation.")
         child.expect_exact("labshell> ")
         child.sendline("quit")
         child.expect(pexpect.EOF)

@@ -28,7 +28,7 @@ def drained(host: Host, alice_port: int, bob_port: int) -> Iterator[None]:
 def test_nothing_starts_any_more_and_whoever_runs_goes_on(host: Host, drained: None) -> None:
     done = host.client.ssh("alice", "start")
     assert (done.returncode, done.stdout) == (75, "")
-    assert done.stderr == "labshell: No container starts here just now: new driver until 18:00.\n"
+    assert done.stderr == "labshell: New starts are disabled (maintenance): new driver until 18:00.\n"
     assert "new driver until 18:00." in host.client.ssh("alice", "status", check=True).stdout
     assert "new driver until 18:00." in host.client.ssh("alice", "doctor").stdout
     for verb in ("", "enter hostname", "rebuild --yes", "restart --yes"):

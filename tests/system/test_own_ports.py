@@ -40,7 +40,7 @@ def answers(host: Host, port: int, *, other: bool = False) -> bool:
 
 def test_an_own_forward_works_lasts_over_a_restart_and_is_removed(host: Host, alice_port: int, web_page: int) -> None:
     shown = host.client.ssh("alice", f"ports add {web_page} --name jupyter", check=True).stdout
-    assert f":{alice_port + 1} leads to port {web_page}" in shown
+    assert f":{alice_port + 1} is forwarded to port {web_page}" in shown
     assert "jupyter" in shown
     assert answers(host, alice_port + 1)
     host.restart_daemon()
@@ -92,7 +92,7 @@ def test_a_forward_for_one_network_is_closed_to_the_others(host: Host, alice_por
 def test_a_forward_for_every_network_is_one_without_a_limit(host: Host, alice_port: int, web_page: int) -> None:
     host.client.ssh("alice", f"ports add {web_page} --from 0.0.0.0/0", check=True)
     assert answers(host, alice_port + 1, other=True)
-    assert host.admin("reconcile").stdout == "The live rules are as they should be.\n"
+    assert host.admin("reconcile").stdout == "Firewall rules are up to date.\n"
 
 
 def test_a_forward_ends_with_its_time(host: Host, alice_port: int, web_page: int) -> None:

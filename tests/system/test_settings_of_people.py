@@ -150,7 +150,7 @@ def test_whoever_has_expired_is_locked_out_of_host_and_port_and_loses_nothing(ho
     host.admin("set", dora, "--expires", "2020-01-01")
     assert host.client.ssh(dora, "status").returncode == 255
     assert host.client.ssh(dora, "hostname", port=port).returncode == 255
-    assert host.admin("reconcile", "--plan").stdout == "The live rules are as they should be.\n"
+    assert host.admin("reconcile", "--plan").stdout == "Firewall rules are up to date.\n"
     host.admin("set", dora, "--expires", "none")
     assert host.client.ssh(dora, "run cat thesis", check=True).stdout == "precious\n"
     assert host.client.ssh(dora, "hostname", port=port, check=True).stdout == "dora\n"

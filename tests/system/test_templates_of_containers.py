@@ -1,4 +1,4 @@
-"""Templates made of somebody's container, brought up to date, and listed."""
+"""Templates made of a user's container, brought up to date, and listed."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_template_is_updated_by_a_command_inside_and_stays_a_template(host: Ho
         (["publish", "nobody-there", "new"], "There is no container nobody-there"),
         (["publish", "alice", "template"], "There is a container template already"),
         (["publish", "alice", "a/b"], "cannot be the name of a template"),
-        (["update", "--name", "alice"], "is somebody's container"),
+        (["update", "--name", "alice"], "is a user's container"),
         (["update", "--name", "none-such"], "There is no template none-such"),
         (["build", "--name", "template"], "There is a container template already"),
     ],

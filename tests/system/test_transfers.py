@@ -77,7 +77,7 @@ def test_run_ends_with_the_programs_status_and_prints_nothing_else(host: Host, a
 def test_whatever_is_typed_after_run_arrives_or_is_refused_in_one_sentence(host: Host, alice_port: int) -> None:
     brackets = "[[ -n ${HOME} ]] && echo {a,{b,{c,d}}} \"{'x': [{'y': [1]}]}\""
     assert host.client.ssh("alice", f"run {brackets}", check=True).stdout == "a b c d {'x': [{'y': [1]}]}\n"
-    for command, sentence in (("run : " + "x" * 70_000, "too long"), ("run echo \udcff", "not in UTF-8")):
+    for command, sentence in (("run : " + "x" * 70_000, "too long"), ("run echo \udcff", "not valid UTF-8")):
         done = host.client.ssh("alice", command)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert sentence in done.stderr

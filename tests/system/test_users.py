@@ -78,7 +78,7 @@ def test_a_bad_template_or_port_gets_one_sentence_and_changes_nothing(
     before = everything(host)
     for options, word in (
         (["--template", "missing"], "no template missing"),
-        (["--template", "bob"], "somebody's container"),
+        (["--template", "bob"], "a user's container"),
         (["--template", "../x"], "cannot be the name"),
         (["--port", str(alice_port)], "overlaps the block of alice"),
         (["--port", str(bob_port + 3)], "overlaps the block of bob"),

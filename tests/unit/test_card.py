@@ -60,7 +60,7 @@ def test_a_stopped_container_and_one_without_a_port_have_a_card_too() -> None:
     }
     assert "stopped\n" in card.card(stopped, PLAIN)
     assert "You use" not in card.card(stopped, PLAIN)
-    assert "start gives you one" in card.card({**STATUS, "port": None}, PLAIN)
+    assert "not assigned yet; run `start`" in card.card({**STATUS, "port": None}, PLAIN)
     assert "None yet" in card.forwards_text(STATUS, [], PLAIN)
 
 
@@ -70,7 +70,7 @@ def test_on_the_labs_own_network_the_address_is_the_way_in() -> None:
     assert "ssh alice@192.0.2.77\n" in text
     assert "scp FILE alice@192.0.2.77:\n" in text
     assert "-p " not in text
-    assert "start gives you one" in card.card({**direct, "address": None}, PLAIN)
+    assert "not assigned yet; run `start`" in card.card({**direct, "address": None}, PLAIN)
     assert "192.0.2.77 ssh-ed25519" in laptop.known_hosts(direct, []).replace("alice.gpu1.lab.example,", "")
     assert "reached at its own address" in card.forwards_text(direct, [], PLAIN)
 
@@ -134,7 +134,7 @@ def test_the_status_of_a_stopped_container_has_its_disk_and_why_it_may_not_start
     text = card.status_text(stopped, PLAIN)
     assert "disk 123 GiB of 200 GiB\n" in text
     assert "CPU limit" not in text
-    assert "no container starts at present\n" in text
+    assert "new starts are disabled\n" in text
     assert "new driver until 18:00\n" in text
     assert "Maintenance" not in card.status_text({**stopped, "maintenance": None}, PLAIN)
 

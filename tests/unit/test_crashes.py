@@ -282,7 +282,7 @@ def test_an_address_that_a_container_is_to_have_again_is_given_to_nobody(lab: La
 def test_what_is_open_stays_open_under_what_is_done_about_it(lab: Lab) -> None:
     notes = lab.host.unfinished
     notes.begin(USER, "rebuild", incoming="a")
-    with pytest.raises(TryAgain, match="not settled yet"):
+    with pytest.raises(TryAgain, match="still being recovered"):
         notes.begin(USER, "snapshot create")
     notes.begin(USER, "snapshot restore", over=notes.work_of(USER), settings=1)
     notes.begin(USER, "snapshot restore", over=notes.work_of(USER), settings=1)

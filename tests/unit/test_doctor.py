@@ -92,10 +92,10 @@ def test_the_labs_storage_is_full_over_ninety_percent(space: tuple[int, int], re
     ("left", "state", "result", "remedy"),
     [
         (900 << 20, "Running", "good", ""),
-        (50 << 20, "Running", "bad", "Find what takes most room"),
+        (50 << 20, "Running", "bad", "Find the largest"),
         (1 << 20, "Running", "bad", "do not stop or restart before"),
-        (1 << 20, "Stopped", "bad", "Start it with: start"),
-        (-(1 << 20), "Stopped", "bad", "Start it with: start"),
+        (1 << 20, "Stopped", "bad", "Start it: run `start`"),
+        (-(1 << 20), "Stopped", "bad", "Start it: run `start`"),
     ],
 )
 def test_a_container_s_own_full_disk_has_a_remedy_for_its_owner(
@@ -114,7 +114,7 @@ def test_a_failed_logind_is_named(failed: bool, result: str) -> None:  # noqa: F
 
 def test_a_check_that_cannot_be_made_does_not_end_the_others() -> None:
     def away(*_: object, **__: object) -> None:
-        raise TryAgain("The container engine is away; try again in a moment.")
+        raise TryAgain("Cannot connect to LXD; try again in a moment.")
 
     containers: Any = SimpleNamespace(
         owned=lambda *_: ALICE, disks=SimpleNamespace(use_of=away), bridge=away, get=away,

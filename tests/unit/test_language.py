@@ -163,8 +163,8 @@ def screens() -> dict[str, str]:
     others = [{"user": "bob", "cpu": 1.25, "memory": 1 << 30}] * 30
     gpu = {"index": 0, "model": "NVIDIA A100", "utilization": 50, "memory_used": 1 << 30, "memory_total": 1 << 35,
            "temperature": 50, "users": [{"user": "alice", "memory": 1 << 30}, {"user": "other", "memory": None}]}  # fmt: skip
-    finding = {"check": "Keys", "result": "bad", "finding": {"sentence": "No key lets you in.", "values": {}},
-               "remedy": {"sentence": "Add one with: keys add", "values": {}}}  # fmt: skip
+    finding = {"check": "Keys", "result": "bad", "finding": {"sentence": "You have no key to log in with.", "values": {}},
+               "remedy": {"sentence": "Add one: run `keys add`.", "values": {}}}  # fmt: skip
     return {
         "card": card.card(STATUS, style),
         "stopped card": card.card(stopped, style),
@@ -210,7 +210,7 @@ def test_an_english_screen_has_no_chinese_in_it_and_fits_80_columns(screen: str)
 def test_a_value_of_the_persons_own_is_never_translated(chinese: None) -> None:
     assert "running" in shown.sentence({"sentence": "Deleting {name}", "values": {"name": "running"}})
     message = {
-        "sentence": "The container is {state} just now; try again in a moment.",
+        "sentence": "The container is {state}; try again in a moment.",
         "values": {"state": "running"},
     }
     assert "running" not in shown.sentence(message)

@@ -62,7 +62,7 @@ def test_a_number_that_is_no_choice_is_answered_with_those_there_are(line: str) 
 @pytest.mark.parametrize(
     ("line", "part"),
     [("ssh-copy-id alice@gpu1", "`keys add`"), ("ssh-ed25519 AAAA me", "`keys add`"), ("clear", "Ctrl-L"), ("stauts", "Did you mean `status`?"),
-     ("frobnicate now", "There is no command frobnicate."), ("run \udc80", "UTF-8"), (EVIL, "There is no command"), ("\udc80", "There is no command")],
+     ("frobnicate now", "Unknown command: frobnicate (see `help`)."), ("run \udc80", "UTF-8"), (EVIL, "Unknown command: "), ("\udc80", "Unknown command: ")],
 )  # fmt: skip
 def test_every_other_line_gets_its_sentence(line: str, part: str) -> None:
     assert part in sentence_in_menu(line)
@@ -121,7 +121,7 @@ def test_a_command_after_ssh_that_is_none_of_ours_names_the_right_commands() -> 
     assert "ssh -p 20010 alice@gpu1 nvidia-smi" in text
     assert mistyped.after_ssh(EVIL, "alice@gpu1", "", verbs.COMMANDS).isprintable()
     assert mistyped.after_ssh("stauts", "alice@gpu1", way_in, verbs.COMMANDS) == (
-        "There is no command stauts. Did you mean: ssh alice@gpu1 status"
+        "Unknown command: stauts. Did you mean: ssh alice@gpu1 status"
     )
 
 

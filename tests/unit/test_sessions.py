@@ -93,4 +93,4 @@ def test_a_key_says_what_is_to_be_known_before_it_goes() -> None:
 def test_keys_marks_this_login_and_what_only_the_container_has() -> None:
     text = card.keys_text([{**KEY, "this_login": True}, {**KEY, "only_inside": True}], card.Style(colour=False))
     assert text.count("this login") == text.count("only in the container") == 1
-    assert "only the administrator" in card.keys_text([{**KEY, "only_inside": True}], card.Style(colour=False))
+    assert "until an administrator adds one" in card.keys_text([{**KEY, "only_inside": True}], card.Style(colour=False))

@@ -127,7 +127,7 @@ def test_what_would_be_removed_is_said_with_its_archive(host: Host, tmp_path: Pa
     assert lines[2].startswith(f"Would write the archive {tmp_path}/alice-")
     assert lines[3:] == [
         "Would delete the container alice with its snapshots.",
-        "Would free the ports 20000-20009, and give them to nobody else for 30 days.",
+        "Would free the ports 20000-20009, and keep them in quarantine for 30 days.",
         "Would remove the account alice and its keys.",
     ]
     assert "Would make no archive." in host.would(host.remove("alice", archive=False, dry_run=True))
@@ -145,7 +145,7 @@ def test_the_card_of_a_user_has_every_setting(host: Host) -> None:
 def test_a_name_that_is_no_users_is_said_to_be_none(host: Host, verb: str) -> None:
     def uid_of(name: str) -> None:
         if name == "nobody":
-            raise UsageError("{user} is an account of the host itself; choose another name.", user=name)
+            raise UsageError("{user} is an existing system account; choose another name.", user=name)
 
     accounts: Any = host.lab.accounts
     accounts.uid_of = uid_of
