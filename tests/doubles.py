@@ -96,7 +96,7 @@ class FakeContainers:
         return Container(
             name=name, state=found.state, owner=found.owner or None, uid=found.uid, address=found.address,
             is_template=found.is_template, is_prepared=found.is_prepared, kept=found.kept, host_key=found.host_key,
-            config=dict(found.limits),
+            config=dict(found.limits), disk_limit=found.limits.get("disk", ""),
         )  # fmt: skip
 
     def owned(self, user: str, uid: int) -> Container:

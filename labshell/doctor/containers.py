@@ -230,7 +230,7 @@ def _start(item: Container) -> Iterator[Finding]:
 
 def _full_disks(lab: Lab, items: list[Container]) -> Iterator[Finding]:
     """A container whose own disk is full does not start, and its user can only delete while it runs."""
-    limited = [(item, limit) for item in items if (limit := shown.bytes_of(item.config.get("disk", "")))]
+    limited = [(item, limit) for item in items if (limit := shown.bytes_of(item.disk_limit))]
     held = {pool: lab.containers.pools.held(pool) for pool in {item.pool for item, _ in limited}}
     for item, limit in limited:
         used = held[item.pool].get(item.name, 0)
@@ -240,7 +240,7 @@ def _full_disks(lab: Lab, items: list[Container]) -> Iterator[Finding]:
             yield Finding(
                 "disk-full",
                 ERROR,
-                f"The disk of {item.name} is full ({used / limit:.0%} of {item.config['disk']}): {state}. "
+                f"The disk of {item.name} is full ({used / limit:.0%} of {item.disk_limit}): {state}. "
                 "This gives room and starts it; then its user deletes.",
                 f"labshell-admin set {item.name} --disk {larger}GiB; labshell-admin start {item.name}",
                 item.name,

@@ -30,7 +30,7 @@ class Disks:
 
     def use_of(self, container: Container) -> tuple[int, int] | None:
         """Bytes used and in all of the container's own disk; None if it has no limit, or the pool can set none."""
-        limit = shown.bytes_of(container.config.get("disk", ""))
+        limit = shown.bytes_of(container.disk_limit)
         used = self._instances.usage(container).disk if limit else None
         return (used, limit) if used and limit else None
 

@@ -41,7 +41,7 @@ class Lifecycle:
         try:
             on_reserve = (
                 action == "start"
-                and bool(container.config.get("disk"))
+                and bool(container.disk_limit)
                 and self._disks.make_room(container, ACTIONS["start"])
             )
             try:

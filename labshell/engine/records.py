@@ -80,6 +80,7 @@ def container_of(item: Mapping[str, Any]) -> Container:
         uid=int(uid) if uid.isdigit() else None,
         address=nic.get("ipv4.address") or config.get(ADDRESS) or current_address(item.get("state") or {}),
         pool=devices.get("root", {}).get("pool", ""),
+        disk_limit=str(devices.get("root", {}).get("size", "")),
         is_pinned="ipv4.address" in nic,
         is_fenced=_is_fenced(nic),
         port_on_host=nic.get("host_name", ""),
@@ -105,7 +106,7 @@ def container_of(item: Mapping[str, Any]) -> Container:
         kept=config.get(KEPT, ""),
         started=item.get("last_used_at", ""),
         forwards=_forwards(config.get(FORWARDS, "")),
-        config={**(item.get("expanded_config") or config), "disk": _root_size(item)},
+        config=item.get("expanded_config") or config,
     )
 
 
@@ -177,8 +178,3 @@ def _hold(text: str) -> Hold | None:
 def _positive(number: int | None) -> int | None:
     """The engine says -1 or 0 where it does not know."""
     return number if number and number > 0 else None
-
-
-def _root_size(item: Mapping[str, Any]) -> str:
-    size = (item.get("expanded_devices") or {}).get("root", {}).get("size", "")
-    return str(size)

@@ -39,6 +39,7 @@ class Container:
     uid: int | None
     address: str | None
     pool: str = ""  # the storage pool that it is on
+    disk_limit: str = ""  # as the engine writes it
     is_pinned: bool = True  # the engine gives it this address and no other
     is_fenced: bool = True  # its port of the bridge takes no other address from it, and leads to no other container
     port_on_host: str = ""  # what its port of the bridge is called there, if that is fixed

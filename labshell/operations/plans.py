@@ -18,7 +18,7 @@ def held(container: Container) -> dict[str, str]:
     desktop = [own.port for own in container.forwards if own.target == DESKTOP]
     return {
         **{name: config.get(f"limits.{name}") or NONE for name in ("cpu", "memory")},
-        "disk": config.get("disk") or NONE,
+        "disk": container.disk_limit or NONE,
         "processes": config.get("limits.processes") or NONE,
         "gpus": container.gpus,
         "mounts": container.mounts or NONE,

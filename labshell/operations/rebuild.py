@@ -57,7 +57,7 @@ class Rebuild:
             with self._recovering(user, REBUILD, **about):
                 try:
                     yield from self._make(old, uid, template, fresh)
-                    self._containers.disks.check_limit(fresh, old.config.get("disk", ""))
+                    self._containers.disks.check_limit(fresh, old.disk_limit)
                     self._containers.disks.try_write(user)
                     yield Progress("Stopping your container")
                     self._containers.lifecycle.stop(user, self._config.stop_timeout_seconds, force=force)
@@ -81,7 +81,7 @@ class Rebuild:
             self._lab.closed.refuse_if_closed()
             self._unfinished.refuse_open(user)
             self._containers.disks.try_write(user)
-            self._containers.disks.check_limit(back, current.config.get("disk", ""))
+            self._containers.disks.check_limit(back, current.disk_limit)
             identity.renew_keys(self._containers, back, user, self._lab.accounts.keys_of(user))
             yield Progress("Stopping your container")
             self._containers.lifecycle.stop(user, self._config.stop_timeout_seconds, force=force)

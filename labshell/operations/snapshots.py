@@ -60,7 +60,7 @@ class Snapshots:
             container = self._containers.owned(user, uid)
             self._existing(user, name)
             self._lifecycle.refuse_full_pool(container, RESTORE)
-            self._containers.disks.check_limit(user, container.config.get("disk", ""), snapshot=name)
+            self._containers.disks.check_limit(user, container.disk_limit, snapshot=name)
             was_running = container.state != "Stopped"
             if was_running:
                 self._lab.closed.refuse_if_closed()

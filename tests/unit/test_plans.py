@@ -51,11 +51,11 @@ def test_a_change_says_what_was_and_what_is() -> None:
 
 
 def test_what_a_container_has_is_told_for_every_setting() -> None:
-    config = {"limits.cpu": "8", "limits.memory": "64GiB", "disk": "200GiB", "limits.processes": "4096",
+    config = {"limits.cpu": "8", "limits.memory": "64GiB", "limits.processes": "4096",
               "security.nesting": "true"}  # fmt: skip
     desktop = OwnForward(20019, 3389, "desktop")
     full = Container("a", "Running", "a", 1, None, gpus="all", mounts="/d:/d:ro", forwards=(desktop,),
-                     expires=datetime.date(2031, 9, 30), config=config)  # fmt: skip
+                     expires=datetime.date(2031, 9, 30), disk_limit="200GiB", config=config)  # fmt: skip
     assert plans.held(full) == {
         "cpu": "8", "memory": "64GiB", "disk": "200GiB", "processes": "4096", "gpus": "all", "mounts": "/d:/d:ro",
         "nesting": "yes", "desktop-port": "20019", "expires": "2031-09-30",
