@@ -43,6 +43,10 @@ class TryAgain(LabshellError):
     name = "TryAgain"
 
 
+class StillPending(TryAgain):
+    """What was begun may still come to an end, or be undone, later: only recovering it tells which."""
+
+
 class Crowded(TryAgain):
     """Nothing was begun: too many are at it just now. Whoever asks again in a moment may get through."""
 

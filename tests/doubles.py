@@ -68,6 +68,7 @@ class FakeContainers:
         self.changes = 0
         self.crash_at: int | None = None
         self.refuse_at: int | None = None  # the call that the engine refuses
+        self.refusal: type[LabshellError] = LabshellError
         self.full: set[str] = set()  # whose disk takes nothing more: no mark
         # The methods of all parts but the snapshots are below.
         self.inside = self.network = self.pools = self.addresses = self.clones = self
@@ -82,7 +83,7 @@ class FakeContainers:
         self.changes += 1
         if self.refuse_at is not None and self.changes > self.refuse_at:
             self.refuse_at = None
-            raise LabshellError("The engine refused.")
+            raise self.refusal("The engine refused.")
 
     def existing(self, name: str) -> Instance:
         if name not in self.instances:

@@ -31,7 +31,7 @@ from labshell.engine.errors import (
     Unreachable,
     translate_errors,
 )
-from labshell.errors import TryAgain, UsageError
+from labshell.errors import StillPending, UsageError
 from labshell.model.names import INSTANCE
 
 SOCKETS = ("/var/lib/lxd/unix.socket", "/var/snap/lxd/common/lxd/unix.socket")
@@ -203,7 +203,7 @@ class Engine:
     def _wait(self, operation: str, timeout_seconds: int) -> dict[str, Any]:
         """Wait for a background operation, in steps short enough for the client's own time limit.
 
-        The operation goes on in the engine after a TryAgain: whoever catches that reads the state again.
+        The operation goes on in the engine after StillPending: whoever catches that reads the state again.
         """
         deadline = time.monotonic() + timeout_seconds
         while True:
@@ -220,7 +220,7 @@ class Engine:
             if metadata["status_code"] == 200:
                 return metadata.get("metadata") or {}
             if time.monotonic() > deadline:
-                raise TryAgain(
+                raise StillPending(
                     "The container engine has not finished after {seconds} seconds; look again later.",
                     seconds=timeout_seconds,
                 )

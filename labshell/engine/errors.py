@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
-from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
+from labshell.errors import LabshellError, NoContainer, StillPending, TryAgain, UsageError
 from labshell.language import mark
 
 Given = ParamSpec("Given")
@@ -123,8 +123,8 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
         LabshellError,
         mark("The host has no ids left for another isolated container; enlarge root's range in /etc/subuid."),
     ),
-    ("shutting down", TryAgain, mark("The container engine is being restarted; try again in a moment.")),
-    ("database is closed", TryAgain, mark("The container engine is being restarted; try again in a moment.")),
+    ("shutting down", StillPending, mark("The container engine is being restarted; try again in a moment.")),
+    ("database is closed", StillPending, mark("The container engine is being restarted; try again in a moment.")),
     (
         "No root device could be found",
         LabshellError,
@@ -164,9 +164,9 @@ def translate_errors(name: str, action: str) -> Iterator[None]:
         failure.detail = str(error)[:LONGEST_DETAIL]
         raise failure from error
     except (TimedOut, TimeoutError) as error:
-        raise TryAgain("The container engine does not answer; try again in a moment.") from error
+        raise StillPending("The container engine does not answer; try again in a moment.") from error
     except (Unreachable, OSError) as error:
-        raise TryAgain("Cannot connect to LXD; try again in a moment.") from error
+        raise StillPending("Cannot connect to LXD; try again in a moment.") from error
 
 
 def _error_for(message: str, name: str, action: str) -> LabshellError:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from labshell.engine import identity
-from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
+from labshell.errors import LabshellError, NoContainer, StillPending, TryAgain, UsageError
 from labshell.host.ports import Clock, utc_now
 from labshell.language import mark
 from labshell.model.container import Container
@@ -61,6 +61,8 @@ class Rebuild:
                     self._containers.disks.try_write(user)
                     yield Progress("Stopping your container")
                     self._containers.lifecycle.stop(user, self._config.stop_timeout_seconds, force=force)
+                except StillPending:
+                    raise
                 except LabshellError:
                     self._containers.lifecycle.delete(fresh)
                     self._unfinished.forget(user)
@@ -159,7 +161,7 @@ class Rebuild:
         with self._unfinished.work(user, verb, **about):
             try:
                 yield
-            except TryAgain:
+            except StillPending:
                 raise
             except LabshellError as error:
                 work = self._unfinished.work_of(user)
@@ -168,7 +170,7 @@ class Rebuild:
                         self.recover(user, work)
                 except LabshellError as other:
                     log.warning("not settled", extra={"user": user, "verb": verb, "why": str(other)})
-                    raise TryAgain(error.sentence, **error.values) from error
+                    raise StillPending(error.sentence, **error.values) from error
                 raise
 
     def recover(self, user: str, work: dict[str, Any]) -> None:

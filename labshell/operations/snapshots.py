@@ -13,7 +13,7 @@ from labshell.engine import identity
 from labshell.engine.errors import DiskFull
 from labshell.engine.lifecycle import STOP_SECONDS
 from labshell.engine.snapshots import KEEP, RESTORE
-from labshell.errors import LabshellError, TryAgain, UsageError
+from labshell.errors import LabshellError, StillPending, UsageError
 from labshell.language import mark
 from labshell.model.keys import PublicKey
 from labshell.model.snapshots import name_of_snapshot
@@ -96,7 +96,7 @@ class Snapshots:
         """Restore a stopped container; why not, if the engine could not and has let go of it."""
         try:
             self._containers.snapshots.restore(user, name)
-        except TryAgain:
+        except StillPending:
             raise  # the engine may still be at it
         except LabshellError as error:
             return error
@@ -111,7 +111,7 @@ class Snapshots:
             self._containers.configuration.put_back(user, settings)
         except LabshellError as error:
             if failure is None:
-                raise TryAgain(error.sentence, **error.values) from error
+                raise StillPending(error.sentence, **error.values) from error
 
     def delete(self, user: str, uid: int, name: str) -> Steps[None]:
         with self._lab.locks.held(user):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from labshell.errors import LabshellError, TryAgain
+from labshell.errors import LabshellError, StillPending, TryAgain
 from labshell.host import files
 
 
@@ -26,13 +26,13 @@ class Unfinished:
     def work(self, user: str, verb: str, **about: Any) -> Iterator[None]:
         """Note what is being done while the block runs.
 
-        An error takes the note away: whoever raised has cleaned up. After TryAgain it stays, since the engine
+        An error takes the note away: whoever raised has cleaned up. After StillPending it stays, since the engine
         may still be at it.
         """
         self.begin(user, verb, **about)
         try:
             yield
-        except TryAgain:
+        except StillPending:
             raise
         except Exception:
             self.forget(user)

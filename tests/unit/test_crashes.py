@@ -14,7 +14,7 @@ from doubles import Crash, FakeContainers, Instance, answer_of, lab_of
 from labshell.config import Config, Paths
 from labshell.daemon.calls import Call
 from labshell.daemon.interfaces import GatewayInterface
-from labshell.errors import LabshellError, NoContainer, TryAgain, UsageError
+from labshell.errors import LabshellError, NoContainer, StillPending, TryAgain, UsageError
 from labshell.model.access import Caller
 from labshell.model.keys import PublicKey
 from labshell.operations import lifecycle
@@ -237,17 +237,23 @@ def test_rebuild_undo_killed_at_any_step_leaves_one_of_the_two(
     assert outcomes == {True, False}
 
 
+@pytest.mark.parametrize("refusal", [LabshellError, TryAgain, StillPending])
 @pytest.mark.parametrize(("act", "before"), [(rebuild, nothing), (undo, rebuild)])
 def test_an_engine_that_refuses_at_any_step_of_the_change_leaves_one_of_the_two_and_nothing_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Lab], None], before: Callable[[Lab], None]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    act: Callable[[Lab], None],
+    before: Callable[[Lab], None],
+    refusal: type[LabshellError],
 ) -> None:
+    """Only what may still come to an end in the engine is left open, and the next request closes it."""
     monkeypatch.setattr(lifecycle, "ssh_answers", lambda *_, **__: True)
     steps = changes_of(tmp_path, act, before)
     assert 5 < steps < 50
-    outcomes = set()
+    outcomes, were_open = set(), False
     for number in range(steps + 1):  # the last one is not refused
         lab = lab_in(tmp_path / str(number), before)
-        lab.containers.refuse_at = number
+        lab.containers.refuse_at, lab.containers.refusal = number, refusal
         try:
             act(lab)
         except LabshellError:
@@ -255,6 +261,9 @@ def test_an_engine_that_refuses_at_any_step_of_the_change_leaves_one_of_the_two_
         else:
             assert number == steps
             lab.containers.refuse_at = None
+        if refusal is StillPending and lab.host.unfinished.work_of(USER):
+            were_open = True
+            lab.settle()
         assert lab.host.unfinished.work_of(USER) is None
         assert lab.own.address == ADDRESS
         assert any(item.files.get("/data") == b"old" for item in lab.containers.instances.values())
@@ -262,6 +271,7 @@ def test_an_engine_that_refuses_at_any_step_of_the_change_leaves_one_of_the_two_
         outcomes.add(lab.own.files.get("/data"))
         answer_of(lab.lifecycle.start(USER, UID))
     assert outcomes == {b"old", None}
+    assert were_open == (refusal is StillPending)
 
 
 def test_a_full_disk_is_found_before_anything_is_stopped(lab: Lab) -> None:
@@ -379,11 +389,12 @@ def test_a_restore_of_a_full_disk_that_is_killed_is_said_though_it_could_not_be_
     assert lab.own.state == "Running" or number == 4
 
 
+@pytest.mark.parametrize("refusal", [LabshellError, TryAgain])
 def test_a_restore_that_the_engine_refuses_is_said_and_the_container_runs_as_before(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, refusal: type[LabshellError]
 ) -> None:
     def refuse(*_: object) -> None:
-        raise LabshellError("The snapshot is not to be had.")
+        raise refusal("The snapshot is not to be had.")
 
     answer_of(lab.snapshots.create(USER, UID, "kept"))
     lab.own.files["/data"] = b"changed"

@@ -37,6 +37,7 @@ CARRIERS = {
             "UsageError",
             "NoContainer",
             "TryAgain",
+            "StillPending",
             "Crowded",
             "NotAllowed",
             "Busy",
