@@ -1,6 +1,6 @@
 """What btrfs counts: how much there is in each subvolume. Asked of the kernel without any right beyond reading.
 
-The structures and the numbers of the requests are those of the kernel's linux/btrfs.h.
+Names in capitals are those of linux/btrfs.h, without BTRFS_ and IOC_; the numbers are those of its _IOR and _IOWR.
 """
 
 from __future__ import annotations
@@ -15,17 +15,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SYSFS = Path("/sys/fs/btrfs")
-ROOT_INODE = 256  # of every subvolume
-FILE_SYSTEM, CHILDREN, NAME = 0x8400941F, 0xD000943D, 0xD000943E  # FS_INFO, GET_SUBVOL_ROOTREF, INO_LOOKUP_USER
-FILE_SYSTEM_BYTES, OTHER_BYTES = 1024, 4096
-UUID_AT, COUNT_AT, NAME_AT = 16, 4088, 16
-CHILD = struct.Struct("=QQ")  # its id, and the inode of the folder that it is in
+FIRST_FREE_OBJECTID = 256  # the inode of every subvolume's root
+FS_INFO = 0x8400941F  # _IOR(0x94, 31, struct btrfs_ioctl_fs_info_args)
+GET_SUBVOL_ROOTREF = 0xD000943D  # _IOWR(0x94, 61, struct btrfs_ioctl_get_subvol_rootref_args)
+INO_LOOKUP_USER = 0xD000943E  # _IOWR(0x94, 62, struct btrfs_ioctl_ino_lookup_user_args)
+FS_INFO_BYTES, GET_SUBVOL_ROOTREF_BYTES, INO_LOOKUP_USER_BYTES = 1024, 4096, 4096  # of these structures
+FSID_AT = 16  # fs_info_args.fsid
+ROOTREF_AT, NUM_ITEMS_AT = 8, 4088  # get_subvol_rootref_args.rootref and .num_items
+ROOTREF = struct.Struct("=QQ")  # treeid of a subvolume, dirid of the folder that it is in
+LOOKUP = struct.Struct("=QQ")  # ino_lookup_user_args.dirid and .treeid
+NAME_AT = 16  # ino_lookup_user_args.name
 
 
 def is_subvolume(path: Path) -> bool:
     """Whether what is known to be on btrfs is one, and still there."""
     try:
-        return path.stat().st_ino == ROOT_INODE
+        return path.stat().st_ino == FIRST_FREE_OBJECTID
     except FileNotFoundError:
         return False
 
@@ -64,29 +69,29 @@ def referenced(top: Path, folder: str, only: str | None = None) -> dict[str, int
 
 
 def _uuid(opened: int) -> str:
-    answer = bytearray(FILE_SYSTEM_BYTES)
-    fcntl.ioctl(opened, FILE_SYSTEM, answer)
-    return str(uuid.UUID(bytes=bytes(answer[UUID_AT : UUID_AT + 16])))
+    answer = bytearray(FS_INFO_BYTES)
+    fcntl.ioctl(opened, FS_INFO, answer)
+    return str(uuid.UUID(bytes=bytes(answer[FSID_AT : FSID_AT + 16])))
 
 
 def _children(opened: int) -> Iterator[tuple[int, int]]:
     """The subvolumes right under this one. The kernel tells of 255 at once, and where to go on."""
-    answer, is_more = bytearray(OTHER_BYTES), True
+    answer, is_more = bytearray(GET_SUBVOL_ROOTREF_BYTES), True
     while is_more:
         try:
-            fcntl.ioctl(opened, CHILDREN, answer)
+            fcntl.ioctl(opened, GET_SUBVOL_ROOTREF, answer)
             is_more = False
         except OSError as error:
             if error.errno != errno.EOVERFLOW:
                 raise
-        for number in range(answer[COUNT_AT]):
-            yield CHILD.unpack_from(answer, 8 + number * CHILD.size)
+        for number in range(answer[NUM_ITEMS_AT]):
+            yield ROOTREF.unpack_from(answer, ROOTREF_AT + number * ROOTREF.size)
 
 
 def _name(opened: int, child: int, folder: int) -> str:
-    answer = bytearray(OTHER_BYTES)
-    CHILD.pack_into(answer, 0, folder, child)
-    fcntl.ioctl(opened, NAME, answer)
+    answer = bytearray(INO_LOOKUP_USER_BYTES)
+    LOOKUP.pack_into(answer, 0, folder, child)
+    fcntl.ioctl(opened, INO_LOOKUP_USER, answer)
     return answer[NAME_AT:].partition(b"\0")[0].decode("utf-8", "replace")
 
 
