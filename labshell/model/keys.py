@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import SSHPublicKeyTypes, load_ssh_public_key
 
 from labshell import shown
 from labshell.errors import UsageError
@@ -23,10 +26,7 @@ KEY_TYPES = frozenset(
         "sk-ecdsa-sha2-nistp256@openssh.com",
     }
 )
-# How many strings a key is made of, its type included; 3 for the kinds that are not here (RFC 4253, 5656, 8709).
-FIELDS = {"ssh-ed25519": 2, "sk-ecdsa-sha2-nistp256@openssh.com": 4}
 RSA_BITS = 2048
-ED25519_BYTES = 32
 PRIVATE = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----|PuTTY-User-Key-File|Private-Lines:")
 LONGEST_KEY = 16384
 MOST_BYTES = 65536  # of all the keys of one person
@@ -88,15 +88,12 @@ def _parse_line(line: str) -> PublicKey:
         raise UsageError("This public key is cut off: nothing follows its type.")
     kind, blob = words[0], words[1]
     comment = words[2] if len(words) > 2 else ""
-    try:
-        parts = fields(base64.b64decode(blob, validate=True))
-    except (ValueError, binascii.Error):
-        raise UsageError("This public key is damaged or cut off; copy it again, in one line.") from None
-    if parts[0] != kind.encode():
+    key = _loaded(kind, blob)
+    if key is None and kind_of(blob):
         raise UsageError("This public key is damaged: its two halves are of different kinds.")
-    if len(parts) != FIELDS.get(kind, 3) or (kind == "ssh-ed25519" and len(parts[1]) != ED25519_BYTES):
-        raise UsageError("This public key is damaged: something is missing from it.")
-    if kind == "ssh-rsa" and int.from_bytes(parts[2], "big").bit_length() < RSA_BITS:
+    if key is None:
+        raise UsageError("This public key is damaged or cut off; copy it again, in one line.")
+    if isinstance(key, RSAPublicKey) and key.key_size < RSA_BITS:
         raise UsageError("This RSA key is too short to be safe; make a new one with: ssh-keygen -t ed25519")
     if not comment.isprintable():
         raise UsageError("The comment of this key has characters that cannot be shown.")
@@ -128,28 +125,23 @@ def _split_options(line: str) -> tuple[tuple[tuple[str, str], ...], str]:
     return tuple(kept), rest
 
 
-def is_whole(blob: str) -> bool:
-    """Whether the base64 text is a key from its first byte to its last."""
+def is_whole(kind: str, blob: str) -> bool:
+    """Whether the base64 text is a key of that type from its first byte to its last."""
+    return _loaded(kind, blob) is not None
+
+
+def kind_of(blob: str) -> str | None:
+    """The type of the key that the base64 text is; None if it is none."""
+    return next((kind for kind in KEY_TYPES if is_whole(kind, blob)), None)
+
+
+def _loaded(kind: str, blob: str) -> SSHPublicKeyTypes | None:
+    """The key itself; None if it is not one of that type, or damaged."""
     try:
-        parts = fields(base64.b64decode(blob, validate=True))
-        return len(parts) >= FIELDS.get(parts[0].decode("ascii"), 3)
-    except ValueError:  # binascii.Error and UnicodeDecodeError are such
-        return False
-
-
-def fields(blob: bytes) -> list[bytes]:
-    """The length-prefixed strings a key blob is made of (RFC 4253, section 6.6), or ValueError."""
-    found = []
-    rest = blob
-    while rest:
-        length = int.from_bytes(rest[:4], "big")
-        if len(rest) < 4 + length or len(rest) < 4:
-            raise ValueError("cut off")
-        found.append(rest[4 : 4 + length])
-        rest = rest[4 + length :]
-    if not found:
-        raise ValueError("empty")
-    return found
+        base64.b64decode(blob, validate=True)  # what is no base64 would be passed over
+        return load_ssh_public_key(f"{kind} {blob}".encode())
+    except (ValueError, UnsupportedAlgorithm, NotImplementedError):  # the last of a compressed point
+        return None
 
 
 def check_amount(listed: Iterable[PublicKey]) -> None:

@@ -229,3 +229,11 @@ def test_no_text_takes_long_to_refuse(part: str) -> None:
     with pytest.raises(UsageError):
         key_files.read(part * (60_000 // len(part)) + "\nx")
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("text", ["ssh-ed25519 " + "AAAA " * 12000, "ssh-ed25519 AAAA " + "a " * 8000, "AAAA " * 12000])
+def test_a_text_of_many_parts_takes_no_time(text: str) -> None:
+    began = time.process_time()
+    with pytest.raises(UsageError):
+        key_files.read(text)
+    assert time.process_time() - began < 1
