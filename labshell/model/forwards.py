@@ -77,7 +77,7 @@ def add_forward(
     """The forwards with one more, on the lowest free port of the block after the first, which is for SSH.
 
     Ports in `busy` belong to something else on the host and are left out. A container port that is forwarded already
-    keeps its host port and takes the new settings.
+    keeps its host port and what `wanted` does not say: name, time or network.
     """
     if not 1 <= wanted.target <= 65535:
         raise UsageError("{target} is not a port number: 1 to 65535.", target=wanted.target)
@@ -86,15 +86,21 @@ def add_forward(
     if wanted.name and not FORWARD_NAME.fullmatch(wanted.name):
         raise UsageError("A name has up to 20 letters, digits and hyphens.")
     live = [own for own in forwards if not own.is_over(now)]
-    same = [own.port for own in live if own.target == wanted.target and own.port in block]
+    same = [own for own in live if own.target == wanted.target and own.port in block]
     taken = {own.port for own in live}.union(busy)
     free = [port for port in block[1:] if port not in taken]
     if not same and not free:
         raise UsageError("All your ports are in use, {first} to {last}; remove one first.",
                          first=block.start + 1, last=block.stop - 1)  # fmt: skip
-    port = same[0] if same else free[0]
-    others = [own for own in live if own.port != port]
-    return tuple(sorted([*others, replace(wanted, port=port)], key=lambda own: own.port))
+    added = _changed(same[0], wanted) if same else replace(wanted, port=free[0])
+    others = [own for own in live if own.port != added.port]
+    return tuple(sorted([*others, added], key=lambda own: own.port))
+
+
+def _changed(own: OwnForward, wanted: OwnForward) -> OwnForward:
+    """A forward with what `wanted` says of it."""
+    until = own.until if wanted.until is None else wanted.until
+    return replace(own, name=wanted.name or own.name, source=wanted.source or own.source, until=until)
 
 
 def with_desktop(

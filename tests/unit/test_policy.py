@@ -314,6 +314,21 @@ def test_a_new_forward_takes_the_lowest_free_port_of_the_block() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "then"),
+    [
+        (OwnForward(0, 8888), OwnForward(20001, 8888, "jupyter", "192.0.2.0/24", 900)),
+        (OwnForward(0, 8888, "lab"), OwnForward(20001, 8888, "lab", "192.0.2.0/24", 900)),
+        (OwnForward(0, 8888, source="198.51.100.0/24"), OwnForward(20001, 8888, "jupyter", "198.51.100.0/24", 900)),
+        (OwnForward(0, 8888, until=1200), OwnForward(20001, 8888, "jupyter", "192.0.2.0/24", 1200)),
+    ],
+)
+def test_what_is_not_said_of_a_port_that_is_forwarded_already_stays(said: OwnForward, then: OwnForward) -> None:
+    before = OwnForward(20001, 8888, "jupyter", "192.0.2.0/24", 900)
+    assert forwards.add_forward([before], range(20000, 20003), said, 10) == (then,)
+    assert forwards.add_forward([before], range(20000, 20003), OwnForward(0, 8888), 1000) == (OwnForward(20001, 8888),)
+
+
+@pytest.mark.parametrize(
     "forward",
     [OwnForward(0, 22), OwnForward(0, 0), OwnForward(0, 65536), OwnForward(0, 80, "a b"), OwnForward(0, 80, "-x")],
 )
