@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from labshell.doctor.findings import ERROR, WARNING, Finding
 from labshell.errors import LabshellError
-from labshell.forwarding import adapters as forwarding
-from labshell.forwarding import nft, nft_rules, packets
+from labshell.forwarding import iptables, nft, nft_rules, packets
 from labshell.forwarding.packets import Packet
 from labshell.host import host_services, machine, probe
 from labshell.host.probe import Target
@@ -105,7 +104,7 @@ def _input(bridge: str) -> Iterator[Finding]:
     """What drops the containers' requests for an address and for names, at the host's input."""
     asked = {DHCP: "addresses", DNS: "names"}
     for variant in VARIANTS:
-        saved = forwarding.saved_by(variant)
+        saved = iptables.saved_by(variant)
         closed = [
             port for port in asked if packets.verdict(saved, "INPUT", Packet(bridge, "udp", port)) == packets.DROP
         ]
@@ -142,7 +141,7 @@ def redirections(lab: Lab) -> Iterator[Finding]:
     whose = _whose_ports(lab)
     own = {f"{item.address}:{port}" for item in lab.containers.all() if item.address for port in (22, "")}
     for variant in VARIANTS:
-        for found in packets.redirections(forwarding.saved_by(variant), whose):
+        for found in packets.redirections(iptables.saved_by(variant), whose):
             if found.to not in own:
                 yield _redirected(found.ports, whose, f"{variant} -w {found.removal}")
     for rule in nft_rules.redirections(nft_rules.chains(nft.ruleset()), whose):

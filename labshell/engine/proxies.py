@@ -13,9 +13,8 @@ from typing import Any
 
 from labshell.engine.client import Engine
 from labshell.engine.errors import translate_errors
-from labshell.errors import LabshellError, NoContainer
-from labshell.model import forwards
-from labshell.model.forwards import Difference, Forward
+from labshell.errors import NoContainer
+from labshell.model.forwards import Forward
 
 log = logging.getLogger(__name__)
 OWN = "labshell-port-"
@@ -67,18 +66,22 @@ class Proxies:
         if devices:
             self._engine.rewrite(name, change)
 
-    def ours(self) -> dict[str, dict[str, Device]]:
-        """Our devices, by container."""
-        found = {instance["name"]: _ours(instance["devices"]) for instance in self._instances()}
-        return {name: devices for name, devices in found.items() if devices}
+    def ours(self, address: str) -> list[Forward]:
+        """The forwards that our devices make on this address of the host's."""
+        return [
+            _as_forward(instance["name"], name, device, address)
+            for instance in self._instances()
+            for name, device in _ours(instance["devices"]).items()
+        ]
 
-    def set_ours(self, name: str, wanted: Mapping[str, Device]) -> None:
-        """Make our devices of one container those in `wanted`; nothing if there is no such container."""
+    def set_ours(self, name: str, wanted: Iterable[Forward], address: str) -> None:
+        """Make our devices of one container those of `wanted`; nothing if there is no such container."""
+        devices = {f"{OWN}{forward.port}": _device(forward, address) for forward in wanted}
 
         def change(_: object, local: dict[str, Any], __: object) -> None:
             for device in _ours(local):
                 del local[device]
-            local.update(wanted)
+            local.update(devices)
 
         try:
             self._engine.rewrite(name, change)
@@ -90,70 +93,6 @@ class Proxies:
             return self._engine.read_all("instances", recursion="1")
 
 
-class ProxyForwarding:
-    """Forwards as proxy devices: what `Forwarding` does with iptables, for the same callers."""
-
-    can_limit_sources = False
-
-    def __init__(self, proxies: Proxies, address: str) -> None:
-        """`address` is the host's own that the devices listen on: with nat the engine takes no wildcard."""
-        self._proxies = proxies
-        self.address = address
-
-    def live(self) -> list[Forward]:
-        return [
-            self._as_forward(name, device, about)
-            for name, devices in self._proxies.ours().items()
-            for device, about in devices.items()
-        ]
-
-    def packets(self, user: str) -> int | None:
-        """The engine's rules count nothing."""
-        return None
-
-    def apply(self, wanted: Iterable[Forward]) -> Difference:
-        """Make the devices those of `wanted`. A container that cannot be changed now does not keep the others."""
-        wanted = [forward for forward in wanted if not forward.source]
-        change = forwards.difference(self.live(), wanted)
-        for user in sorted({forward.user for forward in (*change.remove, *change.add)}):
-            try:
-                self._write(user, wanted)
-            except LabshellError as error:
-                log.warning("forwards not changed", extra={"container": user, "why": str(error)})
-        return change
-
-    def apply_user(self, user: str, wanted: Iterable[Forward]) -> Difference:
-        wanted = [forward for forward in wanted if not forward.source]
-        change = forwards.difference([forward for forward in self.live() if forward.user == user], wanted)
-        if change:
-            self._write(user, wanted)
-        return change
-
-    def remove_all(self) -> None:
-        self.apply([])
-
-    def _write(self, user: str, wanted: Iterable[Forward]) -> None:
-        own = [forward for forward in wanted if forward.user == user]
-        self._proxies.set_ours(user, {f"{OWN}{forward.port}": self._device(forward) for forward in own})
-
-    def _device(self, forward: Forward) -> Device:
-        return {
-            "type": "proxy",
-            "listen": f"tcp:{self.address}:{forward.port}",
-            "connect": f"tcp:{forward.address}:{forward.target}",
-            "nat": "true",
-        }
-
-    def _as_forward(self, name: str, device: str, about: Device) -> Forward:
-        """A device of ours as a value. One that is not in our form becomes a value nobody wants."""
-        port, target = _port(about, "listen"), _port(about, "connect")
-        if port is not None and target is not None:
-            forward = Forward(port, name, about["connect"].split(":")[1], target)
-            if about == self._device(forward) and device == f"{OWN}{port}":
-                return forward
-        return Forward(0, name, device, 0)
-
-
 def drop_own(devices: dict[str, dict[str, str]]) -> None:
     """Without our own proxy devices, which hold the address that changes; they are made again when it is known."""
     for name in [name for name in devices if name.startswith(OWN)]:
@@ -162,6 +101,25 @@ def drop_own(devices: dict[str, dict[str, str]]) -> None:
 
 def _ours(devices: Mapping[str, Device]) -> dict[str, Device]:
     return {name: device for name, device in devices.items() if name.startswith(OWN)}
+
+
+def _device(forward: Forward, address: str) -> Device:
+    return {
+        "type": "proxy",
+        "listen": f"tcp:{address}:{forward.port}",
+        "connect": f"tcp:{forward.address}:{forward.target}",
+        "nat": "true",
+    }
+
+
+def _as_forward(name: str, device: str, about: Device, address: str) -> Forward:
+    """A device of ours as a value. One that is not in our form becomes a value nobody wants."""
+    port, target = _port(about, "listen"), _port(about, "connect")
+    if port is not None and target is not None:
+        forward = Forward(port, name, about["connect"].split(":")[1], target)
+        if about == _device(forward, address) and device == f"{OWN}{port}":
+            return forward
+    return Forward(0, name, device, 0)
 
 
 def _port(device: Device, side: str) -> int | None:

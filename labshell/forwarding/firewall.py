@@ -11,18 +11,19 @@ from typing import NamedTuple
 from labshell.config import Config
 from labshell.engine.containers import Containers
 from labshell.engine.network import Bridge
-from labshell.engine.proxies import ProxyForwarding
 from labshell.errors import TryAgain, UsageError
 from labshell.forwarding import tracking
-from labshell.forwarding.adapters import Forwarding
+from labshell.forwarding.base import Adapter, NoForwards
 from labshell.forwarding.guard import Guard
 from labshell.forwarding.guard_rules import Networks
+from labshell.forwarding.iptables import Forwarding
+from labshell.forwarding.lxd_proxy import ProxyForwarding
 from labshell.host import machine
 from labshell.host.accounts import Accounts
 from labshell.host.ports import PortRegistry
 from labshell.model import forwards
 from labshell.model.container import Container
-from labshell.model.forwards import Adapter, Difference, Forward, NoForwards
+from labshell.model.forwards import Difference, Forward
 from labshell.model.ports import SSH
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from labshell.errors import UsageError
 from labshell.model.container import Container, OwnForward
@@ -157,50 +156,6 @@ def checked_source(text: str) -> str:
         return str(network) if network.prefixlen else ""
     except ValueError:
         raise UsageError("{text} is not an IPv4 network: write 192.0.2.0/24.", text=repr(text)[:40]) from None
-
-
-class Adapter(Protocol):
-    """What makes forwards live on a host, idempotently: iptables, or proxy devices of the engine."""
-
-    address: str  # of the host's, where every forward can be tried
-    can_limit_sources: bool
-
-    def live(self) -> list[Forward]:
-        """The forwards that are live, whether wanted or not."""
-
-    def apply(self, wanted: Iterable[Forward]) -> Difference:
-        """Make the live ones those in `wanted`; what differed."""
-
-    def apply_user(self, user: str, wanted: Iterable[Forward]) -> Difference:
-        """The same for the forwards of one user, leaving everybody else's alone."""
-
-    def packets(self, user: str) -> int | None:
-        """How many connections the forwards of one user have taken; None where nobody counts."""
-
-    def remove_all(self) -> None:
-        """Take every trace away."""
-
-
-class NoForwards:
-    """No forwards at all: every container has an address on the lab's own network."""
-
-    address = ""
-    can_limit_sources = False
-
-    def live(self) -> list[Forward]:
-        return []
-
-    def apply(self, wanted: Iterable[Forward]) -> Difference:
-        return Difference((), ())
-
-    def apply_user(self, user: str, wanted: Iterable[Forward]) -> Difference:
-        return Difference((), ())
-
-    def packets(self, user: str) -> int | None:
-        return None
-
-    def remove_all(self) -> None:
-        pass
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def test_changes_by_several_programs_at_once_lose_nothing(host: Host, alice_port
     """Reading and committing are two runs of the tool, between which others write."""
     script = """
 import sys
-from labshell.forwarding.adapters import Forwarding
+from labshell.forwarding.iptables import Forwarding
 from labshell.model.forwards import Forward
 number = int(sys.argv[1])
 forwarding = Forwarding("lxdbr0", "10.83.0.1/24")
@@ -210,7 +210,7 @@ def test_a_port_leads_to_its_container_through_the_chain_of_its_range_when_forwa
     host: Host, alice_port: int
 ) -> None:
     script = """
-from labshell.forwarding.adapters import Forwarding
+from labshell.forwarding.iptables import Forwarding
 from labshell.model.forwards import Forward
 forwarding = Forwarding("lxdbr0", "10.83.0.1/24")
 many = [Forward(25000 + number, f"many{number}", "10.83.0.200") for number in range(600)]
