@@ -6,7 +6,8 @@ See tests/system/test_containers_contract.py: what is asserted there of the engi
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import datetime
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from labshell.engine.inside import Entry
 from labshell.engine.network import Bridge
 from labshell.engine.records import Usage
 from labshell.errors import LabshellError, NoContainer, UsageError
+from labshell.host.clock import Clock
 from labshell.model.container import Container
 from labshell.model.snapshots import Snapshot
 from labshell.operations.lab import Lab, assemble
@@ -31,11 +33,27 @@ def answer_of(steps: Steps[Any]) -> Any:
             return stop.value
 
 
+class SetClock(Clock):
+    """A clock that somebody sets."""
+
+    def __init__(self, read: Callable[[], datetime.datetime]) -> None:
+        self._read = read
+
+    def seconds(self) -> float:
+        return self._read().timestamp()
+
+
 def lab_of(
-    config: Config, *, accounts: Any = None, containers: Any = None, ports: Any = None, firewall: Any = None
+    config: Config,
+    *,
+    accounts: Any = None,
+    containers: Any = None,
+    ports: Any = None,
+    firewall: Any = None,
+    clock: Clock | None = None,
 ) -> Lab:
     """A lab over these stand-ins."""
-    return assemble(config, None, accounts, containers, ports, firewall)  # type: ignore[arg-type]
+    return assemble(config, None, accounts, containers, ports, firewall, clock or Clock())  # type: ignore[arg-type]
 
 
 class Crash(BaseException):

@@ -21,7 +21,7 @@ from labshell.admin.class_list import ClassList, Fault, Row
 from labshell.admin.options import key_text
 from labshell.config import load
 from labshell.errors import LabshellError, UsageError
-from labshell.host import machine
+from labshell.host.clock import Clock
 from labshell.model import key_files
 from labshell.model.keys import PublicKey
 from labshell.model.settings import PROFILE, SETTINGS
@@ -44,7 +44,7 @@ def read_list(path: Path) -> ClassList:
         content = path.read_bytes()
     except OSError as error:
         raise UsageError("{path} cannot be read: {why}.", path=path, why=error.strerror) from error
-    found = class_list.read(content, path, machine.today())
+    found = class_list.read(content, path, Clock().today())
     parsed = [(row, _parsed_key(row, path.parent)) for row in found.rows]
     class_list.compare_keys((row, (key.kind, key.blob)) for row, key in parsed if key is not None)
     class_list.compare_ports(found.rows, load().ports_per_user)

@@ -276,7 +276,7 @@ def serve(config: Config) -> None:
     work.append(functools.partial(keep_reconciled, lab.firewall, config.reconcile_seconds, stopping))
     if config.idle_stop_days:
         work.append(functools.partial(keep_looking, lambda: list(idle_stop.stop_idle()), "idle containers", stopping))
-    work.append(functools.partial(keep_looking, lambda: end_expired(lab.containers), "expired people", stopping))
+    work.append(functools.partial(keep_looking, lambda: end_expired(lab), "expired people", stopping))
     work.append(functools.partial(keep_watchdog, stopping))
     work.append(functools.partial(pulses.beat_until, stopping))
     for target in work:

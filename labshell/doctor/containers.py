@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -255,7 +254,7 @@ def _ssh(lab: Lab, item: Container) -> list[Finding]:
             return []
         if ssh_answers(item.address):
             return _logind(lab, name)
-        if item.started_at is not None and time.time() - item.started_at < BOOT_SECONDS:
+        if item.started_at is not None and lab.clock.seconds() - item.started_at < BOOT_SECONDS:
             return []
         words = f"No SSH server answers in the container {name}: its user cannot log in through the port."
         return [Finding("ssh-away", ERROR, words, f"lxc exec {name} -- {ENABLE_SSH}", name)]

@@ -86,7 +86,7 @@ class Doctor:
         if not door.is_home_safe:
             return Finding(BAD, Progress("Your home on the host has a wrong owner or mode."), TELL_ADMINISTRATOR)
         last_day = self._lab.accounts.last_day(user)
-        if last_day is not None and last_day - machine.today() < ENDS_SOON:
+        if last_day is not None and last_day - self._lab.clock.today() < ENDS_SOON:
             return Finding(BAD, Progress("Your account ends after {day}.", {"day": last_day.isoformat()}),
                            Progress("Ask the administrator for more time."))  # fmt: skip
         return Finding(GOOD, Progress("{user} is a user of this host.", {"user": user}))

@@ -11,7 +11,6 @@ import platform
 import subprocess
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from labshell.engine.errors import translate_errors
 from labshell.engine.recipes import APT, DHCP_CLIENT, EXTRAS, INTERFACES, LANGUAGES, LOCALE, USUAL, Recipe
 from labshell.engine.records import TEMPLATE
 from labshell.errors import LabshellError, UsageError
+from labshell.host.clock import Clock
 from labshell.model.names import name_of_fresh
 
 BUILD_SECONDS = 1800
@@ -237,7 +237,7 @@ def _write_metadata(target: Path) -> None:
     """The image's metadata.yaml. It names no templates: those would be filled in by the engine on the host."""
     text = (
         f"architecture: {platform.machine()}\n"
-        f"creation_date: {int(time.time())}\n"
+        f"creation_date: {int(Clock().seconds())}\n"
         "properties: {description: labshell template}\n"
     ).encode()
     with tarfile.open(target, "w") as archive:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from labshell.forwarding.iptables import Forwarding
 from labshell.forwarding.lxd_proxy import ProxyForwarding
 from labshell.host import machine
 from labshell.host.accounts import Accounts
+from labshell.host.clock import Clock
 from labshell.host.ports import PortRegistry
 from labshell.model import forwards
 from labshell.model.container import Container
@@ -44,8 +44,11 @@ class _Parts(NamedTuple):
 class Firewall:
     """The rules of this host. Owner and address come from the engine, ports from /public, uids from the accounts."""
 
-    def __init__(self, config: Config, accounts: Accounts, containers: Containers, ports: PortRegistry) -> None:
+    def __init__(
+        self, config: Config, accounts: Accounts, containers: Containers, ports: PortRegistry, clock: Clock
+    ) -> None:
         self._config = config
+        self._clock = clock
         self._accounts = accounts
         self._containers = containers
         self._ports = ports
@@ -252,4 +255,4 @@ class Firewall:
     def _wanted(
         self, containers: list[Container], uids: Mapping[str, int], ports: Mapping[str, int]
     ) -> list[Forward]:
-        return forwards.wanted_forwards(containers, uids, ports, self._config.ports_per_user, time.time())
+        return forwards.wanted_forwards(containers, uids, ports, self._config.ports_per_user, self._clock.seconds())

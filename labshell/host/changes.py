@@ -10,7 +10,7 @@ from typing import Any
 
 from labshell import shown
 from labshell.errors import LabshellError
-from labshell.host.ports import Clock, utc_now
+from labshell.host.clock import Clock
 
 DONE = "done"
 
@@ -18,14 +18,14 @@ DONE = "done"
 class ChangeLog:
     """What administrators have changed on this host."""
 
-    def __init__(self, path: Path, *, now: Clock = utc_now) -> None:
+    def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
-        self._now = now
+        self._clock = clock
 
     def add(self, who: str, verb: str, about: Mapping[str, Any], result: str) -> None:
         """Append one change; `result` is DONE or the sentence of the error."""
         line = {
-            "time": shown.rfc3339(self._now().isoformat()),
+            "time": shown.rfc3339(self._clock.now().isoformat()),
             "who": who,
             "verb": verb,
             **about,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import ipaddress
 import os
 import pwd
 import re
 import socket
 import stat
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ import psutil
 from labshell import places
 from labshell.errors import LabshellError
 from labshell.host import btrfs, host_program
+from labshell.host.clock import Clock
 from labshell.model import keys
 from labshell.model.usage import container_of_control_group
 
@@ -274,16 +273,11 @@ def people_at_work() -> tuple[set[int], set[str]]:
 def clock_is_behind() -> bool:
     """Whether a folder that is written often was written in what is now the future: the clock was set back."""
     moments = [path.stat().st_mtime for path in OFTEN_WRITTEN if path.exists()]
-    return bool(moments) and max(moments) > time.time() + CLOCK_SLACK_SECONDS
-
-
-def today() -> datetime.date:
-    """The date where the host is: a day ends at its own midnight."""
-    return datetime.datetime.now().astimezone().date()
+    return bool(moments) and max(moments) > Clock().seconds() + CLOCK_SLACK_SECONDS
 
 
 def utc_time() -> str:
-    return f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M}"
+    return f"{Clock().now():%Y-%m-%d %H:%M}"
 
 
 def interface_state(name: str) -> str:

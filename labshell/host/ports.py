@@ -18,6 +18,7 @@ import psutil
 from labshell.config import Paths
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.host import files
+from labshell.host.clock import Clock
 from labshell.host.watch import Watch
 from labshell.model.container import OwnForward
 from labshell.model.names import checked_name
@@ -29,12 +30,6 @@ from labshell.model.ports import (
     overlap_of_block,
     parse_port_file,
 )
-
-Clock = Callable[[], datetime.datetime]
-
-
-def utc_now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc)
 
 
 def listening_ports() -> set[int]:
@@ -53,13 +48,13 @@ class PortRegistry:
         quarantine_days: int,
         *,
         listening: Callable[[], Collection[int]] = listening_ports,
-        now: Clock = utc_now,
+        clock: Clock | None = None,
     ) -> None:
         self._paths = paths
         self._pool = pool
         self._quarantine = datetime.timedelta(days=quarantine_days)
         self._listening = listening
-        self._now = now
+        self._clock = clock or Clock()
         self._lock = paths.run / "ports.lock"
         self._resting_file = paths.state / "resting-ports.json"
         self._watch = Watch(paths.ports)
@@ -142,7 +137,7 @@ class PortRegistry:
         try:
             entries = json.loads(content)
             until = {int(port): datetime.datetime.fromisoformat(day) for port, day in entries.items()}
-            return {port: moment for port, moment in until.items() if moment > self._now()}
+            return {port: moment for port, moment in until.items() if moment > self._clock.now()}
         except (ValueError, AttributeError, TypeError) as error:
             raise LabshellError(
                 "{path} is damaged; move it away to continue (this ends the quarantine of removed users' blocks).",
@@ -258,7 +253,7 @@ class PortRegistry:
     def _let_rest(self, port: int) -> None:
         resting = self.resting()
         if self._quarantine:
-            resting[port] = self._now() + self._quarantine
+            resting[port] = self._clock.now() + self._quarantine
         entries = {str(first): until.isoformat() for first, until in sorted(resting.items())}
         files.write(self._resting_file, json.dumps(entries, indent=1).encode() + b"\n", 0o600)
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from labshell.engine import identity
 from labshell.errors import UsageError
-from labshell.host import machine
 from labshell.model import keys
 from labshell.model.container import Container
 from labshell.model.keys import PublicKey
@@ -146,7 +145,7 @@ class AddUser:
     def _refuse_past(self, settings: Mapping[str, str]) -> None:
         """Nobody is added whose last day is over: the account would let nobody in."""
         last_day = date_of(settings.get("expires", ""))
-        if last_day is not None and last_day < machine.today():
+        if last_day is not None and last_day < self._lab.clock.today():
             raise UsageError("{day} is over; expires is the last day on which the user may log in.", day=last_day)
 
     def _steps_to_add(self, new: NewUser, password: str, undo: Undo, *, is_new: bool) -> Iterator[NamedStep]:

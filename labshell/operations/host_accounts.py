@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from labshell.engine.containers import Containers
 from labshell.errors import LabshellError
 from labshell.host import files, machine
 from labshell.host.accounts import end_processes
@@ -46,9 +45,9 @@ class HostAccounts:
         files.remove(self._lab.config.paths.host_keys / user)
 
 
-def end_expired(containers: Containers) -> None:
+def end_expired(lab: Lab) -> None:
     """End what users whose last day is over still have running: sshd asks for that day at the door only."""
     uids, _ = machine.people_at_work()
-    for item in containers.all():
-        if item.uid in uids and item.owner == item.name and not item.may_be_used(machine.today()):
+    for item in lab.containers.all():
+        if item.uid in uids and item.owner == item.name and not item.may_be_used(lab.clock.today()):
             end_processes(item.uid)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +35,8 @@ class Seen:
     is_known: bool  # it was seen before, so its being idle is no first impression
     is_measured: bool = True  # it was seen before, or by an earlier daemon: last_active is no first impression
 
-    @property
-    def row(self) -> dict[str, Any]:
-        hold = self.container.hold_at(time.time())
+    def row(self, now: float) -> dict[str, Any]:
+        hold = self.container.hold_at(now)
         return {
             "user": self.container.name,
             "idle_since": idleness.written(self.last_active) if self.is_measured else None,
@@ -55,6 +53,7 @@ class IdleStop:
         self._lab = lab
         self._reports = Reports(lab)
         self._containers = lab.containers
+        self._clock = lab.clock
         self._days = lab.config.idle_stop_days
         self._samples: dict[str, Sample] = {}
         self._warned: set[str] = set()
@@ -62,7 +61,7 @@ class IdleStop:
 
     def hold(self, user: str, uid: int, lasting: str, reason: str) -> dict[str, Any]:
         """Keep the user's container from being stopped for being idle."""
-        wanted = idleness.hold_for(lasting, reason, time.time(), self._lab.config.keep_days)
+        wanted = idleness.hold_for(lasting, reason, self._clock.seconds(), self._lab.config.keep_days)
         return self._set_hold(user, uid, wanted)
 
     def release(self, user: str, uid: int) -> dict[str, Any]:
@@ -76,7 +75,8 @@ class IdleStop:
 
     def report(self) -> list[dict[str, Any]]:
         """Everybody whose container runs, seen once more; the longest idle first."""
-        return [seen.row for seen in self.look()]
+        found = self.look()
+        return [seen.row(self._clock.seconds()) for seen in found]
 
     def look(self) -> list[Seen]:
         """See once more who uses their container, and remember it."""
@@ -84,7 +84,7 @@ class IdleStop:
             return self._look()
 
     def _look(self) -> list[Seen]:
-        now, occupied = time.time(), self._occupied()
+        now, occupied = self._clock.seconds(), self._occupied()
         running = [
             (item, used)
             for item, used in self._containers.all_with_usage()
@@ -112,7 +112,7 @@ class IdleStop:
         """Look, warn whose time is nearly over, and stop whose time is over; what there was to see."""
         rows = []
         for seen in self.look():
-            name, left = seen.container.name, (seen.due or 0) - time.time()
+            name, left = seen.container.name, (seen.due or 0) - self._clock.seconds()
             was_stopped = False
             if seen.due is None or not seen.is_known:
                 pass  # a host that stops none; or this is the first look at it
@@ -123,7 +123,7 @@ class IdleStop:
                 self._warn(name, seen.due)
             elif left > idleness.WARN_SECONDS:
                 self._warned.discard(name)
-            rows.append({**seen.row, "was_stopped": was_stopped})
+            rows.append({**seen.row(self._clock.seconds()), "was_stopped": was_stopped})
         return rows
 
     def _stop(self, seen: Seen) -> bool:

@@ -14,6 +14,7 @@ from labshell.forwarding.firewall import Firewall
 from labshell.host.accounts import Accounts
 from labshell.host.activity import Activity
 from labshell.host.changes import ChangeLog
+from labshell.host.clock import Clock
 from labshell.host.closed import Closed
 from labshell.host.ports import PortRegistry, listening_ports
 from labshell.model.ports import PortPool
@@ -39,12 +40,14 @@ class Lab:
     closed: Closed
     activity: Activity
     changes: ChangeLog
+    clock: Clock
 
 
 def build(config: Config) -> Lab:
     """The lab over the real effects. Nothing is asked or changed yet."""
     engine = Engine(config.engine_socket)
     accounts, containers = Accounts(config.paths, config.uid_range), containers_of(config, engine)
+    clock = Clock()
     firewall: Firewall
 
     def busy_ports() -> set[int]:
@@ -52,9 +55,9 @@ def build(config: Config) -> Lab:
         return listening_ports() | containers.proxies.ports_taken() | firewall.ports_of_others() | services
 
     pool = PortPool(*config.port_range, config.ports_per_user)
-    ports = PortRegistry(config.paths, pool, config.port_quarantine_days, listening=busy_ports)
-    firewall = Firewall(config, accounts, containers, ports)
-    return assemble(config, engine, accounts, containers, ports, firewall)
+    ports = PortRegistry(config.paths, pool, config.port_quarantine_days, listening=busy_ports, clock=clock)
+    firewall = Firewall(config, accounts, containers, ports, clock)
+    return assemble(config, engine, accounts, containers, ports, firewall, clock)
 
 
 def assemble(
@@ -64,6 +67,7 @@ def assemble(
     containers: Containers,
     ports: PortRegistry,
     firewall: Firewall,
+    clock: Clock,
 ) -> Lab:
     """A lab over these outside things, with locks and notes of its own."""
     state = config.paths.state
@@ -81,5 +85,6 @@ def assemble(
         unfinished=unfinished,
         closed=Closed(state / "closed"),
         activity=Activity(state / "activity.json"),
-        changes=ChangeLog(state / "changes.log"),
+        changes=ChangeLog(state / "changes.log", clock),
+        clock=clock,
     )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -50,8 +48,8 @@ class Maintenance:
             for item, used in self._containers.all_with_usage()
             if item.state == "Running" and item.is_in_use
         ]
-        names = [item.name for item, _ in running] if stop and not plan else []
-        answer = {"containers": [_row(item, used) for item, used in running], "failed": [], "stopped": []}
+        names, now = [item.name for item, _ in running] if stop and not plan else [], self._lab.clock.seconds()
+        answer = {"containers": [_row(item, used, now) for item, used in running], "failed": [], "stopped": []}
         return {**answer, **((yield from self._stop_all(names, snapshot=snapshot)) if names else {})}
 
     def _stop_all(self, names: list[str], *, snapshot: bool) -> Steps[dict[str, Any]]:
@@ -133,7 +131,7 @@ class Maintenance:
             return False
         with self._lab.locks.held(name):
             if snapshot:
-                now = datetime.datetime.now(datetime.timezone.utc)
+                now = self._lab.clock.now()
                 self._containers.snapshots.take(name, f"before-maintenance-{now:%Y%m%d-%H%M}")
             self._containers.lifecycle.stop(name, self._lab.config.stop_timeout_seconds)
         with self._remembering:
@@ -157,7 +155,7 @@ def _plan(item: Container, verb: str, *, is_so: bool, how: str = "") -> dict[str
     return {"name": item.name, "state": state, "would": [would]}
 
 
-def _row(item: Container, used: Any) -> dict[str, Any]:
+def _row(item: Container, used: Any, now: float) -> dict[str, Any]:
     return {
         "name": item.name,
         "kind": "service" if item.is_service else "user",
@@ -165,5 +163,5 @@ def _row(item: Container, used: Any) -> dict[str, Any]:
         "processes": used.processes,
         "memory": used.memory,
         "gpus": item.gpus,
-        "held_for": hold.reason if (hold := item.hold_at(time.time())) else None,
+        "held_for": hold.reason if (hold := item.hold_at(now)) else None,
     }

@@ -14,7 +14,6 @@ from typing import Any
 
 from labshell.engine import identity
 from labshell.errors import LabshellError, NoContainer, StillPending, TryAgain, UsageError
-from labshell.host.ports import Clock, utc_now
 from labshell.language import mark
 from labshell.model.container import Container
 from labshell.model.names import choose_template, name_of_fresh, name_of_kept
@@ -30,11 +29,10 @@ REBUILD, UNDO = "rebuild", "rebuild undo"
 class Rebuild:
     """The rebuild verbs of one host."""
 
-    def __init__(self, lab: Lab, *, now: Clock = utc_now) -> None:
+    def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._lifecycle = Lifecycle(lab)
         self._reports = Reports(lab)
-        self._now = now
         self._config = lab.config
         self._containers = lab.containers
         self._unfinished = lab.unfinished
@@ -216,4 +214,4 @@ class Rebuild:
             log.warning("not deleted", extra={"container": kept, "why": str(error)})
 
     def _name_to_keep(self, user: str) -> str:
-        return name_of_kept(user, self._now())
+        return name_of_kept(user, self._lab.clock.now())

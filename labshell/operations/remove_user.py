@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -86,7 +85,7 @@ class RemoveUser:
 
     def _archives_of(self, name: str) -> dict[str, Path]:
         """Which of the user's containers goes into which file: their own, and one kept from before a rebuild."""
-        moment = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        moment = self._lab.clock.now().strftime("%Y%m%dT%H%M%SZ")
         kept = [container.name for container in self._containers.all_of(name) if container.is_prepared]
         return {instance: self._archives.path_for(instance, moment) for instance in sorted(kept)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from labshell import shown
@@ -35,9 +34,10 @@ class Reports:
         load = machine.load()
         port = self._user_ports.of(container.name)
         last_active = self._lab.activity.read().get(container.name)
-        hold = container.hold_at(time.time())
+        now = self._lab.clock.seconds()
+        hold = container.hold_at(now)
         due = idleness.stops_at(last_active, self._config.idle_stop_days, container.hold) if last_active else None
-        is_near = running and due is not None and due - time.time() < idleness.WARN_SECONDS
+        is_near = running and due is not None and due - now < idleness.WARN_SECONDS
         fingerprint = keys.parse(container.host_key).fingerprint if container.host_key else None
         return {
             "user": container.name,
@@ -52,7 +52,7 @@ class Reports:
             "host_key": container.host_key or None,
             "fingerprint": fingerprint,
             "gateway_fingerprint": machine.ssh_fingerprint(),
-            "uptime_seconds": _seconds_since(container.started_at) if running else None,
+            "uptime_seconds": _seconds_since(container.started_at, now) if running else None,
             "cpu_limit": container.config.get("limits.cpu") or None,
             "memory_used": usage.memory if running else None,
             "memory_limit": container.config.get("limits.memory") or None,
@@ -66,12 +66,12 @@ class Reports:
             "host_memory_total": load.memory_total,
             "maintenance": self._lab.closed.message,
             "idle_stop_days": self._config.idle_stop_days,
-            "stops_at": idleness.written(max(due, time.time())) if due and is_near else None,
+            "stops_at": idleness.written(max(due, now)) if due and is_near else None,
             "held_until": idleness.written(hold.until) if hold else None,
             "held_for": hold.reason or None if hold else None,
             "kept": moment_of_kept(container.kept),
         }
 
 
-def _seconds_since(moment: float | None) -> int | None:
-    return None if moment is None else max(0, int(time.time() - moment))
+def _seconds_since(moment: float | None, now: float) -> int | None:
+    return None if moment is None else max(0, int(now - moment))

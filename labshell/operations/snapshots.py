@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -43,7 +42,7 @@ class Snapshots:
         with self._lab.locks.held(user):
             container = self._containers.owned(user, uid)
             existing = [snapshot.name for snapshot in self._containers.snapshots.of(user)]
-            now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d-%H%M%S")
+            now = self._lab.clock.now().strftime("%Y-%m-%d-%H%M%S")
             label = name_of_snapshot(name, existing, self._lab.config.snapshots_per_user, now)
             self._lifecycle.refuse_full_pool(container, KEEP)
             yield Progress("Keeping the container's state as {name}", {"name": label})

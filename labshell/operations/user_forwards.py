@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +27,7 @@ class UserForwards:
 
     def list(self, user: str, uid: int) -> list[dict[str, Any]]:
         """The user's own forwards that are not over yet."""
-        now = time.time()
+        now = self._lab.clock.seconds()
         return [
             {
                 "port": own.port,
@@ -44,7 +43,7 @@ class UserForwards:
     def add(self, user: str, uid: int, target: int, name: str, lasting: str, source: str) -> None:
         """One more forward in the user's own block; live when this returns."""
         refuse_without_ports(self._lab.config)
-        now = time.time()
+        now = self._lab.clock.seconds()
         until = int(now) + forwards.seconds_of(lasting) if lasting else None
         wanted = OwnForward(0, target, name, forwards.checked_source(source) if source else "", until)
         self._lab.firewall.check_source(wanted.source)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping
 
 from labshell.errors import UsageError
@@ -68,13 +67,13 @@ class UserSettings:
         if port is None:
             return None
         own = self._lab.containers.owned(name, self._host_accounts.uid(name)).forwards
-        busy = ports.busy_beside(own)
-        return forwards.with_desktop(own, ports.block(port), settings[DESKTOP_PORT], DESKTOP, time.time(), busy)
+        now, busy = self._lab.clock.seconds(), ports.busy_beside(own)
+        return forwards.with_desktop(own, ports.block(port), settings[DESKTOP_PORT], DESKTOP, now, busy)
 
     def set_expiry(self, name: str, settings: Mapping[str, str]) -> None:
         if "expires" not in settings:
             return
         last_day = date_of(settings["expires"])
         self._lab.accounts.set_expiry(name, last_day)
-        if last_day is not None and last_day < machine.today():
+        if last_day is not None and last_day < self._lab.clock.today():
             end_processes(self._host_accounts.uid(name))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from labshell.host.changes import ChangeLog
+from labshell.host.clock import Clock
 
 
 def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
     path = tmp_path / "changes.log"
-    log = ChangeLog(path)
+    log = ChangeLog(path, Clock())
     log.add("root", "AddUser", {"user": "ada"}, "done")
     with path.open("a") as file:
         file.write('{"time": "20')
@@ -20,7 +21,7 @@ def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
 
 
 def test_what_failed_is_found_among_what_did_not(tmp_path: Path) -> None:
-    log = ChangeLog(tmp_path / "changes.log")
+    log = ChangeLog(tmp_path / "changes.log", Clock())
     for number in range(5):
         log.add("root", "set", {"user": f"u{number}"}, "done" if number % 2 else f"No {number}.")
     assert [line["result"] for line in log.last(2, only_errors=True)] == ["No 2.", "No 4."]

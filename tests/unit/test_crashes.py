@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from doubles import Crash, FakeContainers, Instance, answer_of, lab_of
+from doubles import Crash, FakeContainers, Instance, SetClock, answer_of, lab_of
 
 from labshell.config import Config, Paths
 from labshell.daemon.calls import Call
@@ -52,9 +52,14 @@ class Lab:
         )
         firewall = SimpleNamespace(forward=lambda container: None)
         self.host = lab_of(
-            self._config, accounts=accounts, containers=self.containers, ports=ports, firewall=firewall
+            self._config,
+            accounts=accounts,
+            containers=self.containers,
+            ports=ports,
+            firewall=firewall,
+            clock=SetClock(self._clock),
         )
-        self.rebuild, self.snapshots = Rebuild(self.host, now=self._clock), Snapshots(self.host)
+        self.rebuild, self.snapshots = Rebuild(self.host), Snapshots(self.host)
         self.lifecycle = Lifecycle(self.host)
 
     def _clock(self) -> datetime.datetime:

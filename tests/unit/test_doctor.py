@@ -17,6 +17,7 @@ from labshell.doctor import user as doctor
 from labshell.doctor.user import Doctor
 from labshell.errors import TryAgain
 from labshell.host import gpus, machine
+from labshell.host.clock import Clock
 from labshell.host.gpus import NoGpus
 from labshell.model.container import Container
 from labshell.shown import bytes_of
@@ -140,10 +141,11 @@ def test_a_check_that_cannot_be_made_does_not_end_the_others() -> None:
     [(None, True, "good"), (60, True, "good"), (13, True, "bad"), (None, False, "bad")],
 )
 def test_an_account_that_ends_soon_is_said_in_time(days: int | None, is_home_safe: bool, result: str) -> None:  # noqa: FBT001
-    last_day = machine.today() + datetime.timedelta(days=days) if days else None
+    clock = Clock()
+    last_day = clock.today() + datetime.timedelta(days=days) if days else None
     door = SimpleNamespace(is_home_safe=is_home_safe)
     gateway: Any = SimpleNamespace(
-        containers=None, accounts=SimpleNamespace(door=lambda _: door, last_day=lambda _: last_day)
+        containers=None, clock=clock, accounts=SimpleNamespace(door=lambda _: door, last_day=lambda _: last_day)
     )
     assert Doctor(gateway)._account("alice").result == result
 

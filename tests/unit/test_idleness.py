@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from doubles import FakeContainers, Instance, answer_of, lab_of
+from doubles import FakeContainers, Instance, SetClock, answer_of, lab_of
 
 from labshell.config import Config, Paths
 from labshell.errors import UsageError
@@ -106,7 +106,8 @@ def test_a_hold_that_is_over_is_none() -> None:
 
 def test_whoever_has_expired_is_logged_out_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """One who came in before: sshd asks for the last day at the door only."""
-    today = datetime.date(2031, 1, 1)
+    now = datetime.datetime(2031, 1, 1, 12).astimezone()
+    today = now.date()
     days = {
         "over": today - datetime.timedelta(days=1),
         "last": today,
@@ -118,8 +119,7 @@ def test_whoever_has_expired_is_logged_out_and_nobody_else(monkeypatch: pytest.M
     ]
     containers: Any = SimpleNamespace(all=lambda: [*found, Container("over--old", "Stopped", "over", 7, None)])
     ended: list[int] = []
-    monkeypatch.setattr(machine, "today", lambda: today)
     monkeypatch.setattr(machine, "people_at_work", lambda: ({0, 1, 2, 99}, set()))
     monkeypatch.setattr(host_accounts, "end_processes", ended.append)
-    host_accounts.end_expired(containers)
+    host_accounts.end_expired(lab_of(Config(), containers=containers, clock=SetClock(lambda: now)))
     assert ended == [0]

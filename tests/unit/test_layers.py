@@ -103,6 +103,11 @@ def test_an_outside_thing_is_touched_by_its_own_modules_only(library: str) -> No
     assert {module for module, path in MODULES.items() if library in libraries(path)} <= ONLY_IN[library]
 
 
+def test_the_time_of_day_is_asked_for_in_one_place() -> None:
+    asks = re.compile(r"\btime\.time\(|\bdatetime\.(?:now|utcnow|today)\(|\bdate\.today\(")
+    assert {module for module, path in MODULES.items() if asks.search(path.read_text())} == {"host.clock"}
+
+
 @pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("shell.")])
 def test_what_runs_as_the_user_imports_the_standard_library_the_wire_and_the_ground_only(module: str) -> None:
     assert libraries(MODULES[module]) <= sys.stdlib_module_names | {"labshell"}

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from doubles import SetClock
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -53,7 +54,7 @@ class Setting:
         self.paths = paths_in(folder)
         self.now = NOW
         self.listening: set[int] = set()
-        self.registry = PortRegistry(self.paths, POOL, 30, listening=lambda: self.listening, now=lambda: self.now)
+        self.registry = PortRegistry(self.paths, POOL, 30, listening=lambda: self.listening, clock=SetClock(lambda: self.now))
 
 
 @pytest.fixture
@@ -258,7 +259,7 @@ def test_another_block_for_somebody_lets_the_old_one_rest_and_overlaps_nobody(la
 
 
 def test_without_a_quarantine_a_released_block_does_not_rest(lab: Setting) -> None:
-    registry = PortRegistry(lab.paths, POOL, 0, listening=set, now=lambda: NOW)
+    registry = PortRegistry(lab.paths, POOL, 0, listening=set, clock=SetClock(lambda: NOW))
     registry.ensure("alice", 20050)
     registry.release("alice")
     assert registry.resting() == {}
@@ -309,7 +310,7 @@ def test_the_ports_of_a_listener_are_seen() -> None:
 
 def test_before_the_first_user_there_are_no_ports_and_no_folder_is_needed(tmp_path: Path) -> None:
     paths = Paths(public=tmp_path / "public", run=tmp_path, state=tmp_path)
-    registry = PortRegistry(paths, POOL, 30, listening=set, now=lambda: NOW)
+    registry = PortRegistry(paths, POOL, 30, listening=set, clock=SetClock(lambda: NOW))
     assert registry.all_ports() == registry.resting() == {}
     assert registry.readable_ports() == ({}, [])
     assert registry.port_of("alice") is None
@@ -467,7 +468,7 @@ def test_many_processes_at_once_for_one_user_get_one_port(tmp_path: Path) -> Non
 
 
 def test_the_very_last_port_there_is_leaves_next_port_readable(tmp_path: Path) -> None:
-    registry = PortRegistry(paths_in(tmp_path), PortPool(65516, 65535, 10), 30, listening=set, now=lambda: NOW)
+    registry = PortRegistry(paths_in(tmp_path), PortPool(65516, 65535, 10), 30, listening=set, clock=SetClock(lambda: NOW))
     assert [registry.ensure(name) for name in ("ann", "ben")] == [65516, 65526]
     with pytest.raises(TryAgain):
         registry.ensure("cho")
