@@ -65,8 +65,7 @@ def test_proxy_devices_become_rules_at_the_same_port_and_others_stay(host: Host,
     devices = json.loads(host.run(["lxc", "query", "/1.0/instances/hank"]).stdout)["devices"]
     assert [name for name, device in devices.items() if device["type"] == "proxy"] == ["rdp"]
     host.run(["lxc", "restart", "--force", hank])
-    host.client.ssh(hank, "start", check=True)
-    assert by_hand(host, 60601).stdout == "hank\n"
+    wait_until(lambda: by_hand(host, 60601, check=False).stdout == "hank\n", 15)
     assert host.admin("import-host").stdout == "Every container is labshell's already.\n"
 
 

@@ -179,9 +179,11 @@ def test_ssh_copy_id_ends_in_a_sentence_or_in_a_key_that_is_listed_as_it_is(host
     known = ["-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={host.client.folder}/known_hosts"]
     copy = ["ssh-copy-id", *known, "-o", f"IdentityFile={host.client.folder / guest}", "-f", "-i", f"{key}.pub"]
     there = f"{guest}@{host.client.gateway}"
-    done = host.client.run([*copy, there], check=False, env=ENVIRONMENT)
+    (host.client.folder / ".ssh").mkdir(exist_ok=True)  # in which ssh-copy-id has its temporary files
+    env = {**ENVIRONMENT, "HOME": str(host.client.folder)}
+    done = host.client.run([*copy, there], check=False, env=env)
     assert f"ssh {guest}@gateway keys add < FILE.pub" in done.stderr
-    host.client.run([*copy, "-p", str(port), there], env=ENVIRONMENT)
+    host.client.run([*copy, "-p", str(port), there], env=env)
     assert host.client.ssh(guest, "hostname", port=port, key=key).stdout == f"{guest}\n"
     assert host.client.ssh(guest, "status", key=key).returncode == 255
     assert "only in the container" in host.client.ssh(guest, "keys", check=True).stdout

@@ -100,10 +100,12 @@ class Machine:
     @contextlib.contextmanager
     def background(self, argv: Sequence[str], **options: object) -> Iterator[subprocess.Popen[str]]:
         """A command that runs for the length of the block and is killed at its end, whatever happened."""
-        process = self.popen(argv, **options)
+        process = self.popen(argv, start_new_session=True, **options)
         try:
             yield process
         finally:
+            with contextlib.suppress(ProcessLookupError):  # nsenter's child, too, which does not end with it
+                os.killpg(process.pid, signal.SIGKILL)
             _finish(process)
 
 
