@@ -93,7 +93,7 @@ def test_a_program_inside_gets_the_language_that_ssh_sends(
 @pytest.mark.parametrize("kind", ["xterm-kitty", "alacritty", "wezterm", "tmux-direct", "xterm-256color", "vt420", "dumb", "strange"])
 def test_clear_and_less_know_every_terminal_through_enter(host: Host, alice_port: int, kind: str) -> None:
     assert alice_port
-    argv = host.client.argv(host.client.ssh_argv("alice", "run tput cols && echo $TERM is known", tty=True))
+    argv = host.client.argv(host.client.ssh_argv("alice", "run tput cols && echo $TERM is known && sleep 1", tty=True))
     child = pexpect.spawn(argv[0], argv[1:], env={**ENVIRONMENT, "TERM": kind}, encoding="utf-8", timeout=30)
     child.expect_exact(" is known")
     child.expect(pexpect.EOF)
