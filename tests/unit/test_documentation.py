@@ -131,3 +131,22 @@ def test_the_journals_lines_are_called_what_the_daemon_calls_them() -> None:
             if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("log.") and node.args:
                 events |= {node.args[0].value} if isinstance(node.args[0], ast.Constant) else set()
     assert table_names(section("docs/admin-guide.md", "The journal")) <= events
+
+
+def test_every_module_that_the_architecture_names_exists() -> None:
+    text = text_of("docs/architecture.md")
+    flows = section("docs/architecture.md", "Three flows")
+    named = re.findall(r"`(\w+/\w+\.py)`", flows)
+    assert len(set(named)) > 20
+    assert [name for name in named if not (TREE / "labshell" / name).is_file()] == []
+    packages = re.findall(r"^- \*\*`(\w+)`\*\* (.*?)(?=^- \*\*|^\n)", text, re.MULTILINE | re.DOTALL)
+    assert {package for package, _ in packages} == {
+        path.parent.name for path in (TREE / "labshell").glob("*/__init__.py")
+    }
+    missing = [
+        f"{package}/{name}"
+        for package, about in packages
+        for name in re.findall(r"`(\w+\.py)`", about)
+        if not (TREE / "labshell" / package / name).is_file()
+    ]
+    assert missing == []
