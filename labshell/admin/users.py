@@ -13,7 +13,7 @@ from labshell.admin import note, user_card
 from labshell.admin.answers import call, change, show_json, table
 from labshell.admin.options import Options, confirm, key_text, settings_of
 from labshell.errors import UsageError
-from labshell.shell import card, logins
+from labshell.shell import answers, card, logins
 
 WIDE_COLUMNS = 110
 COLUMNS = ["user", "state", "address", "ports", "memory", "disk", "gpus", "last_login", "expires", "problem"]
@@ -88,7 +88,7 @@ def keys(options: Options) -> None:
     if options.json:
         show_json(result)
         return
-    print(card.keys_text(result["keys"], card.Style(colour=False)), end="")
+    print(answers.keys_text(result["keys"], card.Style(colour=False)), end="")
     if options.end_sessions:
         print("The sessions that it has opened are ended.")
     elif result.get("open"):

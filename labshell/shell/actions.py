@@ -8,7 +8,7 @@ from __future__ import annotations
 from labshell import __version__, shown
 from labshell.errors import UsageError
 from labshell.language import _
-from labshell.shell import card, verbs
+from labshell.shell import answers, card, verbs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _ports(session: Session, request: Request) -> None:
         session.answer("RemoveForward", {"port": _number(request.arguments[0])}, "forwards")
     status, forwards = session.ask("Status", {}), session.answer("Forwards", {}, "forwards")
     if not session.print_json(request, forwards):
-        session.terminal.say(card.forwards_text(status, forwards, session.terminal.style))
+        session.terminal.say(answers.forwards_text(status, forwards, session.terminal.style))
 
 
 def _keys(session: Session, request: Request) -> None:
@@ -90,7 +90,7 @@ def _snapshot(session: Session, request: Request) -> None:
         session.agree(request, warnings[request.action].format(name=name))
     snapshots = session.answer(method, parameters, "snapshots")
     if not session.print_json(request, snapshots):
-        session.terminal.say(card.snapshots_text(snapshots, session.terminal.style))
+        session.terminal.say(answers.snapshots_text(snapshots, session.terminal.style))
 
 
 def _rebuild(session: Session, request: Request) -> None:
@@ -127,20 +127,20 @@ def _keep(session: Session, request: Request) -> None:
     else:
         status = session.ask("Status", {})
     if not session.print_json(request, status):
-        session.terminal.say(card.keep_text(status, session.terminal.style))
+        session.terminal.say(answers.keep_text(status, session.terminal.style))
 
 
 def _usage(session: Session, request: Request) -> None:
-    session.show(request, "ReportUsage", "usage", card.usage_text)
+    session.show(request, "ReportUsage", "usage", answers.usage_text)
 
 
 def _gpus(session: Session, request: Request) -> None:
-    session.show(request, "Gpus", "gpus", card.gpus_text)
+    session.show(request, "Gpus", "gpus", answers.gpus_text)
 
 
 def _doctor(session: Session, request: Request) -> None:
     """The findings; the exit status is 1 if one of them is bad."""
-    findings = session.show(request, "Doctor", "findings", card.doctor_text)
+    findings = session.show(request, "Doctor", "findings", answers.doctor_text)
     session.exit_status = int(any(found["result"] == "bad" for found in findings))
 
 

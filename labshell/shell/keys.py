@@ -11,7 +11,7 @@ import select
 from labshell import texts
 from labshell.errors import UsageError
 from labshell.language import _
-from labshell.shell import card, logins
+from labshell.shell import answers, logins
 from labshell.shell.terminal import read_input
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ def keys(session: Session, request: Request) -> None:
     own = logins.own_fingerprint()
     keys = [{**key, "this_login": key["fingerprint"] == own} for key in keys]
     if not session.print_json(request, keys):
-        session.terminal.say(card.keys_text(keys, session.terminal.style))
+        session.terminal.say(answers.keys_text(keys, session.terminal.style))
 
 
 def _read_key(terminal: Terminal, given: str) -> str:
@@ -72,7 +72,7 @@ def _remove(session: Session, request: Request) -> list[dict[str, Any]]:
     if not found.get("key") and not listed:
         raise UsageError("There is no key {which}; `keys` lists them.", which=request.arguments[0])
     if not session.terminal.is_quiet:
-        session.terminal.say(card.key_to_remove(found, listed, session.terminal.style, is_own=is_own))
+        session.terminal.say(answers.key_to_remove(found, listed, session.terminal.style, is_own=is_own))
     if found.get("key") and "yes" not in request.options:
         session.agree(request, _("Remove this key?"))
     keys: list[dict[str, Any]]

@@ -6,7 +6,7 @@ import pytest
 
 from labshell import language, shown
 from labshell.admin import note
-from labshell.shell import card, laptop, menu
+from labshell.shell import answers, card, laptop, menu
 from labshell.shell.card import Style
 
 STATUS = {
@@ -25,8 +25,8 @@ def everything(status: dict[str, object], style: Style) -> str:
     texts = [
         card.card(status, style),
         card.status_text(status, style),
-        card.forwards_text(status, [FORWARD], style),
-        card.keys_text([KEY], style),
+        answers.forwards_text(status, [FORWARD], style),
+        answers.keys_text([KEY], style),
     ]
     return "\n".join(texts)
 
@@ -61,7 +61,7 @@ def test_a_stopped_container_and_one_without_a_port_have_a_card_too() -> None:
     assert "stopped\n" in card.card(stopped, PLAIN)
     assert "You use" not in card.card(stopped, PLAIN)
     assert "not assigned yet; run `start`" in card.card({**STATUS, "port": None}, PLAIN)
-    assert "None yet" in card.forwards_text(STATUS, [], PLAIN)
+    assert "None yet" in answers.forwards_text(STATUS, [], PLAIN)
 
 
 def test_on_the_labs_own_network_the_address_is_the_way_in() -> None:
@@ -72,7 +72,7 @@ def test_on_the_labs_own_network_the_address_is_the_way_in() -> None:
     assert "-p " not in text
     assert "not assigned yet; run `start`" in card.card({**direct, "address": None}, PLAIN)
     assert "192.0.2.77 ssh-ed25519" in laptop.known_hosts(direct, []).replace("alice.gpu1.lab.example,", "")
-    assert "reached at its own address" in card.forwards_text(direct, [], PLAIN)
+    assert "reached at its own address" in answers.forwards_text(direct, [], PLAIN)
 
 
 def fullest_status() -> dict[str, object]:

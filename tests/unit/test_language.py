@@ -15,7 +15,7 @@ from babel.messages.pofile import read_po
 
 from labshell import language, shown
 from labshell.errors import UsageError
-from labshell.shell import card, laptop, mistyped, verbs
+from labshell.shell import answers, card, laptop, mistyped, verbs
 
 PACKAGE = Path(language.__file__).parent
 CATALOGUE = PACKAGE / "locale/zh_CN/LC_MESSAGES/labshell.po"
@@ -170,20 +170,20 @@ def screens() -> dict[str, str]:
         "card": card.card(STATUS, style),
         "stopped card": card.card(stopped, style),
         "status": card.status_text(STATUS, style),
-        "ports": card.forwards_text(STATUS, forwards, style),
-        "no ports": card.forwards_text(STATUS, [], style),
-        "not kept": card.keep_text(STATUS, style),
-        "never stopped": card.keep_text({**STATUS, "idle_stop_days": 0}, style),
-        "idle": card.keep_text({**STATUS, "stops_at": MOMENT, "held_until": MOMENT, "held_for": "a b"}, style),
-        "snapshots": card.snapshots_text(
+        "ports": answers.forwards_text(STATUS, forwards, style),
+        "no ports": answers.forwards_text(STATUS, [], style),
+        "not kept": answers.keep_text(STATUS, style),
+        "never stopped": answers.keep_text({**STATUS, "idle_stop_days": 0}, style),
+        "idle": answers.keep_text({**STATUS, "stops_at": MOMENT, "held_until": MOMENT, "held_for": "a b"}, style),
+        "snapshots": answers.snapshots_text(
             [{"name": "before", "created": "2026-11-23T10:00:00Z", "size": 4096}], style
         ),
-        "no snapshots": card.snapshots_text([], style),
-        "no keys": card.keys_text([], style),
-        "usage": card.usage_text({"report": STATUS, "cpu": 1.0, "others": others}, style),
-        "alone": card.usage_text({"report": STATUS, "cpu": None, "others": []}, style),
-        "gpus": card.gpus_text({"why_none": None, "gpus": [gpu]}, style),
-        "doctor": card.doctor_text([finding, {**finding, "result": "good"}, {**finding, "result": "unknown"}], style),
+        "no snapshots": answers.snapshots_text([], style),
+        "no keys": answers.keys_text([], style),
+        "usage": answers.usage_text({"report": STATUS, "cpu": 1.0, "others": others}, style),
+        "alone": answers.usage_text({"report": STATUS, "cpu": None, "others": []}, style),
+        "gpus": answers.gpus_text({"why_none": None, "gpus": [gpu]}, style),
+        "doctor": answers.doctor_text([finding, {**finding, "result": "good"}, {**finding, "result": "unknown"}], style),
         "help": "\n".join(line[15:] for line in verbs.help_text().splitlines()),
         "refusal": mistyped.after_ssh("frob", "alice@gpu1", "20010", verbs.COMMANDS).replace("frob", ""),
         "ssh-config": "".join(line for line in laptop.ssh_config(STATUS).splitlines() if line.startswith("#")),

@@ -41,6 +41,7 @@ PURE = {module for module in MODULES if module.startswith("model.")} | {
     "forwarding.packets",
     "forwarding.rules",
     "operations.plans",
+    "shell.answers",
     "shell.card",
     "shell.clients",
     "shell.laptop",
@@ -114,7 +115,7 @@ def test_what_runs_as_the_user_imports_the_standard_library_the_wire_and_the_gro
     assert own(MODULES[module]) <= {"shell", "wire", GROUND}
 
 
-@pytest.mark.parametrize("module", ["re", "enum", "json", "socket", "signal", "subprocess", "gettext", "typing", "labshell.shell.actions"])
+@pytest.mark.parametrize("module", ["re", "enum", "json", "socket", "signal", "subprocess", "gettext", "typing", "labshell.shell.actions", "labshell.shell.answers"])
 def test_a_login_does_not_wait_for_what_is_slow_to_import(module: str) -> None:
     look = f"import sys; sys.path.append({str(TREE)!r}); import labshell.shell.main; sys.exit({module!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-ISc", look], check=False).returncode == 0

@@ -12,7 +12,7 @@ import pytest
 
 from labshell.engine import inside_sessions
 from labshell.engine.inside_sessions import Session
-from labshell.shell import card, logins
+from labshell.shell import answers, card, logins
 
 KEY = {"kind": "ssh-ed25519", "fingerprint": "SHA256:" + "x" * 43, "comment": "alice@laptop", "only_inside": False}
 BLOB = "AAAAC3NzaC1lZDI1NTE5AAAAIPl2hm1Cmfl4bYDmgSGoTKXs+yoRKjBo5t0Hqyq4mM3d"
@@ -75,7 +75,7 @@ def test_a_key_says_what_is_to_be_known_before_it_goes() -> None:
         {"where": "container", "address": None, "is_known": False},
     ]
     found = {"fingerprint": KEY["fingerprint"], "key": KEY, "is_last": True}
-    text = card.key_to_remove(found, opened, style, is_own=True)
+    text = answers.key_to_remove(found, opened, style, is_own=True)
     for words in (
         "alice@laptop",
         "last key",
@@ -86,11 +86,11 @@ def test_a_key_says_what_is_to_be_known_before_it_goes() -> None:
     ):
         assert words in text
     gone = {"fingerprint": KEY["fingerprint"], "is_last": False}  # without key, as the daemon leaves out what is none
-    assert KEY["fingerprint"] in card.key_to_remove(gone, opened, style, is_own=False)
-    assert "last" not in card.key_to_remove({**found, "is_last": False}, [], style, is_own=False)
+    assert KEY["fingerprint"] in answers.key_to_remove(gone, opened, style, is_own=False)
+    assert "last" not in answers.key_to_remove({**found, "is_last": False}, [], style, is_own=False)
 
 
 def test_keys_marks_this_login_and_what_only_the_container_has() -> None:
-    text = card.keys_text([{**KEY, "this_login": True}, {**KEY, "only_inside": True}], card.Style(colour=False))
+    text = answers.keys_text([{**KEY, "this_login": True}, {**KEY, "only_inside": True}], card.Style(colour=False))
     assert text.count("this login") == text.count("only in the container") == 1
-    assert "until an administrator adds one" in card.keys_text([{**KEY, "only_inside": True}], card.Style(colour=False))
+    assert "until an administrator adds one" in answers.keys_text([{**KEY, "only_inside": True}], card.Style(colour=False))
