@@ -6,7 +6,6 @@ first. What was there before is never undone.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,9 +25,7 @@ from labshell.operations.list_users import Users
 from labshell.operations.steps import CLEAN_UP, NamedStep, Steps, Undo, do
 from labshell.operations.user_forwards import refuse_without_ports
 from labshell.operations.user_ports import UserPorts
-from labshell.operations.user_settings import UserSettings, refuse_missing_folders
-
-PASSWORD_BYTES = 12
+from labshell.operations.user_settings import UserSettings, new_password, refuse_missing_folders
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class AddUser:
     def add(self, new: NewUser, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Account, keys, container, port, identity, rules, start, and a banner through the forwarded port."""
         undo = Undo(CLEAN_UP)
-        password = secrets.token_urlsafe(PASSWORD_BYTES) if new.has_password else ""
+        password = new_password() if new.has_password else ""
         with self._lab.locks.held(new.name):
             if not new.keys and self._accounts.uid_of(checked_name(new.name)) is not None:
                 new = replace(new, keys=tuple(self._accounts.keys_of(new.name)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +21,7 @@ from labshell.operations.recovery import Recovery
 from labshell.operations.steps import Progress, Steps
 from labshell.operations.user_forwards import refuse_without_ports
 from labshell.operations.user_ports import UserPorts
-from labshell.operations.user_settings import UserSettings, refuse_missing_folders
-
-PASSWORD_BYTES = 12
+from labshell.operations.user_settings import UserSettings, new_password, refuse_missing_folders
 
 
 @dataclass(frozen=True)
@@ -154,6 +151,6 @@ class SetUser:
             identity.set_keys(self._containers, name, list(wanted.keys))
         if not wanted.has_password:
             return {}
-        password = secrets.token_urlsafe(PASSWORD_BYTES)
+        password = new_password()
         identity.set_password(self._containers, name, name, password)
         return {"password": password}

@@ -20,7 +20,6 @@ class UsageReports:
     """One host's answers to: who uses what?"""
 
     def __init__(self, lab: Lab) -> None:
-        self._lab = lab
         self._reports = Reports(lab)
         self._containers = lab.containers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Mapping
 
 from labshell.errors import UsageError
@@ -20,6 +21,13 @@ from labshell.model.settings import (
 from labshell.operations.host_accounts import HostAccounts
 from labshell.operations.lab import Lab
 from labshell.operations.user_forwards import refuse_without_ports
+
+PASSWORD_BYTES = 12
+
+
+def new_password() -> str:
+    """A random one, to be shown once."""
+    return secrets.token_urlsafe(PASSWORD_BYTES)
 
 
 def on_this_host(settings: Mapping[str, str], given: Collection[str]) -> dict[str, str]:
