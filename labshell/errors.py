@@ -1,6 +1,6 @@
 """The few ways anything can end badly, chosen by what the caller does next.
 
-Every error carries one sentence for the person: what happened and what to do. The sentence is a template
+Every error carries one sentence for the user: what happened and what to do. The sentence is a template
 with named values, so that the login shell can translate it. The cause is chained for the journal and never
 shown. Standard library only: the login shell imports this.
 """
@@ -30,14 +30,14 @@ class UsageError(LabshellError):
 
 
 class NoContainer(LabshellError):
-    """There is no container for this person. Exit status 69 (EX_UNAVAILABLE)."""
+    """There is no container for this user. Exit status 69 (EX_UNAVAILABLE)."""
 
     status = 69
     name = "NoContainer"
 
 
 class TryAgain(LabshellError):
-    """Something is away, busy or slow; the same request may work later. Exit status 75 (EX_TEMPFAIL)."""
+    """Something is not running, busy or slow; the same request may work later. Exit status 75 (EX_TEMPFAIL)."""
 
     status = 75
     name = "TryAgain"
@@ -48,13 +48,13 @@ class StillPending(TryAgain):
 
 
 class Crowded(TryAgain):
-    """Nothing was begun: too many are at it just now. Whoever asks again in a moment may get through."""
+    """Nothing was begun: the limit is reached. The same request may succeed in a moment."""
 
     name = "Crowded"
 
 
 class NotAllowed(LabshellError):
-    """The person may not do this. Exit status 77 (EX_NOPERM)."""
+    """The user may not do this. Exit status 77 (EX_NOPERM)."""
 
     status = 77
     name = "NotAllowed"

@@ -1,4 +1,4 @@
-"""The person's language: English, as it stands in the code, or a catalogue in labshell/locale.
+"""The user's language: English, as it stands in the code, or a catalogue in labshell/locale.
 
 A text is translated where it is shown, as a whole template and never in pieces. English costs a login nothing:
 gettext is loaded for another language only.
@@ -69,5 +69,5 @@ def use(language: str) -> None:
 
 
 def _(text: str) -> str:
-    """`text`, a template as it stands in the code, in the person's language."""
+    """`text`, a template as it stands in the code, in the user's language."""
     return _catalogue(text) if text else text

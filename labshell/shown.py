@@ -38,14 +38,14 @@ def is_known_terminal(kind: str) -> bool:
 
 
 def sentence(message: Mapping[str, Any]) -> str:
-    """A sentence of the daemon's in the person's language, with its values filled in, which may be words of ours."""
+    """A sentence of the daemon's in the user's language, with its values filled in, which may be words of ours."""
     given = (message.get("values") or {}).items()
     values = {name: _(value) if name in WORDS_OF_OURS else value for name, value in given}
     return plain(_(message["sentence"]).format_map(values))
 
 
 def error(found: LabshellError) -> str:
-    """The sentence of an error, in the person's language."""
+    """The sentence of an error, in the user's language."""
     return sentence({"sentence": found.sentence, "values": found.values})
 
 
@@ -67,7 +67,7 @@ def padded(text: str, columns: int) -> str:
 
 
 def size(count: int | None) -> str:
-    """Bytes for people: 1.5 GiB."""
+    """Bytes to read: 1.5 GiB."""
     if count is None or count < 0:  # -1 is how the engine says that it does not know
         return "?"
     amount, unit = float(count), 0
@@ -87,13 +87,13 @@ def bytes_of(text: str) -> int | None:
 
 
 def limit(text: str) -> str:
-    """A limit as it was set, for people: "64GiB" is 64 GiB. What is no size stays as it is."""
+    """A limit to read: "64GiB" is 64 GiB. What is no size stays as it is."""
     count = bytes_of(text)
     return plain(text) if count is None else size(count)
 
 
 def moment(text: object) -> str:
-    """A moment for people, in the host's time zone: 2026-11-27 18:58 CET. `text` is RFC 3339."""
+    """A moment to read, in the host's time zone: 2026-11-27 18:58 CET. `text` is RFC 3339."""
     found = _parsed(text)
     return plain(text) if found is None else f"{found.astimezone():%Y-%m-%d %H:%M %Z}"
 
@@ -118,7 +118,7 @@ def _parsed(text: object) -> datetime.datetime | None:
 
 
 def duration(seconds: int | None) -> str:
-    """A time span for people: 3 days, 2 h 5 min."""
+    """A time span to read: 3 days, 2 h 5 min."""
     if seconds is None or seconds < 0:
         return "?"
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400

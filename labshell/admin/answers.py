@@ -58,7 +58,7 @@ def show_json(value: object) -> None:
 
 
 def table(rows: list[dict[str, Any]], columns: list[str], folded: tuple[str, ...] = ()) -> None:
-    """Rows under headers, without columns that are empty for everybody. Only `folded` ones are broken into lines."""
+    """Rows under headers, without columns that are empty in every row. Only `folded` ones are broken into lines."""
     filled = [column for column in columns if any(row.get(column) not in (None, "") for row in rows)]
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for column in filled:

@@ -1,4 +1,4 @@
-"""labshell-admin import: a class of people from a CSV file, several at once, going on after a bad row."""
+"""labshell-admin import: a class of users from a CSV file, several at once, continuing after a bad row."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _parsed_key(row: Row, folder: Path) -> PublicKey | None:
 
 
 def import_users(options: argparse.Namespace) -> None:
-    """Add everybody in a file; whoever is there already stays as they are."""
+    """Add every user in a file; existing users stay as they are."""
     found = read_list(options.file)
     rows = found.rows
     for notice in found.notices:

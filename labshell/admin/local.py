@@ -81,7 +81,7 @@ def _follow(steps: Iterator[str], name: str, options: Options) -> None:
 
 
 def doctor(options: Options) -> None:
-    """Everything that is not as it has to be; an error among the findings is exit status 1."""
+    """Print the problems of this host; an error among the findings is exit status 1."""
     logging.getLogger("labshell").addHandler(logging.NullHandler())  # a log line is no finding
     if options.try_it:
         _try_host(options)
@@ -99,7 +99,7 @@ def doctor(options: Options) -> None:
 
 
 def _try_host(options: Options) -> None:
-    """Make a container, look whether it is as it has to be from inside, and remove it again."""
+    """Make a container, check it from inside, and remove it again."""
     outcomes: list[Outcome] = []
 
     def begin(step: str) -> None:

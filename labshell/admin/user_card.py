@@ -41,7 +41,7 @@ def _ways_in(about: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
 
 
 def _settings(about: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """Every setting, with what is used of it just now."""
+    """Every setting, with its current use."""
     used = {
         "memory": shown.size(about["memory_used"]) if about.get("memory_used") is not None else "",
         "disk": shown.size(about["disk_used"]) if about.get("disk_used") is not None else "",

@@ -73,7 +73,7 @@ def _changed(after: dict[str, Any]) -> str:
 
 
 def keys(options: Options) -> None:
-    """A person's keys, or one more or less. The host's own connections are looked for, and ended, in this process."""
+    """List, add or remove a user's keys. The host's own connections are looked for, and ended, in this process."""
     name, which = options.name, options.which
     if (options.action == "list") != (which is None):
         raise UsageError("Say which key: labshell-admin keys --help shows how.")
@@ -149,7 +149,7 @@ def _sortable(value: Any) -> tuple[bool, Any]:
 
 
 def _shown(user: dict[str, Any]) -> dict[str, Any]:
-    """A row for people: sizes and days instead of bytes and seconds."""
+    """A row to read: sizes and days instead of bytes and seconds."""
     row = dict(user)
     row["ports"] = f"{user['port']}-{user['last_port']}" if user["port"] else None
     for column in ("memory", "disk"):

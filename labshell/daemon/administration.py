@@ -74,7 +74,7 @@ class AdminInterface:
         return checked_template(asked or self._lab.config.template)
 
     def _settings_of_new(self, asked: dict[str, str]) -> dict[str, str]:
-        """The settings of a new container: what was asked for, over its profile, over what everybody gets."""
+        """The settings of a new container: what was asked for, over its profile, over the defaults."""
         config = self._lab.config
         limits = {"cpu": config.cpu, "memory": config.memory, "disk": config.disk, "processes": str(config.processes)}
         return on_this_host(settings.merged(config.profile, limits, asked), asked)

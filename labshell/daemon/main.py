@@ -65,7 +65,7 @@ class Connections:
 
     @property
     def are_all_taken(self) -> bool:
-        """Whether it is everybody together who is at the limit."""
+        """Whether the limit of all users together is reached."""
         return self._by_uid.total() >= CONNECTIONS
 
     @contextlib.contextmanager
@@ -126,7 +126,7 @@ def _has_hung_up(connection: socket.socket) -> bool:
 
 
 def _refuse(connection: socket.socket, sentence: str) -> None:
-    """Turn somebody away who may come again in a moment."""
+    """Refuse a caller who may try again in a moment."""
     refusal = {"sentence": sentence, "values": {}}
     connection.settimeout(SEND_SECONDS)
     connection.sendall(protocol.encode({"error": f"{protocol.GATEWAY}.{Crowded.name}", "parameters": refusal}))
@@ -168,7 +168,7 @@ class Server:
                     self._answer(connection, message, caller)
 
     def _answer(self, connection: socket.socket, message: bytes, caller: Caller) -> None:
-        """Send every reply. A verb that has begun goes on to its end, even if nobody reads any more."""
+        """Send every reply. A verb that has begun runs to its end, even if the caller has gone."""
         is_read = True
         call = Call(caller, is_gone=lambda: not is_read or _has_hung_up(connection))
         with self._pulses.during(connection, call):
@@ -198,7 +198,7 @@ def passed_sockets() -> dict[str, socket.socket]:
 
 
 def listen(path: Path, group: str | None) -> socket.socket:
-    """A new socket at `path`: for root, or for root and a group. One that nobody listens on is replaced."""
+    """A new socket at `path`: for root, or for root and a group. One without a listener is replaced."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         if probe.connect_ex(str(path)) == 0:
             raise LabshellError("labshelld is running already: {path} answers.", path=path)
@@ -239,7 +239,7 @@ def keep_reconciled(firewall: Firewall, seconds: int, stopping: threading.Event)
 
 
 def keep_looking(look: Callable[[], object], what: str, stopping: threading.Event) -> None:
-    """Look after what comes about by itself with time, for as long as the daemon runs."""
+    """Reconcile, expire and stop what is due, as long as the daemon runs."""
     while not stopping.wait(LOOK_SECONDS):
         try:
             look()

@@ -20,7 +20,7 @@ PULSE = protocol.encode({"parameters": {}, "continues": True})
 
 
 class Pulses:
-    """The connections on which somebody waits, and when each last heard something."""
+    """The connections with a waiting caller, and when each was last sent something."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -28,7 +28,7 @@ class Pulses:
 
     @contextlib.contextmanager
     def during(self, connection: socket.socket, call: Call) -> Iterator[None]:
-        """While the block runs, somebody waits for the end of this call."""
+        """While the block runs, a caller waits for the end of this call."""
         self._heard(connection, call)
         try:
             yield

@@ -175,7 +175,7 @@ def _listeners(lab: Lab, holders: dict[int, str]) -> Iterator[Finding]:
 
 
 def _needs_block(lab: Lab, kind: str, severity: str, words: str, user: str) -> Finding:
-    """A finding whose remedy gives a user a block that is nobody's."""
+    """A finding whose remedy gives a user another block."""
     try:
         port = str(lab.ports.free_block())
     except LabshellError:

@@ -9,7 +9,7 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it has to be. `subject` is whose, or what's."""
+    """One problem. `subject` is the user or the thing that has it."""
 
     id: str
     severity: str

@@ -1,4 +1,4 @@
-"""labshell-admin doctor: what on this host is not as it has to be, each with an id, how bad it is, and the remedy.
+"""labshell-admin doctor: the problems of this host, each with an id, its severity and the remedy.
 
 It runs in the administrator's own command and not in the daemon, so that it works when the daemon does not. It
 changes nothing. A remedy is a command line that can be typed as it is, but for FILE and PORT.

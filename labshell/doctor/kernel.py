@@ -66,7 +66,7 @@ def _inotify() -> Iterator[Finding]:
 
 
 def _connections(addresses: Mapping[str, str]) -> Iterator[Finding]:
-    """At the limit the kernel drops the first packet of every new connection, whoever's it is."""
+    """At the limit the kernel drops the first packet of every new connection."""
     limit, used = (_number(f"net/netfilter/nf_conntrack_{name}") for name in ("max", "count"))
     if limit and used is not None and used > NEARLY_USED_UP * limit:
         most = Counter(addresses[one] for one in machine.tracked_sources() if one in addresses).most_common(1)

@@ -1,4 +1,4 @@
-"""doctor: everything that has to be right between a researcher and their container, one finding each."""
+"""doctor: check everything between a user and their container, one finding each."""
 
 from __future__ import annotations
 

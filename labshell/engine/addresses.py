@@ -40,7 +40,7 @@ class Addresses:
         self._engine.rewrite(name, lambda config, devices, _: connect(self._network, config, devices, address))
 
     def take_off_network(self, name: str) -> None:
-        """Leave a stopped container without a network, so that it holds nobody's address."""
+        """Leave a stopped container without a network, so that it holds no address."""
 
         def change(_: object, devices: dict[str, dict[str, str]], __: object) -> None:
             drop_own(devices)

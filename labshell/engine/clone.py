@@ -39,7 +39,7 @@ class Clones:
             raise UsageError("The template {name} is running; stop it first: lxc stop {name}", name=name)
 
     def make(self, template: str, name: str, user: str, uid: int | None, address: str) -> None:
-        """Copy the template to the stopped container `name` of `user`'s, or of nobody's, with a pinned address.
+        """Copy the template to the stopped container `name` of `user`'s, or without an owner, with a pinned address.
 
         Everything safe is said here again, whatever the template has, and what leads to the host is left out.
         """

@@ -55,7 +55,7 @@ class Configuration:
             self._disks.keep_reserve_unless_full(name)
 
     def put_gpus_aside(self, name: str) -> None:
-        """Take the GPUs, which cannot be had just now, away from a stopped container, and remember them."""
+        """Take the GPUs, which are unavailable, away from a stopped container, and remember them."""
 
         def change(config: dict[str, str], devices: dict[str, dict[str, str]], _: object) -> None:
             aside = {key: device for key, device in devices.items() if device.get("type") == "gpu"}
@@ -105,7 +105,7 @@ class Configuration:
         self._engine.rewrite(target, change)
 
     def give_to(self, name: str, user: str, uid: int, address: str) -> None:
-        """Make a container somebody's: marks of theirs, an address of its own, and everything safe again."""
+        """Give a container an owner: its marks, an address of its own, and safe settings."""
         gone = dict.fromkeys((records.KEPT, records.ARCHIVED, records.RESTORING), "")
         marks = {**records.SAFE_CONFIG, **records.owned_by(user, uid), records.PREPARED: "true", **gone}
         del marks["security.nesting"]  # as it was

@@ -31,7 +31,7 @@ class Instances:
         self.pools = Pools(engine)
 
     def get(self, name: str) -> Container | None:
-        """The container of that name, whoever owns it."""
+        """The container of that name, of any owner."""
         # On the lab's own network only the state says which address it has.
         found = self._found(name, with_state=self.network.is_labs_own)
         return None if found is None else self._described(found)

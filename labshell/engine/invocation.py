@@ -48,7 +48,7 @@ class Program:
 def checked_program(
     command: str | None, *, as_root: bool, terminal: tuple[str, int, int] | None, locale: Mapping[str, str]
 ) -> Program:
-    """A program as a caller asks for it; what nobody needs of a terminal or a language is left out."""
+    """A program as a caller asks for it; what no program needs of a terminal or a language is left out."""
     if command is not None and "\0" in command:
         raise UsageError("This command has a character that no command can have.")
     if terminal is not None:

@@ -19,7 +19,7 @@ class Marks:
         self._engine = engine
 
     def adopt(self, name: str, uid: int, address: str, host_key: str) -> None:
-        """Make a container that was made by hand its person's; what is inside stays as it is.
+        """Give a container that was made by hand its owner; what is inside stays as it is.
 
         The address is remembered and pinned while it is stopped: a running one would lose its network.
         """
@@ -31,18 +31,18 @@ class Marks:
         self._set(name, config)
 
     def set_owner(self, name: str, user: str, uid: int) -> None:
-        """Mark a container as somebody's, whatever else it is."""
+        """Mark a container with its owner, whatever else it is."""
         self._set(name, records.owned_by(user, uid))
 
     def set_service(self, name: str, *, autostart: bool) -> None:
-        """Mark a container as belonging to no person; with `autostart` the engine starts it at boot."""
+        """Mark a container as a service, without an owner; with `autostart` the engine starts it at boot."""
         self._set(name, {records.SERVICE: "true", "boot.autostart": "true" if autostart else ""})
 
     def set_template(self, name: str) -> None:
         self._set(name, {records.TEMPLATE: "true"})
 
     def set_prepared(self, name: str) -> None:
-        """From here on it is somebody's: never deleted to begin again."""
+        """From here on it has an owner: it is never deleted to begin again."""
         self._set(name, {records.PREPARED: "true"})
 
     def set_host_key(self, name: str, host_key: str) -> None:

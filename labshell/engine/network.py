@@ -26,7 +26,7 @@ OWN_BRIDGE = {**ANY_BRIDGE, "security.ipv4_filtering": "true"}
 class Bridge:
     """The bridge the containers are on: `address` is the gateway's own there, with prefix: 10.83.0.1/24.
 
-    `strangers` is what its DHCP server gives to whoever asks: spans of addresses, "10.83.0.240-10.83.0.254", with
+    `strangers` is what its DHCP server assigns: spans of addresses, "10.83.0.240-10.83.0.254", with
     commas between several; nothing if that is the whole network.
     """
 

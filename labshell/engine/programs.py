@@ -1,4 +1,4 @@
-"""Programs inside a container for somebody who is logged in: the engine's exec, not its network or sshd.
+"""Programs inside a container for a user who is logged in: the engine's exec, not its network or sshd.
 
 The engine's own client program runs as our child, on streams made here; the other ends go to the caller's login
 shell. The daemon copies no byte and accepts no descriptor, and a caller who goes away closes the streams.
@@ -194,7 +194,7 @@ def become(name: str, argv: list[str]) -> None:
 
 
 def _ensure_client_settings(folder: Path) -> None:
-    """The client program greets whoever runs it for the first time; an empty file of settings prevents that."""
+    """The client program greets a user who runs it for the first time; an empty file of settings prevents that."""
     files.ensure_folder(folder, 0o700)
     if files.read(folder / "config.yml") is None:
         files.write(folder / "config.yml", b"{}\n", 0o600)

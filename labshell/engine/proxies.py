@@ -1,4 +1,4 @@
-"""Proxy devices of the engine: those that people have made by hand, and ours where `forwarding` is "lxd-proxy".
+"""Proxy devices of the engine: those that were made by hand, and ours where `forwarding` is "lxd-proxy".
 
 Ours have `nat=true`, so the kernel moves the packets and the container sees who connects. They are named
 labshell-port-PORT, and are derived like the rules of iptables: nothing else is kept in them.
@@ -113,7 +113,7 @@ def _device(forward: Forward, address: str) -> Device:
 
 
 def _as_forward(name: str, device: str, about: Device, address: str) -> Forward:
-    """A device of ours as a value. One that is not in our form becomes a value nobody wants."""
+    """A device of ours as a value. One that is not in our form becomes a value that is never wanted."""
     port, target = _port(about, "listen"), _port(about, "connect")
     if port is not None and target is not None:
         forward = Forward(port, name, about["connect"].split(":")[1], target)

@@ -52,13 +52,13 @@ LEFT_OUT = ("raw.", "security.", "user.", "boot.", "cloud-init.", "linux.kernel_
 
 
 def owned_by(user: str, uid: int | None) -> dict[str, str]:
-    """The owner mark, as config; one without a uid is nobody's yet."""
+    """The owner mark, as config; one without a uid has no owner yet."""
     return {OWNER: user, UID: str(uid or "")}
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a container uses just now, in bytes and numbers; None where the engine does not say."""
+    """The current use of a container, in bytes and numbers; None where the engine does not say."""
 
     memory: int | None
     disk: int | None

@@ -1,4 +1,4 @@
-"""Templates: built as a small Debian from the machine's own package sources, or made of somebody's container.
+"""Templates: built as a small Debian from the machine's own package sources, or made of a user's container.
 
 Runs in the administrator's own command, not in the daemon: mmdebstrap needs more power than the daemon has.
 """
@@ -46,7 +46,7 @@ def build(
 ) -> Iterator[str]:
     """Make the stopped container `name` from a new root file system, or from the tar file `rootfs`.
 
-    Yields what is being done, for the person who waits.
+    Yields what is being done, for the caller who waits.
     """
     if containers.get(name) is not None:
         raise UsageError("There is a container {name} already; delete it first: lxc delete {name}", name=name)

@@ -21,10 +21,10 @@ class Adapter(Protocol):
         """Make the live ones those in `wanted`; what differed."""
 
     def apply_user(self, user: str, wanted: Iterable[Forward]) -> Difference:
-        """The same for the forwards of one user, leaving everybody else's alone."""
+        """The same for the forwards of one user, leaving all others alone."""
 
     def packets(self, user: str) -> int | None:
-        """How many connections the forwards of one user have taken; None where nobody counts."""
+        """How many connections the forwards of one user have taken; None where they are not counted."""
 
     def remove_all(self) -> None:
         """Take every trace away."""

@@ -1,4 +1,4 @@
-"""What the live rules should be, from what is stored; and making them so, for one user or for everybody."""
+"""What the live rules should be, from what is stored; and making them so, for one user or for all."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Firewall:
         self._forward(user, self._containers.get(user))
 
     def forward(self, container: Container) -> None:
-        """The same for whoever has just read the container."""
+        """The same, for a caller who has just read the container."""
         self._forward(container.name, container)
 
     def _forward(self, user: str, container: Container | None) -> None:
@@ -161,15 +161,15 @@ class Firewall:
         return sorted(live) == self._wanted([container], {container.name: uid}, {container.name: port})
 
     def old_port(self, address: str) -> int | None:
-        """The port that somebody's own rule leads to SSH on this address."""
+        """The port that a rule made by hand forwards to SSH on this address."""
         return self._on_network().iptables.port_of_others(f"{address}:{SSH}")
 
     def ports_to(self, address: str) -> set[int]:
-        """The host ports that somebody's own rules lead to this address."""
+        """The host ports that rules made by hand forward to this address."""
         return self._on_network().iptables.ports_to(address)
 
     def packets(self, user: str) -> int | None:
-        """How many connections the rules of one user have taken; None where nobody counts."""
+        """How many connections the rules of one user have taken; None where they are not counted."""
         return self._on_network().adapter.packets(user)
 
     def forward_policies_that_drop(self) -> list[str]:

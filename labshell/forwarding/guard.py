@@ -3,7 +3,7 @@
 From a container only DNS, DHCP and forwarded ports answer on any address of the host, other containers only
 through their forwarded ports, and closed networks not at all: those the administrator names, and by themselves
 whatever lies behind another interface than the default route's, and the servers whose files the host has mounted.
-Their connections leave with the host's address, so whoever trusts the host there would trust every researcher.
+Their connections leave with the host's address, so a machine that trusts the host there would trust every user.
 
 On the engine's own bridge, frames that are neither IPv4 nor ARP pass no container's port in either direction: the
 closed networks and the forwards are IPv4. The engine's security.ipv6_filtering would do a part of that, but needs the
@@ -32,7 +32,7 @@ class Guard:
     def __init__(
         self, bridge: str, networks: Networks, memory: Path, *, closed: bool, is_labs_own: bool = False
     ) -> None:
-        """`memory` is the file that holds the last ways out over a reboot."""
+        """`memory` is the file that holds the last uplinks over a reboot."""
         self._bridge = bridge
         self._networks = networks
         self._closed = closed

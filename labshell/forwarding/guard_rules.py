@@ -29,7 +29,7 @@ NO_TABLE = "".join(f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" fo
 
 @dataclass(frozen=True)
 class Networks:
-    """What containers may never reach, and what they may though it would be closed by itself."""
+    """What containers may never reach, and what they may though it would be closed automatically."""
 
     never: Collection[str] = ()
     may: Collection[str] = ()
@@ -37,9 +37,9 @@ class Networks:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is closed by itself on a host as it is now: these servers, and all that is not reached by `ways_out`.
+    """What is closed automatically on a host as it is now: these servers, and all that is not reached by `ways_out`.
 
-    Without a way out nothing says which interface leads where, and none is closed.
+    Without an uplink nothing says which interface leads where, and none is closed.
     """
 
     ways_out: Collection[str] = ()
@@ -80,7 +80,7 @@ def rules(bridge: str, networks: Networks, around: Surroundings, *, closed: bool
 
 
 def rules_on_labs_network(networks: Networks, *, closed: bool) -> str:
-    """The same for a bridge of the host's on the lab's network, where only the containers' own cables are ours.
+    """The same for a bridge of the host's on the lab's network, where only the containers' veth interfaces are ours.
 
     The rest of the lab is on that bridge, too, and reaches the host as before. Connections are not tracked there
     on every kernel, so what opens one is what is closed.

@@ -2,7 +2,7 @@
 
 Desired state, not edits: what differs from it is changed in one commit per table, and nothing is done when nothing
 differs. Our chains are LABSHELL and those whose names begin so; outside them there is one jump to each from the
-built-in chains, and nobody else's rule is ever touched.
+built-in chains, and no other rule is ever touched.
 
 The tool holds the lock of the firewall from reading to committing, so no update of anybody's is lost. Between our own
 look and its commit something may change: so the result is read again, and what then differs is changed again.
@@ -71,7 +71,7 @@ class Forwarding:
         return forwards.difference(rules.live_forwards(before), wanted)
 
     def apply_user(self, user: str, wanted: Iterable[Forward]) -> forwards.Difference:
-        """The same for the forwards of one user, leaving everybody else's alone."""
+        """The same for the forwards of one user, leaving all others alone."""
         wanted = sorted(wanted)
         before = self._make(lambda live: rules.with_user(live, user, wanted))
         return forwards.difference(rules.live_forwards(before, user), wanted)

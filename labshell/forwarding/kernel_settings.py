@@ -61,7 +61,7 @@ def lower(setting: str, value: int) -> None:
 
 
 def _set(setting: Path, value: str) -> None:
-    """Make a kernel setting what it should be; one that is not there is nobody's."""
+    """Make a kernel setting what it should be; a missing one is ignored."""
     try:
         if setting.read_text().strip() != value:
             setting.write_text(value)

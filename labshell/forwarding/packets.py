@@ -25,7 +25,7 @@ DEEPEST = 16
 
 @dataclass(frozen=True)
 class Packet:
-    """The first packet of somebody's to this host."""
+    """The first packet of a connection to this host."""
 
     interface: str
     protocol: str

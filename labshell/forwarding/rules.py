@@ -73,7 +73,7 @@ def around(bridge: str, network: str, outside_interface: str) -> Tables:
 
     Destination-local on the jump is what keeps a rule for port 80 from capturing every container's outgoing
     web traffic. Only what came from the bridge or from loopback is masqueraded on its way to a container:
-    its sshd must see everybody else's real address.
+    its sshd must see the real address of every other client.
     """
     local = f"-m addrtype --dst-type LOCAL {NOTE} -j {PORTS}"
     return {
@@ -137,7 +137,7 @@ def _is_of(user: str, rule: str) -> bool:
 
 
 def live_forwards(live: Saved, user: str | None = None) -> list[Forward]:
-    """The rules of our chains as values, of one user or all; one that is not in our form as a value nobody wants."""
+    """The rules of our chains as values, of one user or all; one that is not in our form as one never wanted."""
     every = (rule for name, rules in live.chains("nat").items() if _is_of_forwards(name) for rule in rules)
     if user is None:
         return [_as_forward(rule) for rule in every if not OUR_JUMP.search(rule)]
@@ -157,7 +157,7 @@ def _is_of_forwards(chain: str) -> bool:
 
 
 def change(live: Saved, wanted: Tables) -> str:
-    """What iptables-restore --noflush has to be told to make everything of ours be `wanted`; empty if nothing.
+    """The input of iptables-restore --noflush that makes our rules equal to `wanted`; empty if they are.
 
     Chains of ours that are not in `wanted` go. Of a built-in chain only our jumps are looked at.
     """

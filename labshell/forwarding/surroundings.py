@@ -1,4 +1,4 @@
-"""What is around the host now: the ways out, and the file servers that it has mounted."""
+"""What is around the host now: its uplinks, and the file servers that it has mounted."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ INTERFACE = re.compile(r"[\w.-]{1,15}", re.ASCII)
 
 
 class Lookout:
-    """Sees what is around, and remembers the last ways out."""
+    """Sees what is around, and remembers the last uplinks."""
 
     def __init__(self, memory: Path) -> None:
-        """`memory` is the file that holds the last ways out over a reboot."""
+        """`memory` is the file that holds the last uplinks over a reboot."""
         self._memory = memory
         self.around = Surroundings()
 
     def look(self) -> None:
-        """See what is around now. Without a way out, as at boot before the network is up, the last one holds."""
+        """See what is around now. Without an uplink, as at boot before the network is up, the last one holds."""
         last = self.around.ways_out or self._remembered()
         found = machine.ways_out()
         if found and found != last:

@@ -6,7 +6,7 @@ kernel at every packet that would make an entry, before any rule accepts it. The
 those are bounded by the rate of new ones and by the seconds that they stay. A question to the host's DNS server makes
 an entry of the host's own, so these have a rate, too.
 
-The rules are a table by itself: a table that is loaded again counts from zero.
+The rules are a table of their own: a table that is loaded again counts from zero.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The researchers' accounts on the host: a name, a uid that is never used twice, a home nobody can write to.
+"""The researchers' accounts on the host: a name, a uid that is never used twice, a home that no user can write to.
 
-An account here opens one door, labshell. It has no password, no group but labshell, an empty home of root's
+An account here grants one access, labshell. It has no password, no group but labshell, an empty home of root's
 (a home its user could write to would run code on the host), and its keys lie where only root can change them.
 """
 
@@ -86,7 +86,7 @@ class Accounts:
         return None
 
     def ensure(self, user: str, reserved_uids: Collection[int] = ()) -> int:
-        """The researcher's account, made if there is none; its uid. Harmless twice.
+        """Make the user's account if there is none; its uid. Idempotent.
 
         `reserved_uids` are in use elsewhere (owner marks of containers) and never given.
         """
@@ -128,7 +128,7 @@ class Accounts:
             self._uids.give_back(uid)
 
     def lock(self, user: str) -> None:
-        """Let nobody in as this user any more, and end what runs as them."""
+        """Lock the account, and end what runs as this user."""
         uid = self.uid_of(user)
         if uid is not None:
             _run(["usermod", "--lock", "--expiredate", "1", user])

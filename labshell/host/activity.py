@@ -20,7 +20,7 @@ class Activity:
         self._path = path
 
     def read(self) -> dict[str, float]:
-        """Container -> seconds since 1970. With a damaged file everybody's time begins again, which harms nobody."""
+        """Container -> seconds since 1970. With a damaged file all idle times begin again, which does no harm."""
         try:
             content = files.read(self._path)
             return {str(name): float(moment) for name, moment in json.loads(content or b"{}").items()}

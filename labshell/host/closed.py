@@ -1,4 +1,4 @@
-"""The sign on the door: whether containers may start on this host, and if not, why."""
+"""The flag that disables new starts on this host (maintenance), with its message."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Files that only root writes: atomic replacement, careful reading, locks that time out.
 
-Root never follows a link that somebody planted, never waits on a FIFO, and a crash at any moment leaves the
+Root never follows a planted link, never waits on a FIFO, and a crash at any moment leaves the
 old content or the new, never half of it.
 """
 
@@ -82,7 +82,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def ensure_folder(path: Path, mode: int = 0o755) -> None:
-    """Make `path` a folder of root's that nobody else can write to, or say why it is not one."""
+    """Make `path` a directory that only root can write to, or say why it is not one."""
     try:
         path.mkdir(mode=mode, parents=True)
         path.chmod(mode)
@@ -95,7 +95,7 @@ def ensure_folder(path: Path, mode: int = 0o755) -> None:
 
 
 def is_ours_alone(path: Path) -> bool:
-    """Whether `path` is a folder of root's that nobody else can write to."""
+    """Whether `path` is a directory that only root can write to."""
     try:
         about = path.lstat()
     except OSError:

@@ -35,7 +35,7 @@ class GpuProcess:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU just now: percent, bytes, degrees Celsius; None where the driver or the model does not say."""
+    """One GPU now: percent, bytes, degrees Celsius; None where the driver or the model does not say."""
 
     index: int
     model: str
@@ -103,7 +103,7 @@ def _on_bus(folder: Path = PCI_DEVICES) -> list[str]:
 def processes() -> set[int]:
     """The ids, as the host counts, of everything that is on a GPU; none on a host without.
 
-    NoGpus if the driver does not answer: then nobody knows.
+    NoGpus if the driver does not answer: then it is unknown.
     """
     try:
         return {process.pid for gpu in gpus() for process in gpu.processes}

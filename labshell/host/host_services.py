@@ -55,7 +55,7 @@ def unit_states(units: Iterable[str]) -> dict[str, str]:
 
 
 def is_served(path: Path) -> bool:
-    """Whether somebody listens on a Unix socket."""
+    """Whether a program listens on a Unix socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(SOCKET_SECONDS)
         try:

@@ -154,7 +154,7 @@ def disk_of(folder: Path) -> Disk | None:
 
 
 def allows_setuid(path: str) -> bool:
-    """Whether a file in this folder could make whoever runs it somebody else: a mount without nosuid."""
+    """Whether setuid programs in this folder take effect: a mount without nosuid."""
     try:
         return not os.statvfs(path).f_flag & os.ST_NOSUID
     except OSError:
@@ -221,7 +221,7 @@ def has_snap(name: str) -> bool:
 
 
 def is_snap_held(name: str) -> bool:
-    """Whether somebody has kept a snap from refreshing itself (snap refresh --hold)."""
+    """Whether a snap is kept from refreshing itself (snap refresh --hold)."""
     try:
         return "held" in host_program.run(["snap", "list", name]).stdout
     except LabshellError:
@@ -231,7 +231,7 @@ def is_snap_held(name: str) -> bool:
 def upgrades_nvidia_unattended(
     apt: Path = Path("/etc/apt/apt.conf.d"), modules: Path = Path("/proc/driver/nvidia")
 ) -> bool:
-    """Whether the host's NVIDIA driver may be replaced while nobody looks."""
+    """Whether the host's NVIDIA driver may be replaced by unattended upgrades."""
     if not modules.exists() or not apt.is_dir():
         return False
     text = "\n".join(path.read_text(errors="replace") for path in sorted(apt.iterdir()) if path.is_file())
@@ -246,7 +246,7 @@ def control_group(pid: int) -> str:
 
 
 def _of_process(pid: int, file: str) -> str:
-    """The beginning of a file of /proc/PID. Whoever runs the process decides how long a command line is."""
+    """The beginning of a file of /proc/PID. The owner of the process decides how long a command line is."""
     try:
         with (PROC / str(pid) / file).open("rb") as stream:
             return stream.read(MOST_OF_PROCESS_BYTES).decode("utf-8", "replace")
@@ -255,7 +255,7 @@ def _of_process(pid: int, file: str) -> str:
 
 
 def people_at_work() -> tuple[set[int], set[str]]:
-    """The uids that have a process on this host, and the containers into which somebody is logged in with SSH.
+    """The uids that have a process on this host, and the containers with an open SSH login.
 
     OpenSSH's server names the process of a login after it: "sshd: alice@pts/0".
     """

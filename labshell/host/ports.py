@@ -63,7 +63,7 @@ class PortRegistry:
         self._damaged: set[str] = set()
 
     def block(self, port: int) -> range:
-        """The ports of whoever has `port` as their SSH port."""
+        """The block of the user whose SSH port is `port`."""
         return self._pool.block(port)
 
     def fits(self, port: int) -> bool:
@@ -71,7 +71,7 @@ class PortRegistry:
         return self._pool.fits(port)
 
     def is_handed_out(self, port: int) -> bool:
-        """Whether a port lies in a block that is, or may be, somebody's."""
+        """Whether a port lies in a block that has, or may have, an owner."""
         return self._pool.first <= port <= self._pool.last
 
     def free_block(self) -> int:
@@ -154,7 +154,7 @@ class PortRegistry:
             raise UsageError("Port {port} cannot be given: {reason}.", port=port, reason=reason)
 
     def _blocks_of_others(self, user: str) -> dict[int, str]:
-        """Everybody else's blocks: first port -> whose."""
+        """The blocks of all others: first port -> owner."""
         return {first: holder for holder, first in self.all_ports().items() if holder != user}
 
     def busy_beside(self, own: Collection[OwnForward]) -> set[int]:
@@ -162,7 +162,7 @@ class PortRegistry:
         return set(self._listening()) - {forward.port for forward in own}
 
     def check_single(self, port: int) -> None:
-        """Refuse a port for a service that is somebody's, rests, or has something else behind it."""
+        """Refuse a port for a service that has an owner, is quarantined, or is in use by another program."""
         for holder, first in self.all_ports().items():
             if port in self._pool.block(first):
                 raise UsageError("Port {port} is one of {holder}'s.", port=port, holder=holder)
@@ -174,7 +174,7 @@ class PortRegistry:
     def ensure(self, user: str, port: int | None = None, *, even_resting: bool = False) -> int:
         """The user's SSH port, allocated now if they have none; `port` asks for one by number.
 
-        `even_resting` is for the person whose port it was: bookmarks that lead to it are theirs.
+        `even_resting` is for the user whose port it was: bookmarks that lead to it are theirs.
         """
         checked_name(user)
         with files.locked(self._lock):
@@ -199,7 +199,7 @@ class PortRegistry:
             return self._choose()
 
     def move(self, user: str, port: int) -> None:
-        """Give the user another block; the one they had rests like a removed person's."""
+        """Give the user another block; the previous one goes into quarantine."""
         with files.locked(self._lock):
             self.check(user, port)
             old = self.port_of(user)
@@ -210,7 +210,7 @@ class PortRegistry:
     def check_adopt(
         self, user: str, port: int, others: Mapping[int, str] | None = None, own: Collection[int] = ()
     ) -> None:
-        """Refuse a port from before labshell that cannot stay `user`'s: somebody else has a port of its block.
+        """Refuse a port from before labshell that cannot stay `user`'s: another user has a port of its block.
 
         `others` are blocks that are about to be taken over, too: first port -> whose. `own` are ports that lead to
         `user` already, whatever listens there for that.
@@ -222,7 +222,7 @@ class PortRegistry:
             raise UsageError("Port {port} cannot be kept: {reason}.", port=port, reason=reason)
 
     def adopt(self, user: str, port: int, own: Collection[int] = ()) -> None:
-        """Keep a port that somebody had before labshell came, wherever it lies, if it is nobody else's."""
+        """Keep a port from before labshell, wherever it lies, if it has no other owner."""
         checked_name(user)
         with files.locked(self._lock):
             if self.port_of(user) == port:
@@ -233,7 +233,7 @@ class PortRegistry:
             files.write(self._paths.ports / user, f"{port}\n".encode())
 
     def spare_port(self) -> int:
-        """The last port that is nobody's, for a moment: nothing is written down. The first ones are given next."""
+        """The last free port, for a moment: nothing is written down. The first ones are given next."""
         blocks = [*self.readable_ports()[0].values(), *self.resting()]
         used = {port for first in blocks for port in self._pool.block(first)} | set(self._listening())
         found = next((port for port in range(self._pool.last, self._pool.first - 1, -1) if port not in used), None)
@@ -242,7 +242,7 @@ class PortRegistry:
         return found
 
     def release(self, user: str) -> None:
-        """Take the user's block back; it rests before somebody else may get it."""
+        """Take the user's block back; it is quarantined before another user may get it."""
         with files.locked(self._lock):
             port = self.port_of(user)
             if port is None:
@@ -258,7 +258,7 @@ class PortRegistry:
         files.write(self._resting_file, json.dumps(entries, indent=1).encode() + b"\n", 0o600)
 
     def give_up(self, user: str) -> None:
-        """Undo an allocation nobody has used yet: the block is the next to be given."""
+        """Undo an unused allocation: the block is the next to be given."""
         with files.locked(self._lock):
             content = files.read(self._paths.ports / user)
             files.remove(self._paths.ports / user)

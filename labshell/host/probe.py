@@ -73,7 +73,7 @@ def services_of_host() -> list[Target]:
 
 
 class Guest:
-    """Somebody who has the only key to a container, and logs in with OpenSSH's own client."""
+    """A client with the only key to a container, which logs in with OpenSSH's own client."""
 
     def __init__(self, folder: Path, user: str) -> None:
         self._folder = folder

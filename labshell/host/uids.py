@@ -25,7 +25,7 @@ class Uids:
             return self._next(reserved)
 
     def take(self, reserved: Collection[int]) -> int:
-        """A uid that nobody has or ever had; remembered before it is used."""
+        """A uid that no account has or ever had; remembered before it is used."""
         with files.locked(self._lock):
             uid, unused = self._next(reserved), self._unused()
             if uid in unused:

@@ -1,4 +1,4 @@
-"""Addresses on the bridge, hardware addresses and the names of the host's ends of cables. Pure."""
+"""Addresses on the bridge, hardware addresses and the names of the host's veth interfaces. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def choose_address(bridge: str, taken: Collection[str], strangers: str = "", *, 
     """The lowest free IPv4 address on a bridge, or the highest with `is_last`.
 
     `bridge` is the gateway's own address with its prefix, as LXD writes it: "10.83.0.1/24"; so are `strangers`, the
-    spans that its DHCP server gives to whoever asks: "10.83.0.240-10.83.0.254,10.83.0.20-10.83.0.29".
+    spans that its DHCP server assigns: "10.83.0.240-10.83.0.254,10.83.0.20-10.83.0.29".
     """
     interface = ipaddress.IPv4Interface(bridge)
     used = {ipaddress.IPv4Address(address) for address in taken} | {interface.ip}
@@ -39,7 +39,7 @@ def hardware_address(chosen: bytes) -> str:
 
 
 def name_on_host(hardware_address: str) -> str:
-    """What the host's end of a container's cable is called, so that the guard knows it: 11 of 15 letters."""
+    """The name of the host's veth interface of a container, by which the guard knows it: 11 of 15 letters."""
     return OUR_CABLES + hardware_address.replace(":", "")[-6:]
 
 

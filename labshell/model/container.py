@@ -23,7 +23,7 @@ class OwnForward:
 
 @dataclass(frozen=True)
 class Hold:
-    """Somebody's wish that their container is not stopped for being idle: until when, in seconds since 1970."""
+    """A user's exemption from idle stop: until when, in seconds since 1970."""
 
     until: float
     reason: str = ""
@@ -84,7 +84,7 @@ class Container:
         return self.name == user and self.owner == user and self.uid == uid
 
     def is_of_earlier(self, user: str, uid: int | None) -> bool:
-        """Whether it was finished for somebody called `user` whose account is gone; `uid` is today's, if any."""
+        """Whether it was finished for an earlier `user` whose account is gone; `uid` is today's, if any."""
         return self.is_prepared and self.name == user and self.owner == user and (uid is None or self.uid != uid)
 
     def hold_at(self, now: float) -> Hold | None:

@@ -141,7 +141,7 @@ def remove_forward(forwards: Collection[OwnForward], port: int) -> tuple[OwnForw
 
 
 def seconds_of(text: str) -> int:
-    """A time span as people type it: 30m, 8h, 3d."""
+    """A time span as it is typed: 30m, 8h, 3d."""
     found = SPAN.fullmatch(text)
     seconds = int(found.group(1)) * SPAN_SECONDS[found.group(2)] if found else 0
     if not 0 < seconds <= LONGEST_SPAN:

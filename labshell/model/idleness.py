@@ -1,6 +1,6 @@
 """When a container counts as idle, and when it is stopped for that. Pure.
 
-Idle means: nobody is logged in, nothing is on a GPU, and processor and network are as quiet as in a container in
+Idle means: no user is logged in, nothing is on a GPU, and processor and network are as quiet as in a container in
 which nothing was ever begun. A job without a terminal is none of that.
 """
 
@@ -53,7 +53,7 @@ def stops_at(last_active: float, days: int, hold: Hold | None) -> float | None:
 
 
 def hold_for(lasting: str, reason: str, now: float, most_days: int) -> Hold:
-    """What a person asks for with keep: until when, and why."""
+    """What a user asks for with `keep`: until when, and why."""
     seconds = seconds_of(lasting)
     if seconds > most_days * DAY:
         raise UsageError("On this host you may keep it for {days} days at a time.", days=most_days)

@@ -145,7 +145,7 @@ def _loaded(kind: str, blob: str) -> SSHPublicKeyTypes | None:
 
 
 def check_amount(listed: Iterable[PublicKey]) -> None:
-    """Refuse more keys for one person than everything takes that reads them, as an argument of a program for one."""
+    """Refuse more keys for one user than everything takes that reads them, as an argument of a program for one."""
     if len(authorized_keys(map(line_on_host, listed))) > MOST_BYTES:
         raise UsageError("Too many keys: the limit is {size} KiB of keys per user.", size=MOST_BYTES >> 10)
 
@@ -156,7 +156,7 @@ def line_on_host(key: PublicKey) -> str:
 
 
 def line_inside(key: PublicKey, gateway_address: str) -> str:
-    """A key's line inside the container. Whoever comes through `proxy` comes from the gateway's own address."""
+    """A key's line inside the container. A connection through `proxy` comes from the gateway's own address."""
     options = [(name, f"{value},{gateway_address}" if name == "from" else value) for name, value in key.options]
     inside = replace(key, options=tuple(options))
     return f"{inside.options_text} {key}".lstrip()

@@ -88,7 +88,7 @@ def checked_template(name: str) -> str:
 
 
 def name_of_fresh(user: str) -> str:
-    """The name of a container in the making: nobody's until it is renamed. Two hyphens are in no user's name."""
+    """The name of a container in the making, without an owner until then. Two hyphens are in no user's name."""
     return f"{user}--new"
 
 

@@ -36,7 +36,7 @@ def parse_port_file(content: bytes) -> int | None:
 def choose_block(pool: PortPool, start: int, blocks: Collection[int], busy: Collection[int]) -> int | None:
     """The first free block at or after `start`, going round once; None when nothing is free.
 
-    `blocks` are first ports of blocks that are taken or resting, wherever they lie; `busy` are single ports
+    `blocks` are first ports of blocks that are in use or quarantined, wherever they lie; `busy` are single ports
     that something else listens on. Blocks are counted from `pool.first`, so that neighbours never overlap.
     """
     taken, used = set(blocks), set(busy)
@@ -69,7 +69,7 @@ def busy_in_block(pool: PortPool, port: int, busy: Collection[int]) -> str | Non
 
 
 def overlap_of_block(pool: PortPool, port: int, blocks: Mapping[int, str]) -> str | None:
-    """Whose block the one at `port` would overlap, as the end of a sentence; None if nobody's."""
+    """Whose block the one at `port` would overlap, as the end of a sentence; None if there is none."""
     for first, holder in sorted(blocks.items()):
         if abs(first - port) < pool.size:
             return f"it overlaps the block of {holder}, {first} to {first + pool.size - 1}"

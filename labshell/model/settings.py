@@ -1,4 +1,4 @@
-"""What one person's container gets, as the administrator writes it: in options, in a profile, in a row of a table.
+"""The settings of a user's container, as an administrator writes them: in options, in a profile, in a row of a table.
 
 A setting is a name and a text, so that all three say the same thing in the same words. Pure.
 """
@@ -29,7 +29,7 @@ LIMITS = {"cpu": "limits.cpu", "memory": "limits.memory", "processes": "limits.p
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing that can be set: an example for whoever wrote it wrong, and what it is."""
+    """One setting: an example for the error message, and what it is."""
 
     example: str
     about: str

@@ -1,6 +1,6 @@
 """add-user: account, keys, container, ports, identity, rules, start; undone in reverse if a step fails.
 
-Every step makes something so and is harmless twice, so a second add-user goes on where a crash stopped the
+Every step makes something so and is idempotent, so a second add-user goes on where a crash stopped the
 first. What was there before is never undone.
 """
 
@@ -140,7 +140,7 @@ class AddUser:
             raise UsageError("{name} already has port {port}.", name=new.name, port=current)
 
     def _refuse_past(self, settings: Mapping[str, str]) -> None:
-        """Nobody is added whose last day is over: the account would let nobody in."""
+        """Refuse a user whose last day is over: the account could not log in."""
         last_day = date_of(settings.get("expires", ""))
         if last_day is not None and last_day < self._lab.clock.today():
             raise UsageError("{day} is over; expires is the last day on which the user may log in.", day=last_day)

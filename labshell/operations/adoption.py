@@ -28,7 +28,7 @@ KEY_FILES = "cat /home/{name}/.ssh/authorized_keys /root/.ssh/authorized_keys 2>
 
 @dataclass(frozen=True)
 class Candidate:
-    """A container that could be somebody's, with what leads to it; `problem` is why it cannot be taken over.
+    """A container that could have an owner, with what leads to it; `problem` is why it cannot be taken over.
 
     One that has an owner is a returning person's, whose account is gone.
     """
@@ -69,7 +69,7 @@ class Adoption:
         return [candidate.row for candidate in self._candidates()]
 
     def adopt(self, name: str, given: list[PublicKey], *, dry_run: bool = False) -> Steps[dict[str, Any]]:
-        """Make one container its person's: account, keys, marks, pinned address, port, rules."""
+        """Give one container its owner: account, keys, marks, pinned address, port, rules."""
         container = self._containers.get(checked_name(name))
         if container is None:
             raise UsageError("There is no container {name}.", name=name)
@@ -132,7 +132,7 @@ class Adoption:
         return None
 
     def _own_ports(self, candidate: Candidate) -> set[int]:
-        """The host ports that lead to a container already, by proxy devices or by somebody's own rules."""
+        """The host ports that lead to a container already, by proxy devices or by rules made by hand."""
         by_rules = self._firewall.ports_to(candidate.address) if candidate.address else set()
         return {proxy.port for proxy in candidate.proxies} | by_rules
 
@@ -158,7 +158,7 @@ class Adoption:
         return Candidate(container, address, port, proxies, problem)
 
     def _keys_inside(self, container: Container) -> list[PublicKey]:
-        """The keys that let people in there now, read by a program inside; what is no key is passed over."""
+        """The keys that can log in there now, read by a program inside; what is no key is passed over."""
         if container.state != "Running":
             return []
         script = KEY_FILES.format(name=container.name)
@@ -220,7 +220,7 @@ class Adoption:
 
 
 def _is_foreign(container: Container, uids: Mapping[str, int]) -> bool:
-    """Whether it is nobody's; `uids` are those of the accounts there are."""
+    """Whether it has no owner; `uids` are those of the accounts there are."""
     if container.owner:
         return container.is_of_earlier(container.name, uids.get(container.name))
     return not (container.is_template or container.is_service or "--" in container.name)

@@ -1,4 +1,4 @@
-"""Archives of containers: the engine's own backup in one file, with what labshell needs to bring the person back."""
+"""Archives of containers: the engine's own backup in one file, with what labshell needs to restore the user."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class HostAccounts:
 
 
 def end_expired(lab: Lab) -> None:
-    """End what users whose last day is over still have running: sshd asks for that day at the door only."""
+    """End what users whose last day is over still have running: sshd checks that day at login only."""
     uids, _ = machine.people_at_work()
     for item in lab.containers.all():
         if item.uid in uids and item.owner == item.name and not item.may_be_used(lab.clock.today()):

@@ -1,4 +1,4 @@
-"""Stopping containers that nobody uses, where the administrator wants that: warned first, and told afterwards."""
+"""Idle stop: containers without use are stopped where it is configured, after a warning, and with a notice."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class IdleStop:
         return self._reports.status(user, uid)
 
     def report(self) -> list[dict[str, Any]]:
-        """Everybody whose container runs, seen once more; the longest idle first."""
+        """Every user whose container runs, measured once more; the longest idle first."""
         found = self.look()
         return [seen.row(self._clock.seconds()) for seen in found]
 
@@ -160,7 +160,7 @@ class IdleStop:
             log.warning("nobody inside warned", extra={"container": name, "why": why[-200:]})
 
     def _occupied(self) -> set[str]:
-        """Containers with somebody logged in, here or inside, or with something on a GPU."""
+        """Containers with a login, here or inside, or with a process on a GPU."""
         uids, containers = machine.people_at_work()
         users = {name for name, uid in self._lab.accounts.all().items() if uid in uids}
         on_gpus = {container_of_control_group(machine.control_group(pid)) for pid in gpus.processes()}

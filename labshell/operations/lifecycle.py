@@ -1,6 +1,6 @@
 """Starting and stopping a container, and ways into it, as steps over the effects.
 
-A verb that takes time is a generator: it yields Progress for the person who waits and returns its answer. One
+A verb that takes time is a generator: it yields Progress for the caller who waits and returns its answer. One
 lock per user, so that two logins make one start; nothing global is held while the engine works.
 """
 

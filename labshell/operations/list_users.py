@@ -115,7 +115,7 @@ class Users:
         return self.about(self.find(name))
 
     def about(self, parts: UserParts) -> dict[str, Any]:
-        """The same for whoever has just read the container."""
+        """The same, for a caller who has just read the container."""
         name, (uid, container) = parts.name, parts.whole()
         return {
             **self._reports.of(container, self._containers.usage(container)),
@@ -140,7 +140,7 @@ class Users:
         return self.parts(name, self._containers.get(name))
 
     def parts(self, name: str, container: Container | None) -> UserParts:
-        """The same for whoever has just read the container."""
+        """The same, for a caller who has just read the container."""
         uid, port = self._accounts.uid_of(name), self._user_ports.of(name)
         return UserParts(name, uid, container, port, self._config.has_ports)
 

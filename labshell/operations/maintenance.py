@@ -34,7 +34,7 @@ class Maintenance:
         self._remembering = threading.Lock()
 
     def drain(self, message: str, *, stop: bool, snapshot: bool, plan: bool) -> Steps[dict[str, Any]]:
-        """Refuse new starts with `message`; on request keep everybody's state and stop what runs, cleanly.
+        """Refuse new starts with `message`; on request take snapshots and stop what runs, cleanly.
 
         Answers with what runs now: whose, since when, how busy, with which GPUs. `plan` changes nothing.
         """
@@ -93,7 +93,7 @@ class Maintenance:
         return True
 
     def start(self, name: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
-        """Start one container of the lab's, a person's or a service, with its forwards."""
+        """Start the container of a user or a service, with its forwards."""
         container = self._existing(name)
         if dry_run:
             return _plan(container, "start", is_so=container.state == "Running")

@@ -24,7 +24,7 @@ FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 
 class OwnKeys:
-    """The keys of one user at a time; who may ask is decided by whoever calls."""
+    """The keys of one user at a time; the caller decides who may ask."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
@@ -120,7 +120,7 @@ class OwnKeys:
 
 
 def _of_key(opened: list[Session], fingerprint: str) -> list[Session]:
-    """The sessions of a key, and those of which nobody knows the key."""
+    """The sessions of a key, and those whose key is unknown."""
     return [session for session in opened if session.fingerprint in (fingerprint, None)]
 
 

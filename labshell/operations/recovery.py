@@ -31,7 +31,7 @@ class Recovery:
         }
 
     def recover(self, user: str) -> Steps[None]:
-        """Bring to an end what a crash cut off. Whoever is at work for this user just now does it themselves.
+        """Complete what a crash cut off. A command that holds this user's lock does it itself.
 
         If it cannot be done now, the next request tries again; what was asked for goes on, it may be the way out.
         """

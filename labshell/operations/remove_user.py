@@ -1,4 +1,4 @@
-"""remove-user: an archive, then everything that a user has is freed. Harmless twice."""
+"""remove-user: an archive, then everything that a user has is freed. Idempotent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RemoveUser:
         self._host_accounts = HostAccounts(lab)
 
     def remove(self, name: str, *, archive: bool = True, dry_run: bool = False) -> Steps[dict[str, Any]]:
-        """Archive, then free everything: sessions, rules, container, port, keys, account. Harmless twice."""
+        """Archive, then free everything: sessions, rules, container, port, keys, account. Idempotent."""
         self._users.refuse_unknown(name)
         container = self._containers.get(name)
         if container is not None and container.owner != name:

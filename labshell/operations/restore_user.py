@@ -36,7 +36,7 @@ class RestoreUser:
         self._lifecycle = Lifecycle(lab)
 
     def restore(self, archive: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
-        """Bring somebody back from an archive: data, keys, own forwards and, if it is free, the same port."""
+        """Restore a user from an archive: data, keys, own forwards and, if it is free, the same port."""
         path, undo = Path(archive), Undo(CLEAN_UP)
         name = checked_name(self._archives.user_in(path))
         with self._lab.locks.held(name):

@@ -1,4 +1,4 @@
-"""Containers that belong to no person: a home page, a Git server. The same template, ports, rules and reconciling."""
+"""Service containers, without an owner, as for a home page. The same template, ports, rules and reconciling."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class NewService:
 
 
 def checked_forwards(texts: list[str]) -> tuple[OwnForward, ...]:
-    """Forwards as people write them, HOST:CONTAINER; each host port once."""
+    """Forwards as they are typed, HOST:CONTAINER; each host port once."""
     found = []
     for text in texts:
         ports = FORWARD.fullmatch(text)

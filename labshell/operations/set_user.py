@@ -64,9 +64,9 @@ class SetUser:
         self._recovery = Recovery(lab)
 
     def set(self, wanted: Change, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
-        """Change what one person has, while their container runs where the engine can.
+        """Change what one user has, while their container runs where the engine can.
 
-        The host's own door comes first: nothing that is wrong with the container keeps it open.
+        Access to the host comes first: nothing that is wrong with the container keeps it open.
         """
         name = wanted.name
         with self._lab.locks.held(name):

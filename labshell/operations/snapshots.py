@@ -1,4 +1,4 @@
-"""The snapshot verbs: kept states of a container. What a crash cuts off is settled at the user's next request."""
+"""The snapshot verbs: kept states of a container. What a crash cuts off is recovered at the user's next request."""
 
 from __future__ import annotations
 

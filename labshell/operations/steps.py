@@ -1,4 +1,4 @@
-"""Operations as steps: what is happening now, for whoever waits, and how it is undone if a later step fails."""
+"""Operations as steps: what is happening now, for the waiting caller, and how it is undone if a later step fails."""
 
 from __future__ import annotations
 

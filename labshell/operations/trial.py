@@ -85,7 +85,7 @@ class Trial:
         return is_good and is_removed
 
     def _look(self, guest: Guest) -> bool:
-        """The steps that need each other, then those that are true or not each by itself."""
+        """The steps that need each other, then the independent ones."""
         way = "through a port of this host" if self._config.has_ports else "at its own address"
         needed = {
             f"Making a container from the template {self._config.template}": self._make,
@@ -231,7 +231,7 @@ def _apt_sources() -> list[Path]:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Nobody ends this process, nor the programs that it starts, while the block runs."""
+    """No signal ends this process, nor the programs that it starts, while the block runs."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     try:
         yield

@@ -1,6 +1,6 @@
-"""What was begun with somebody's container and not finished: one file per user, written before, removed after.
+"""What was begun with a user's container and not finished: one file per user, written before, removed after.
 
-A daemon that is killed in between leaves the file. The user's next request settles the matter, one way or the
+A daemon that is killed in between leaves the file. The user's next request recovers it, one way or the
 other, and a notice, in a second file, tells them which at their next login.
 """
 

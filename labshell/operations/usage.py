@@ -24,7 +24,7 @@ class UsageReports:
         self._containers = lab.containers
 
     def usage(self, user: str, uid: int) -> Steps[dict[str, Any]]:
-        """The caller's own figures, and everybody else's processors and memory, the busiest first."""
+        """The caller's own figures, and the processors and memory of all others, the busiest first."""
         self._containers.owned(user, uid)
         yield Progress("Looking for a moment")
         began, before = time.monotonic(), self._containers.usage_of_all()

@@ -39,7 +39,7 @@ class UserPorts:
             self._firewall.forward(container)
 
     def move(self, container: Container, port: int) -> None:
-        """Another block, with the user's own forwards at the same places in it. Harmless twice."""
+        """Another block, with the user's own forwards at the same places in it. Idempotent."""
         name, forwards = container.name, container.forwards
         old = self._ports.port_of(name)
         if old is not None:

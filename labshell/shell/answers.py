@@ -15,7 +15,7 @@ MOST_NEIGHBOURS = 20
 
 
 def keep_text(status: Mapping[str, Any], style: Style) -> str:
-    """Whether the container is stopped when nobody uses it, and what holds that off."""
+    """Whether the container is subject to idle stop, and what exempts it."""
     rows = idle_rows(status)
     if not rows:
         days = status["idle_stop_days"]

@@ -1,4 +1,4 @@
-"""What the programs on people's laptops send at the host's port 22, and what becomes of it. Pure.
+"""What the programs on users' laptops send at the host's port 22, and what becomes of it. Pure.
 
 Commands of file programs run in the container, as they were sent.
 """

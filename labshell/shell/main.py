@@ -1,4 +1,4 @@
-"""The login shell: every researcher's only door on the host. It holds no power and runs no program.
+"""The login shell: every user's only access to the host. It holds no power and runs no program.
 
 It finds out what was asked (an SSH command, or nothing) and hands it to the session. No traceback ever reaches
 a user.

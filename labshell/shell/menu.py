@@ -1,4 +1,4 @@
-"""The menu, for a login with a terminal: the verbs by number or name until the person leaves.
+"""The menu, for a login with a terminal: the verbs by number or name until the user leaves.
 
 Loaded only when there is a terminal. readline gives history and completion; it is kept from reading any file,
 and knows only the terminals we know.

@@ -100,7 +100,7 @@ class Session:
             raise LabshellError("Nothing was changed.")
 
     def with_force(self, method: str, parameters: dict[str, Any], *, force: bool) -> Mapping[str, Any]:
-        """Ask the daemon; a clean shutdown that did not work is offered again by force, if somebody is there."""
+        """Ask the daemon; a clean shutdown that did not work is offered again by force, on a terminal."""
         try:
             return self.ask(method, {**parameters, "force": force})
         except TryAgain as error:

@@ -67,7 +67,7 @@ class Pump:
             self.cut()
 
     def cut(self) -> None:
-        """Nobody reads the target any more."""
+        """The reader of the target has gone."""
         self.was_cut = True
         self.finish()
 
@@ -119,7 +119,7 @@ def _shut_down(descriptor: int) -> None:
 def relay(pumps: list[Pump], until: list[Pump]) -> None:
     """Move bytes until every pump of `until` has come to its end.
 
-    BrokenPipeError if one of them did not, because nobody reads what it writes any more.
+    BrokenPipeError if one of them did not, because the reader of what it writes has gone.
     """
     for pump in pumps:
         os.set_blocking(pump.target, False)

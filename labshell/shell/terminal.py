@@ -1,4 +1,4 @@
-"""Where the user is: what they see, and whether they can be asked."""
+"""The user's terminal: output, and whether it can ask."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Interrupted(BaseException):
 
 
 class Terminal:
-    """Where the person is: what they see, and whether they can be asked."""
+    """The user's terminal: what it shows, and whether it can ask."""
 
     def __init__(self) -> None:
         self.is_interactive = os.isatty(0) and os.isatty(1)
@@ -33,7 +33,7 @@ class Terminal:
         self._has_progress = False
 
     def say(self, text: str) -> None:
-        """Text on standard output; nobody there to read it ends the session quietly."""
+        """Text on standard output; a closed output ends the session quietly."""
         self.end_progress()
         _write(1, text)
 
@@ -43,7 +43,7 @@ class Terminal:
         _write(2, f"{text}\n")
 
     def progress(self, text: str) -> None:
-        """What is happening now, on one line that the next one replaces; only where somebody watches."""
+        """What is happening now, on one line that the next one replaces; only on a terminal."""
         if self.is_interactive and not self.is_quiet and os.environ["TERM"] != "dumb":
             _write(1, f"\r\033[K{text} ..." if self._has_progress else f"{text} ...")
             self._has_progress = True
@@ -75,7 +75,7 @@ def _write(descriptor: int, text: str) -> None:
 
 
 def read_input(most: int) -> bytes:
-    """What comes on standard input; nobody holds a login open by saying nothing."""
+    """What comes on standard input, within a time limit."""
     import select
 
     if not select.select([0], [], [], PATIENCE_SECONDS)[0]:

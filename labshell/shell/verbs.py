@@ -159,7 +159,7 @@ def find(name: str) -> Verb:
 
 
 def refuse_undecodable(line: str) -> None:
-    """What is sent on to the daemon or to a program has to be text."""
+    """Refuse a line that is not text: the daemon and programs take UTF-8 only."""
     try:
         line.encode()
     except UnicodeEncodeError:

@@ -31,7 +31,7 @@ def encode(message: dict[str, Any]) -> bytes:
 
 
 def decode_request(message: bytes) -> dict[str, Any]:
-    """A request from somebody hostile as checked values; ValueError says why it is none."""
+    """An untrusted request as checked values; ValueError says why it is none."""
     import json  # the daemon's: a login has no use for it
 
     try:
@@ -65,7 +65,7 @@ def _refuse(constant: str) -> None:
 def call(path: str, method: str, parameters: dict[str, Any], timeout_seconds: float) -> Iterator[dict[str, Any]]:
     """The replies' parameters, progress first; the daemon's errors are raised as ours.
 
-    Where too many of one person's are at it, this waits its turn for ten seconds.
+    Requests over the per-user limit queue for up to ten seconds.
     `timeout_seconds` bounds the silence between two replies. What a reply says is "attached" to it is there as
     "descriptors", for the caller to close.
     """
