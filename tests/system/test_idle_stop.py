@@ -71,7 +71,7 @@ def test_an_idle_container_is_warned_then_stopped_and_its_owner_told(host: Host,
     assert looked(host, "--stop")[guest]["was_stopped"] is True
     assert state(host, guest) == "stopped"
     back = host.client.ssh(guest, check=True)
-    assert "stopped, since nobody had used it for 7 days" in back.stderr
+    assert "stopped after 7 days without use" in back.stderr
     let_pass(host, guest, 0)
     assert looked(host, "--stop")[guest]["was_stopped"] is False
 

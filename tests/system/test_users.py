@@ -154,7 +154,7 @@ def test_dry_run_shows_the_steps_and_changes_nothing(host: Host, alice_port: int
     assert f"Would give frank the ports {plan['port']}-{plan['last_port']}." in done
     uid, port = host.run(["id", "-u", "alice"]).stdout.strip(), alice_port
     gone = host.admin("remove-user", "alice", "--dry-run").stdout
-    for words in (f"(uid {uid})", "Would write the archive /", f"Would free the ports {port}-{port + 9}, and give"):
+    for words in (f"(uid {uid})", "Would write the archive /", f"Would free the ports {port}-{port + 9}, and keep"):
         assert words in gone
     assert everything(host) == before
     assert (host.read("/var/lib/labshell/next-uid"), host.read("/public/next-port")) == counters
