@@ -8,9 +8,7 @@ import subprocess
 from collections.abc import Generator, Iterator
 
 import pytest
-
-pytest.register_assert_rewrite("hostile", "testhost")
-from testhost import Host, running_host  # noqa: E402 - its assertions say what they compared
+from testhost import Host, running_host
 
 LOGS = ("/var/log/labshell/labshelld.log", "/var/log/lxd/lxd.log")
 LOG_LINES = "40"

@@ -115,7 +115,7 @@ def test_an_engine_that_is_stopped_is_one_finding(host: Host, adam: str) -> None
     finally:
         typed(host, "scripts/setup-host")
     assert [finding["id"] for finding in found] == ["engine-away"]
-    assert "LXD does not run" in found[0]["finding"]
+    assert "LXD is not running" in found[0]["finding"]
 
 
 def test_a_program_on_a_users_port_is_named_with_its_account_and_the_user(host: Host, adam: str) -> None:
