@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -19,6 +18,7 @@ from labshell.config import Paths
 from labshell.errors import LabshellError, TryAgain, UsageError
 from labshell.host import files
 from labshell.host.clock import Clock
+from labshell.host.quarantine import Quarantine
 from labshell.host.watch import Watch
 from labshell.model.container import OwnForward
 from labshell.model.names import checked_name
@@ -52,11 +52,9 @@ class PortRegistry:
     ) -> None:
         self._paths = paths
         self._pool = pool
-        self._quarantine = datetime.timedelta(days=quarantine_days)
+        self._quarantine = Quarantine(paths.state, quarantine_days, clock or Clock())
         self._listening = listening
-        self._clock = clock or Clock()
         self._lock = paths.run / "ports.lock"
-        self._resting_file = paths.state / "resting-ports.json"
         self._watch = Watch(paths.ports)
         self._reading = threading.Lock()
         self._known: dict[str, int] = {}
@@ -131,18 +129,7 @@ class PortRegistry:
 
     def resting(self) -> dict[int, datetime.datetime]:
         """Blocks of removed users that are not handed out yet, and until when."""
-        content = files.read(self._resting_file)
-        if content is None:
-            return {}
-        try:
-            entries = json.loads(content)
-            until = {int(port): datetime.datetime.fromisoformat(day) for port, day in entries.items()}
-            return {port: moment for port, moment in until.items() if moment > self._clock.now()}
-        except (ValueError, AttributeError, TypeError) as error:
-            raise LabshellError(
-                "{path} is damaged; move it away to continue (this ends the quarantine of removed users' blocks).",
-                path=self._resting_file,
-            ) from error
+        return self._quarantine.blocks()
 
     def check(self, user: str, port: int, *, even_resting: bool = False) -> None:
         """Refuse an SSH port asked for by number that `user` could not be given, in the place of what they have."""
@@ -204,8 +191,8 @@ class PortRegistry:
             self.check(user, port)
             old = self.port_of(user)
             if old is not None and old != port:
-                self._let_rest(old)
-            files.write(self._paths.ports / user, f"{port}\n".encode())
+                self._quarantine.add(old)
+            self._write(user, port)
 
     def check_adopt(
         self, user: str, port: int, others: Mapping[int, str] | None = None, own: Collection[int] = ()
@@ -228,9 +215,7 @@ class PortRegistry:
             if self.port_of(user) == port:
                 return
             self.check_adopt(user, port, own=own)
-            files.ensure_folder(self._paths.public)
-            files.ensure_folder(self._paths.ports)
-            files.write(self._paths.ports / user, f"{port}\n".encode())
+            self._write(user, port)
 
     def spare_port(self) -> int:
         """The last free port, for a moment: nothing is written down. The first ones are given next."""
@@ -247,15 +232,8 @@ class PortRegistry:
             port = self.port_of(user)
             if port is None:
                 return
-            self._let_rest(port)
+            self._quarantine.add(port)
             files.remove(self._paths.ports / user)
-
-    def _let_rest(self, port: int) -> None:
-        resting = self.resting()
-        if self._quarantine:
-            resting[port] = self._clock.now() + self._quarantine
-        entries = {str(first): until.isoformat() for first, until in sorted(resting.items())}
-        files.write(self._resting_file, json.dumps(entries, indent=1).encode() + b"\n", 0o600)
 
     def give_up(self, user: str) -> None:
         """Undo an unused allocation: the block is the next to be given."""
