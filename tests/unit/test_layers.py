@@ -147,6 +147,15 @@ def test_a_decision_reaches_nothing_outside(module: str) -> None:
     assert not libraries(MODULES[module]) & outside
 
 
+def test_no_module_is_over_400_lines_and_no_class_over_250() -> None:
+    for module, path in MODULES.items():
+        text = path.read_text()
+        assert len(text.splitlines()) <= 400, module
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef):
+                assert (node.end_lineno or 0) - node.lineno < 250, f"{module}.{node.name}"
+
+
 # A new process each: what is loaded before the import does not count, and nothing is compiled into the tree.
 LOADED = f"import sys; before = set(sys.modules); sys.path.append({str(TREE)!r}); import labshell.shell.main; print(*set(sys.modules) - before)"
 
