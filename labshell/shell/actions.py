@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from labshell.shell.session import Session
     from labshell.shell.verbs import Request
 
+    Action = Callable[[Session, Request], None]
+
 SNAPSHOT_METHODS = {
     "": "Snapshots", "create": "CreateSnapshot", "restore": "RestoreSnapshot", "delete": "DeleteSnapshot",
 }  # fmt: skip
 FORWARD_OPTIONS = {"name": "name", "for": "lasting", "from": "source"}  # the verb's options, the daemon's words
+
+
+ACTIONS: dict[str, Action] = {}
 
 
 def run(session: Session, request: Request) -> None:
@@ -30,6 +35,17 @@ def run(session: Session, request: Request) -> None:
         ACTIONS[request.verb.name](session, request)
 
 
+def action(*names: str) -> Callable[[Action], Action]:
+    """The function that it stands above does the verbs of these names."""
+
+    def registered(function: Action) -> Action:
+        ACTIONS.update(dict.fromkeys(names, function))
+        return function
+
+    return registered
+
+
+@action("status", "start", "stop", "restart")
 def _state(session: Session, request: Request) -> None:
     name = request.verb.name
     if name in ("stop", "restart"):
@@ -48,11 +64,13 @@ def _state(session: Session, request: Request) -> None:
     session.terminal.say(show(status, session.terminal.style))
 
 
+@action("enter", "run")
 def _enter(session: Session, request: Request) -> None:
     command = request.arguments[0] if request.arguments else ""
     session.enter(command, as_root="root" in request.options)
 
 
+@action("proxy")
 def _proxy(session: Session, _: Request) -> None:
     """Standard input and output as a connection to the container's SSH server."""
     from labshell.shell import streams
@@ -61,6 +79,7 @@ def _proxy(session: Session, _: Request) -> None:
     streams.relay_connection(*descriptors)
 
 
+@action("ports")
 def _ports(session: Session, request: Request) -> None:
     if request.action == "add":
         options = {name: request.options.get(option) for option, name in FORWARD_OPTIONS.items()}
@@ -72,12 +91,14 @@ def _ports(session: Session, request: Request) -> None:
         session.terminal.say(answers.forwards_text(status, forwards, session.terminal.style))
 
 
+@action("keys")
 def _keys(session: Session, request: Request) -> None:
     from labshell.shell import keys
 
     keys.keys(session, request)
 
 
+@action("snapshot")
 def _snapshot(session: Session, request: Request) -> None:
     name = request.arguments[0] if request.arguments else None
     warnings = {
@@ -93,6 +114,7 @@ def _snapshot(session: Session, request: Request) -> None:
         session.terminal.say(answers.snapshots_text(snapshots, session.terminal.style))
 
 
+@action("rebuild")
 def _rebuild(session: Session, request: Request) -> None:
     warnings = {
         "": _(
@@ -118,6 +140,7 @@ def _rebuild(session: Session, request: Request) -> None:
         session.terminal.say(card.status_text(status, session.terminal.style))
 
 
+@action("keep")
 def _keep(session: Session, request: Request) -> None:
     if request.action == "off":
         status = session.ask("Release", {})
@@ -130,20 +153,24 @@ def _keep(session: Session, request: Request) -> None:
         session.terminal.say(answers.keep_text(status, session.terminal.style))
 
 
+@action("usage")
 def _usage(session: Session, request: Request) -> None:
     session.show(request, "ReportUsage", "usage", answers.usage_text)
 
 
+@action("gpus")
 def _gpus(session: Session, request: Request) -> None:
     session.show(request, "Gpus", "gpus", answers.gpus_text)
 
 
+@action("doctor")
 def _doctor(session: Session, request: Request) -> None:
     """The findings; the exit status is 1 if one of them is bad."""
     findings = session.show(request, "Doctor", "findings", answers.doctor_text)
     session.exit_status = int(any(found["result"] == "bad" for found in findings))
 
 
+@action("ssh-config", "known-hosts")
 def _laptop(session: Session, request: Request) -> None:
     from labshell.shell import laptop
 
@@ -154,10 +181,21 @@ def _laptop(session: Session, request: Request) -> None:
         session.terminal.say(laptop.known_hosts(status, session.answer("GatewayKeys", {}, "keys")))
 
 
+@action("help")
 def _help(session: Session, request: Request) -> None:
     session.terminal.say(verbs.help_text(*request.arguments))
 
 
+@action("whoami")
+def _whoami(session: Session, request: Request) -> None:
+    status = session.ask("Status", {})
+    names = {name: status.get(name) for name in ("user", "host", "state", "address", "port")}
+    about = {**names, "container": status["user"], "version": __version__}
+    if not session.print_json(request, about):
+        session.terminal.say(answers.whoami_text(about, session.terminal.style))
+
+
+@action("version")
 def _version(session: Session, request: Request) -> None:
     if not session.print_json(request, {"version": __version__}):
         session.terminal.say(f"labshell {__version__}\n")
@@ -170,12 +208,3 @@ def _number(word: str) -> int:
     if protocol not in ("", "tcp") or not (word.isascii() and word.isdigit() and len(word) <= 5):
         raise UsageError("{word} is not a port number.", word=shown.plain(word)[:40])
     return int(word)
-
-
-ACTIONS: dict[str, Callable[[Session, Request], None]] = {
-    "status": _state, "start": _state, "stop": _state, "restart": _state,
-    "enter": _enter, "run": _enter, "proxy": _proxy, "ports": _ports, "keys": _keys,
-    "snapshot": _snapshot, "rebuild": _rebuild, "keep": _keep,
-    "usage": _usage, "gpus": _gpus, "doctor": _doctor,
-    "ssh-config": _laptop, "known-hosts": _laptop, "help": _help, "version": _version,
-}  # fmt: skip

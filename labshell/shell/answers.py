@@ -26,6 +26,19 @@ def keep_text(status: Mapping[str, Any], style: Style) -> str:
     return "".join(row(label, text, style) + "\n" for label, text in rows)
 
 
+def whoami_text(about: Mapping[str, Any], style: Style) -> str:
+    """The user, their container and where it is reached, and the version."""
+    where = _("{port} on {host}").format(port=about["port"], host=plain(about["host"])) if about["port"] else "-"
+    rows = [
+        (_("User"), _("{user} on {host}").format(user=plain(about["user"]), host=plain(about["host"]))),
+        (_("Container"), f"{plain(about['container'])}  {style.state(about['state'])}"),
+        (_("Address"), plain(about["address"] or "-")),
+        (_("SSH port"), where),
+        (_("Version"), f"labshell {about['version']}"),
+    ]
+    return "".join(row(label, text, style) + "\n" for label, text in rows)
+
+
 def forwards_text(status: Mapping[str, Any], forwards: list[Mapping[str, Any]], style: Style) -> str:
     """The user's own ports and where to point a browser."""
     host = plain(status["host"])

@@ -37,7 +37,7 @@ FOR_A_SHELL = frozenset((
     "perl", "pip", "pip3", "pkill", "ps", "pwd", "python", "python3", "reboot", "rm", "rmdir", "screen", "sed",
     "service", "sh", "shutdown", "sleep", "sort", "source", "squeue", "srun", "stat", "su", "sudo", "systemctl",
     "tail", "tar", "tee", "test", "time", "tmux", "top", "touch", "tr", "uname", "uniq", "unzip", "uptime",
-    "vi", "vim", "w", "watch", "wc", "wget", "whereis", "which", "who", "whoami", "xargs", "yes", "zip", "zsh",
+    "vi", "vim", "w", "watch", "wc", "wget", "whereis", "which", "who", "xargs", "yes", "zip", "zsh",
 ))  # fmt: skip
 
 

@@ -99,6 +99,7 @@ VERBS = (
     Verb("ssh-config", "lines for ~/.ssh/config on your laptop", in_menu=False),
     Verb("known-hosts", "lines for ~/.ssh/known_hosts on your laptop", in_menu=False),
     Verb("help", "list the commands, or describe one", Form("", "[VERB] [ACTION]")),
+    Verb("whoami", "you, your container, where it is reached, the version", Form(options="json"), in_menu=False),
     Verb("version", "the version of labshell", Form(options="json"), in_menu=False),
     Verb("quit", "leave the menu; the container keeps running"),
 )  # fmt: skip
