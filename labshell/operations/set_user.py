@@ -71,14 +71,14 @@ class SetUser:
         name = wanted.name
         with self._lab.locks.held(name):
             self._users.refuse_unknown(name)
-            parts = self._users.find(name)
-            if parts.uid is None or self._accounts.is_locked(name):
-                parts.whole()
+            container = self._containers.get(name)  # and not the port, whose file may be damaged
+            if self._accounts.uid_of(name) is None or self._accounts.is_locked(name):
+                self._users.parts(name, container).whole()
             self._check_change(wanted)
-            changes = [change.row for change in self._changes(wanted, parts.container)]
+            changes = [change.row for change in self._changes(wanted, container)]
             if dry_run:
                 would = [f"Would change {row['text']}." for row in changes]
-                return {**self._users.about(parts), "waits_for_restart": False, "changes": changes, "would": would}
+                return {**self._users.about(self._users.parts(name, container)), "waits_for_restart": False, "changes": changes, "would": would}
             yield Progress("Changing {settings}", {"settings": ", ".join(wanted.words)})
             self._change_door(wanted)
         try:

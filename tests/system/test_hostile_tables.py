@@ -108,7 +108,7 @@ def test_connections_forged_from_outside_to_one_port_fill_no_table(
     flooding(deaf_server, forge, tracking.CONNECTIONS, host, {bob: bob_port})
     assert host.client.ssh(guest, "run hostname", check=True).stdout == f"{guest}\n"
     host.run(["lxc", "stop", "--force", guest])
-    wait_until(lambda: entries(host) < OTHERS, 15)
+    wait_until(lambda: entries(host) < OTHERS, 60)  # at the daemon's next look, which is rarer on a busy host
 
 
 # As each of some users in turn: keys of 10,000 bytes, as many as the kernel takes; prints the most.

@@ -57,7 +57,7 @@ def test_the_menu_is_in_chinese_with_columns_that_line_up(host: Host, alice_port
         child.expect_exact("labshell> ")
         assert f"ssh -p {alice_port} alice@" in child.before
         child.sendline("nonsense")
-        child.expect_exact("没有命令 nonsense")
+        child.expect_exact("未知命令：nonsense")
         child.sendline("stop")
         child.expect_exact("继续吗？ [y/N] ")
         child.sendline("否")
