@@ -43,7 +43,9 @@ class Instances:
     def owned_with_usage(self, user: str, uid: int) -> tuple[Container, Usage]:
         """The same with what it uses, in one question to the engine."""
         found = self._found(user, with_state=True)
-        container = _owned(None if found is None else self._described(found), user, uid)
+        # Rules lead to its address: off the lab's own network the pinned one counts, never what root inside has set.
+        named = found if found is None or self.network.is_labs_own else {**found, "state": {}}
+        container = _owned(None if named is None else self._described(named), user, uid)
         return container, self._with_disk(container, records.usage_of((found or {}).get("state") or {}))
 
     def _found(self, name: str, *, with_state: bool) -> dict[str, Any] | None:

@@ -78,7 +78,8 @@ class SetUser:
             changes = [change.row for change in self._changes(wanted, container)]
             if dry_run:
                 would = [f"Would change {row['text']}." for row in changes]
-                return {**self._users.about(self._users.parts(name, container)), "waits_for_restart": False, "changes": changes, "would": would}
+                about = self._users.about(self._users.parts(name, container))
+                return {**about, "waits_for_restart": False, "changes": changes, "would": would}
             yield Progress("Changing {settings}", {"settings": ", ".join(wanted.words)})
             self._change_door(wanted)
         try:
