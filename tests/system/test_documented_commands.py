@@ -53,7 +53,8 @@ def desk(host: Host) -> Iterator[Path]:
         host.client.make_key(f"doc-{name}")
     erin = host.client.make_key("doc-erin").with_suffix(".pub").read_text()
     host.run(["tee", "/tmp/class.csv"], input=f"name,key,cpu\ndoc-erin,{erin.strip()},1\n")
-    yield host.client.folder
+    with host.configured("idle_stop_days = 7"):
+        yield host.client.folder
     host.admin("undrain")
     for name in PEOPLE:
         host.admin("remove-user", f"doc-{name}", "--yes", "--no-archive", check=False)
