@@ -43,9 +43,7 @@ class Instances:
     def owned_with_usage(self, user: str, uid: int) -> tuple[Container, Usage]:
         """The same with what it uses, in one question to the engine."""
         found = self._found(user, with_state=True)
-        # Rules lead to its address: off the lab's own network the pinned one counts, never what root inside has set.
-        named = found if found is None or self.network.is_labs_own else {**found, "state": {}}
-        container = _owned(None if named is None else self._described(named), user, uid)
+        container = _owned(None if found is None else self._described(found), user, uid)
         return container, self._with_disk(container, records.usage_of((found or {}).get("state") or {}))
 
     def _found(self, name: str, *, with_state: bool) -> dict[str, Any] | None:
@@ -98,9 +96,11 @@ class Instances:
         return [(item, replace(used, disk=held[item.pool].get(item.name) or used.disk)) for item, used in described]
 
     def _described(self, item: Mapping[str, Any]) -> Container:
+        """The container. The state's address, which root inside chooses, counts on the lab's own network only."""
         found = records.container_of(item)
         if self.network.is_labs_own:
-            return replace(found, address=self.network.believed(found.address))
+            address = found.address or records.current_address(item.get("state") or {})
+            return replace(found, address=self.network.believed(address))
         return found
 
     def _state(self, name: str) -> dict[str, Any]:

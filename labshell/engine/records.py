@@ -68,7 +68,7 @@ class Usage:
 
 
 def container_of(item: Mapping[str, Any]) -> Container:
-    """What the engine's record of an instance, with or without its state, says of a container."""
+    """What the engine's record of an instance says of a container; the address is the one that is pinned or kept."""
     config = item.get("config") or {}
     devices = item.get("expanded_devices") or {}
     nic = devices.get("eth0", {})
@@ -78,7 +78,7 @@ def container_of(item: Mapping[str, Any]) -> Container:
         state=item["status"],
         owner=config.get(OWNER) or None,
         uid=int(uid) if uid.isdigit() else None,
-        address=nic.get("ipv4.address") or config.get(ADDRESS) or current_address(item.get("state") or {}),
+        address=nic.get("ipv4.address") or config.get(ADDRESS) or None,
         pool=devices.get("root", {}).get("pool", ""),
         disk_limit=str(devices.get("root", {}).get("size", "")),
         is_pinned="ipv4.address" in nic,
