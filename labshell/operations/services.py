@@ -68,8 +68,7 @@ class Services:
         return self.show(new.name)
 
     def _plan_to_add(self, new: NewService) -> dict[str, Any]:
-        with self._lab.addresses.choosing() as address:
-            pass
+        address = self._lab.addresses.next()
         pairs = [f"{own.port}:{own.target}" for own in new.forwards]
         would = plans.to_add_service(new.name, address, new.template, pairs, new.settings, autostart=new.autostart)
         return {"service": new.name, "address": address, "forwards": pairs, "autostart": new.autostart,
