@@ -18,13 +18,11 @@ from labshell.model.keys import PublicKey
 from labshell.model.names import checked_name
 from labshell.model.settings import DESKTOP_PORT, NONE, date_of
 from labshell.operations import plans
-from labshell.operations.host_accounts import HostAccounts
 from labshell.operations.lab import Lab
 from labshell.operations.lifecycle import Lifecycle
-from labshell.operations.list_users import Users
 from labshell.operations.steps import CLEAN_UP, NamedStep, Steps, Undo, do
 from labshell.operations.user_forwards import refuse_without_ports
-from labshell.operations.user_ports import UserPorts
+from labshell.operations.user_operation import UserOperation
 from labshell.operations.user_settings import UserSettings, new_password, refuse_missing_folders
 
 
@@ -41,19 +39,11 @@ class NewUser:
     profile: str = ""
 
 
-class AddUser:
+class AddUser(UserOperation):
     """Adding users to one host."""
 
     def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-        self._config = lab.config
-        self._accounts = lab.accounts
-        self._containers = lab.containers
-        self._ports = lab.ports
-        self._firewall = lab.firewall
-        self._users = Users(lab)
-        self._user_ports = UserPorts(lab)
-        self._host_accounts = HostAccounts(lab)
+        super().__init__(lab)
         self._settings = UserSettings(lab)
         self._lifecycle = Lifecycle(lab)
 

@@ -12,27 +12,17 @@ from labshell.errors import TryAgain, UsageError
 from labshell.model import keys
 from labshell.operations import plans
 from labshell.operations.archives import Archives
-from labshell.operations.host_accounts import HostAccounts
 from labshell.operations.lab import Lab
-from labshell.operations.list_users import Users
 from labshell.operations.steps import NamedStep, Progress, Steps, Undo, do
-from labshell.operations.user_ports import UserPorts
+from labshell.operations.user_operation import UserOperation
 
 
-class RemoveUser:
+class RemoveUser(UserOperation):
     """Removing the users of one host."""
 
     def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-        self._config = lab.config
-        self._accounts = lab.accounts
-        self._containers = lab.containers
-        self._ports = lab.ports
-        self._firewall = lab.firewall
+        super().__init__(lab)
         self._archives = Archives(lab.containers, Path(lab.config.archive))
-        self._users = Users(lab)
-        self._user_ports = UserPorts(lab)
-        self._host_accounts = HostAccounts(lab)
 
     def remove(self, name: str, *, archive: bool = True, dry_run: bool = False) -> Steps[dict[str, Any]]:
         """Archive, then free everything: sessions, rules, container, port, keys, account. Idempotent."""

@@ -13,14 +13,12 @@ from labshell.model.container import Container
 from labshell.model.keys import PublicKey
 from labshell.model.settings import disk_size
 from labshell.operations import plans
-from labshell.operations.host_accounts import HostAccounts
 from labshell.operations.lab import Lab
 from labshell.operations.lifecycle import Lifecycle
-from labshell.operations.list_users import Users
 from labshell.operations.recovery import Recovery
 from labshell.operations.steps import Progress, Steps
 from labshell.operations.user_forwards import refuse_without_ports
-from labshell.operations.user_ports import UserPorts
+from labshell.operations.user_operation import UserOperation
 from labshell.operations.user_settings import UserSettings, new_password, refuse_missing_folders
 
 
@@ -46,19 +44,11 @@ class Change:
         return [*self.settings, *(word for word, value in given.items() if value)]
 
 
-class SetUser:
+class SetUser(UserOperation):
     """Changing the users of one host."""
 
     def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-        self._config = lab.config
-        self._accounts = lab.accounts
-        self._containers = lab.containers
-        self._ports = lab.ports
-        self._firewall = lab.firewall
-        self._users = Users(lab)
-        self._user_ports = UserPorts(lab)
-        self._host_accounts = HostAccounts(lab)
+        super().__init__(lab)
         self._settings = UserSettings(lab)
         self._lifecycle = Lifecycle(lab)
         self._recovery = Recovery(lab)
