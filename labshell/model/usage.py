@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-FULL_BYTES = 32 << 20  # a disk with less room than this is full: the engine and a boot write some MB
+# A disk with less room than this is full: the engine and a boot write some MB. It is more than the reserve of a disk
+# (engine.reserve), so that a full one from which that has just been deleted for a start still counts as full.
+FULL_BYTES = 48 << 20
 OUTERMOST_CONTAINER = re.compile(r"^\d+:[^:]*:(?:/[^/\n]*?)*?/lxc\.payload\.([^/\n]+)", re.MULTILINE)
 
 

@@ -15,11 +15,13 @@ from doubles import answer_of
 from labshell.config import Config
 from labshell.doctor import user as doctor
 from labshell.doctor.user import Doctor
+from labshell.engine import reserve
 from labshell.errors import TryAgain
 from labshell.host import gpus, machine
 from labshell.host.clock import Clock
 from labshell.host.gpus import NoGpus
 from labshell.model.container import Container
+from labshell.model.usage import is_full
 from labshell.shown import bytes_of
 
 ALICE = Container("alice", "Running", "alice", 1, "10.83.0.2", gpus="all")
@@ -87,6 +89,10 @@ def test_the_labs_storage_is_full_over_ninety_percent(space: tuple[int, int], re
     found = disk(None, space)
     assert found.result == result
     assert found.remedy is None or "Ask the administrator" in found.remedy.sentence
+
+
+def test_a_full_disk_counts_as_full_when_its_reserve_has_just_been_deleted() -> None:
+    assert is_full((2 << 30) - reserve.WHOLE - (8 << 20), 2 << 30)
 
 
 @pytest.mark.parametrize(
