@@ -89,7 +89,7 @@ class GatewayInterface:
             os.close(descriptor)
 
     def Forwards(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        return self._do("forwards", _request, _then(_nothing, self._forwards.list), more=_more)
+        return self._do("ports", _request, _then(_nothing, self._forwards.report), more=_more)
 
     def AddForward(
         self,
@@ -101,15 +101,15 @@ class GatewayInterface:
         _request: Call | None = None,
     ) -> Iterator[dict[str, Any]]:
         def add(user: str, uid: int) -> Steps[None]:
-            return at_once(self._forwards.add, user, uid, target, name or "", lasting or "", source or "")
+            return at_once(self._forwards.add, user, uid, target, name or "", lasting or "", source)
 
-        return self._do("forwards", _request, _then(add, self._forwards.list), more=_more)
+        return self._do("ports", _request, _then(add, self._forwards.report), more=_more)
 
     def RemoveForward(self, port: int, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
         def remove(user: str, uid: int) -> Steps[None]:
             return at_once(self._forwards.remove, user, uid, port)
 
-        return self._do("forwards", _request, _then(remove, self._forwards.list), more=_more)
+        return self._do("ports", _request, _then(remove, self._forwards.report), more=_more)
 
     def Keys(self, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
         return self._do("keys", _request, _then(_nothing, self._keys.listing), more=_more)

@@ -97,7 +97,7 @@ class Firewall:
         """The host's address on which every forward can be tried."""
         return self._on_network().adapter.address
 
-    def check_source(self, source: str) -> None:
+    def check_source(self, source: str | None) -> None:
         """Refuse a forward for one network only where that cannot be had."""
         if source and not self._on_network().adapter.can_limit_sources:
             raise UsageError("`--from` is not supported with forwarding = {kind}.",
@@ -255,4 +255,8 @@ class Firewall:
     def _wanted(
         self, containers: list[Container], uids: Mapping[str, int], ports: Mapping[str, int]
     ) -> list[Forward]:
-        return forwards.wanted_forwards(containers, uids, ports, self._config.ports_per_user, self._clock.seconds())
+        size, now = self._config.ports_per_user, self._clock.seconds()
+        wanted = forwards.wanted_forwards(containers, uids, ports, size, now)
+        # One that was for a network only, before `forwarding` was changed, is not opened to everybody.
+        can_limit = self._on_network().adapter.can_limit_sources
+        return [forward for forward in wanted if can_limit or not forward.source]

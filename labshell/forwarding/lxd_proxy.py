@@ -32,7 +32,7 @@ class ProxyForwarding:
 
     def apply(self, wanted: Iterable[Forward]) -> Difference:
         """Make the devices those of `wanted`. A container that cannot be changed now does not keep the others."""
-        wanted = [forward for forward in wanted if not forward.source]
+        wanted = list(wanted)
         change = forwards.difference(self.live(), wanted)
         for user in sorted({forward.user for forward in (*change.remove, *change.add)}):
             try:
@@ -42,7 +42,7 @@ class ProxyForwarding:
         return change
 
     def apply_user(self, user: str, wanted: Iterable[Forward]) -> Difference:
-        wanted = [forward for forward in wanted if not forward.source]
+        wanted = list(wanted)
         change = forwards.difference([forward for forward in self.live() if forward.user == user], wanted)
         if change:
             self._write(user, wanted)

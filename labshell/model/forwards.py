@@ -34,6 +34,16 @@ class Forward:
         return f"labshell:{self.user}"
 
 
+@dataclass(frozen=True)
+class Request:
+    """What somebody says of a port of their container that is to be forwarded."""
+
+    target: int
+    name: str = ""  # "" is not said
+    source: str | None = None  # "" is everybody, None not said
+    until: int | None = None  # None is not said
+
+
 def wanted_forwards(
     containers: Iterable[Container], uids: Mapping[str, int], ports: Mapping[str, int], size: int, now: float
 ) -> list[Forward]:
@@ -71,12 +81,12 @@ def rivals(user: str, ports: Mapping[str, int], size: int) -> list[str]:
 
 
 def add_forward(
-    forwards: Collection[OwnForward], block: range, wanted: OwnForward, now: float, busy: Collection[int] = ()
+    forwards: Collection[OwnForward], block: range, wanted: Request, now: float, busy: Collection[int] = ()
 ) -> tuple[OwnForward, ...]:
     """The forwards with one more, on the lowest free port of the block after the first, which is for SSH.
 
     Ports in `busy` belong to something else on the host and are left out. A container port that is forwarded already
-    keeps its host port and what `wanted` does not say: name, time or network.
+    keeps its host port and what is not said: name, time or network.
     """
     if not 1 <= wanted.target <= 65535:
         raise UsageError("{target} is not a port number: 1 to 65535.", target=wanted.target)
@@ -91,15 +101,15 @@ def add_forward(
     if not same and not free:
         raise UsageError("All your ports are in use, {first} to {last}; remove one first.",
                          first=block.start + 1, last=block.stop - 1)  # fmt: skip
-    added = _changed(same[0], wanted) if same else replace(wanted, port=free[0])
+    added = _changed(same[0] if same else OwnForward(free[0], wanted.target), wanted)
     others = [own for own in live if own.port != added.port]
     return tuple(sorted([*others, added], key=lambda own: own.port))
 
 
-def _changed(own: OwnForward, wanted: OwnForward) -> OwnForward:
-    """A forward with what `wanted` says of it."""
+def _changed(own: OwnForward, wanted: Request) -> OwnForward:
+    source = own.source if wanted.source is None else wanted.source
     until = own.until if wanted.until is None else wanted.until
-    return replace(own, name=wanted.name or own.name, source=wanted.source or own.source, until=until)
+    return replace(own, name=wanted.name or own.name, source=source, until=until)
 
 
 def with_desktop(

@@ -25,8 +25,18 @@ class UserForwards:
         self._lab = lab
         self._containers = lab.containers
 
-    def list(self, user: str, uid: int) -> list[dict[str, Any]]:
-        """The user's own forwards that are not over yet."""
+    def report(self, user: str, uid: int) -> dict[str, Any]:
+        """The user's block of ports, and their own forwards that are not over yet: `Ports` of the interface."""
+        config, port = self._lab.config, self._lab.ports.port_of(user)
+        return {
+            "host": config.shown_hostname,
+            "has_ports": config.has_ports,
+            "port": port,
+            "last_port": self._lab.ports.block(port)[-1] if port else None,
+            "forwards": self._list(user, uid),
+        }
+
+    def _list(self, user: str, uid: int) -> list[dict[str, Any]]:
         now = self._lab.clock.seconds()
         return [
             {
@@ -40,12 +50,12 @@ class UserForwards:
             if not own.is_over(now)
         ]
 
-    def add(self, user: str, uid: int, target: int, name: str, lasting: str, source: str) -> None:
-        """One more forward in the user's own block; live when this returns."""
+    def add(self, user: str, uid: int, target: int, name: str, lasting: str, source: str | None) -> None:
+        """One more forward in the user's own block; live when this returns. A `source` of None is not said."""
         refuse_without_ports(self._lab.config)
         now = self._lab.clock.seconds()
         until = int(now) + forwards.seconds_of(lasting) if lasting else None
-        wanted = OwnForward(0, target, name, forwards.checked_source(source) if source else "", until)
+        wanted = forwards.Request(target, name, None if source is None else forwards.checked_source(source), until)
         self._lab.firewall.check_source(wanted.source)
         with self._lab.locks.held(user):
             container = self._containers.owned(user, uid)

@@ -81,14 +81,15 @@ def _proxy(session: Session, _: Request) -> None:
 
 @action("ports")
 def _ports(session: Session, request: Request) -> None:
+    method, parameters = "Forwards", {}
     if request.action == "add":
         options = {name: request.options.get(option) for option, name in FORWARD_OPTIONS.items()}
-        session.answer("AddForward", {"target": _number(request.arguments[0]), **options}, "forwards")
+        method, parameters = "AddForward", {"target": _number(request.arguments[0]), **options}
     elif request.action == "remove":
-        session.answer("RemoveForward", {"port": _number(request.arguments[0])}, "forwards")
-    status, forwards = session.ask("Status", {}), session.answer("Forwards", {}, "forwards")
-    if not session.print_json(request, forwards):
-        session.terminal.say(answers.forwards_text(status, forwards, session.terminal.style))
+        method, parameters = "RemoveForward", {"port": _number(request.arguments[0])}
+    ports = session.answer(method, parameters, "ports")
+    if not session.print_json(request, ports["forwards"]):
+        session.terminal.say(answers.forwards_text(ports, session.terminal.style))
 
 
 @action("keys")

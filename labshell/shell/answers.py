@@ -39,9 +39,9 @@ def whoami_text(about: Mapping[str, Any], style: Style) -> str:
     return "".join(row(label, text, style) + "\n" for label, text in rows)
 
 
-def forwards_text(status: Mapping[str, Any], forwards: list[Mapping[str, Any]], style: Style) -> str:
+def forwards_text(ports: Mapping[str, Any], style: Style) -> str:
     """The user's own ports and where to point a browser."""
-    host = plain(status["host"])
+    host, forwards = plain(ports["host"]), ports["forwards"]
     lines = []
     for forward in forwards:
         notes = [plain(forward["name"])] if forward.get("name") else []
@@ -54,12 +54,12 @@ def forwards_text(status: Mapping[str, Any], forwards: list[Mapping[str, Any]], 
         lines.append(row(str(forward["port"]), text, style))
         if notes:
             lines.append(row("", _(", ").join(notes), style, dim=True))
-    if not status["has_ports"]:
+    if not ports["has_ports"]:
         lines.append("  " + _("Every port of your container is reached at its own address."))
     elif not lines:
         lines.append("  " + _("None yet: `ports add 8888` forwards a port to 8888 of the container."))
-    if status.get("port"):
-        first, last = status["port"] + 1, status["last_port"]
+    if ports.get("port"):
+        first, last = ports["port"] + 1, ports["last_port"]
         free = _("{count} of {span} are free.").format(count=last - first + 1 - len(forwards), span=span(first, last))
         lines.append(f"  {style.dim(free)}")
     return "\n".join(lines) + "\n"

@@ -539,7 +539,13 @@ test_report_2_the_old_schemes_files_and_rules_are_taken_over = (
 
 
 def test_report_4_ports_may_be_proxy_devices_on_one_address_of_the_host(host: Host, fay: str) -> None:
+    host.client.ssh(fay, "ports add 8081 --from 192.0.2.0/24", check=True)
     with host.configured(f'forwarding = "lxd-proxy"\nlisten_address = "{host.client.gateway}"'):
+        host.client.ssh(fay, "start", check=True)
+        # The engine's devices cannot limit who connects: what was for one network only is not opened to everybody.
+        assert len([device for device in instance(host, fay)["devices"].values() if device["type"] == "proxy"]) == 1
+        assert host.admin("reconcile").stdout == "Firewall rules are up to date.\n"
+        host.client.ssh(fay, "ports remove 8081", check=True)
         host.client.ssh(fay, "ports add 3389", check=True)
         devices = [name for name, about in instance(host, fay)["devices"].items() if about["type"] == "proxy"]
         port = host.ssh_port(fay)

@@ -90,7 +90,8 @@ def test_a_forward_for_one_network_is_closed_to_the_others(host: Host, alice_por
 
 
 def test_a_forward_for_every_network_is_one_without_a_limit(host: Host, alice_port: int, web_page: int) -> None:
-    host.client.ssh("alice", f"ports add {web_page} --from 0.0.0.0/0", check=True)
+    for limit in ("198.18.0.0/24", "0.0.0.0/0"):
+        host.client.ssh("alice", f"ports add {web_page} --from {limit}", check=True)
     assert answers(host, alice_port + 1, other=True)
     assert host.admin("reconcile").stdout == "Firewall rules are up to date.\n"
 

@@ -25,7 +25,7 @@ def everything(status: dict[str, object], style: Style) -> str:
     texts = [
         card.card(status, style),
         card.status_text(status, style),
-        answers.forwards_text(status, [FORWARD], style),
+        answers.forwards_text({**status, "forwards": [FORWARD]}, style),
         answers.keys_text([KEY], style),
     ]
     return "\n".join(texts)
@@ -61,7 +61,7 @@ def test_a_stopped_container_and_one_without_a_port_have_a_card_too() -> None:
     assert "stopped\n" in card.card(stopped, PLAIN)
     assert "You use" not in card.card(stopped, PLAIN)
     assert "not assigned yet; run `start`" in card.card({**STATUS, "port": None}, PLAIN)
-    assert "None yet" in answers.forwards_text(STATUS, [], PLAIN)
+    assert "None yet" in answers.forwards_text({**STATUS, "forwards": []}, PLAIN)
 
 
 def test_on_the_labs_own_network_the_address_is_the_way_in() -> None:
@@ -72,7 +72,7 @@ def test_on_the_labs_own_network_the_address_is_the_way_in() -> None:
     assert "-p " not in text
     assert "not assigned yet; run `start`" in card.card({**direct, "address": None}, PLAIN)
     assert "192.0.2.77 ssh-ed25519" in laptop.known_hosts(direct, []).replace("alice.gpu1.lab.example,", "")
-    assert "reached at its own address" in answers.forwards_text(direct, [], PLAIN)
+    assert "reached at its own address" in answers.forwards_text({**direct, "forwards": []}, PLAIN)
 
 
 def fullest_status() -> dict[str, object]:

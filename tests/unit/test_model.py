@@ -290,24 +290,24 @@ def test_a_port_that_two_users_files_hold_leads_to_neither() -> None:
 
 def test_a_port_of_the_hosts_own_is_not_handed_out() -> None:
     block = range(20000, 20003)
-    one = forwards.add_forward((), block, OwnForward(0, 8888), 0, busy={20001})
+    one = forwards.add_forward((), block, forwards.Request(8888), 0, busy={20001})
     assert one == (OwnForward(20002, 8888),)
     with pytest.raises(UsageError, match="20001 to 20002"):
-        forwards.add_forward(one, block, OwnForward(0, 80), 0, busy={20001})
+        forwards.add_forward(one, block, forwards.Request(80), 0, busy={20001})
     with pytest.raises(UsageError, match="has port 20001 already"):
         forwards.with_desktop((), block, "20001", 3389, 0, busy={20001})
 
 
 def test_a_new_forward_takes_the_lowest_free_port_of_the_block() -> None:
     block = range(20000, 20003)
-    one = forwards.add_forward((), block, OwnForward(0, 8888, "jupyter"), 0)
-    two = forwards.add_forward(one, block, OwnForward(0, 6006), 0)
+    one = forwards.add_forward((), block, forwards.Request(8888, "jupyter"), 0)
+    two = forwards.add_forward(one, block, forwards.Request(6006), 0)
     assert [(own.port, own.target) for own in two] == [(20001, 8888), (20002, 6006)]
-    assert forwards.add_forward(two, block, OwnForward(0, 8888, "lab"), 0)[0] == OwnForward(20001, 8888, "lab")
+    assert forwards.add_forward(two, block, forwards.Request(8888, "lab"), 0)[0] == OwnForward(20001, 8888, "lab")
     with pytest.raises(UsageError, match="20001 to 20002"):
-        forwards.add_forward(two, block, OwnForward(0, 80), 0)
+        forwards.add_forward(two, block, forwards.Request(80), 0)
     over = (OwnForward(20001, 8888, until=5),)
-    assert forwards.add_forward(over, block, OwnForward(0, 80), 6) == (OwnForward(20001, 80),)
+    assert forwards.add_forward(over, block, forwards.Request(80), 6) == (OwnForward(20001, 80),)
     assert forwards.remove_forward(two, 8888) == forwards.remove_forward(two, 20001) == two[1:]
     with pytest.raises(UsageError):
         forwards.remove_forward(two, 1)
@@ -316,23 +316,24 @@ def test_a_new_forward_takes_the_lowest_free_port_of_the_block() -> None:
 @pytest.mark.parametrize(
     ("said", "then"),
     [
-        (OwnForward(0, 8888), OwnForward(20001, 8888, "jupyter", "192.0.2.0/24", 900)),
-        (OwnForward(0, 8888, "lab"), OwnForward(20001, 8888, "lab", "192.0.2.0/24", 900)),
-        (OwnForward(0, 8888, source="198.51.100.0/24"), OwnForward(20001, 8888, "jupyter", "198.51.100.0/24", 900)),
-        (OwnForward(0, 8888, until=1200), OwnForward(20001, 8888, "jupyter", "192.0.2.0/24", 1200)),
+        (forwards.Request(8888), OwnForward(20001, 8888, "jupyter", "192.0.2.0/24", 900)),
+        (forwards.Request(8888, "lab"), OwnForward(20001, 8888, "lab", "192.0.2.0/24", 900)),
+        (forwards.Request(8888, source="198.51.100.0/24"), OwnForward(20001, 8888, "jupyter", "198.51.100.0/24", 900)),
+        (forwards.Request(8888, source=""), OwnForward(20001, 8888, "jupyter", "", 900)),
+        (forwards.Request(8888, until=1200), OwnForward(20001, 8888, "jupyter", "192.0.2.0/24", 1200)),
     ],
 )
-def test_what_is_not_said_of_a_port_that_is_forwarded_already_stays(said: OwnForward, then: OwnForward) -> None:
+def test_what_is_not_said_of_a_port_that_is_forwarded_already_stays(said: forwards.Request, then: OwnForward) -> None:
     before = OwnForward(20001, 8888, "jupyter", "192.0.2.0/24", 900)
     assert forwards.add_forward([before], range(20000, 20003), said, 10) == (then,)
-    assert forwards.add_forward([before], range(20000, 20003), OwnForward(0, 8888), 1000) == (OwnForward(20001, 8888),)
+    assert forwards.add_forward([before], range(20000, 20003), forwards.Request(8888), 1000) == (OwnForward(20001, 8888),)
 
 
 @pytest.mark.parametrize(
     "forward",
-    [OwnForward(0, 22), OwnForward(0, 0), OwnForward(0, 65536), OwnForward(0, 80, "a b"), OwnForward(0, 80, "-x")],
+    [forwards.Request(22), forwards.Request(0), forwards.Request(65536), forwards.Request(80, "a b"), forwards.Request(80, "-x")],
 )
-def test_an_impossible_forward_is_refused(forward: OwnForward) -> None:
+def test_an_impossible_forward_is_refused(forward: forwards.Request) -> None:
     with pytest.raises(UsageError):
         forwards.add_forward((), range(20000, 20010), forward, 0)
 
@@ -436,7 +437,7 @@ def test_forwards_from_another_block_find_places_in_this_one() -> None:
 
 
 def test_a_forward_that_lies_elsewhere_keeps_no_port_from_being_added() -> None:
-    found = forwards.add_forward([OwnForward(30001, 80)], range(20010, 20015), OwnForward(0, 80), 0)
+    found = forwards.add_forward([OwnForward(30001, 80)], range(20010, 20015), forwards.Request(80), 0)
     assert OwnForward(20011, 80) in found
 
 
