@@ -175,6 +175,14 @@ def _security(item: Container) -> Iterator[Finding]:
             _restarted(name),
             name,
         )
+    if item.is_in_use and item.disk_limit and not item.denies_calls:
+        yield Finding(
+            "disk-unbounded",
+            WARNING,
+            f"The container {name} can use more disk than its limit: it may make btrfs subvolumes.",
+            _restarted(name),
+            name,
+        )
 
 
 def _restarted(name: str) -> str:

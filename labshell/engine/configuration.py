@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from labshell.engine import records
+from labshell.engine import denied_calls, records
 from labshell.engine.addresses import connect
 from labshell.engine.client import Engine
 from labshell.engine.disks import Disks
@@ -53,6 +53,14 @@ class Configuration:
         self._engine.rewrite(name, change)
         if size:
             self._disks.keep_reserve_unless_full(name)
+
+    def deny_calls(self, name: str) -> None:
+        """Have a stopped container start without the system calls that none may make."""
+
+        def change(config: dict[str, str], _: object, __: object) -> None:
+            config[denied_calls.KEY] = denied_calls.with_denied_calls(config)
+
+        self._engine.rewrite(name, change)
 
     def put_gpus_aside(self, name: str) -> None:
         """Take the GPUs, which are unavailable, away from a stopped container, and remember them."""

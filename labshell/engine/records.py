@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from labshell.engine import denied_calls
 from labshell.model.addresses import OUR_CABLES
 from labshell.model.container import Container, Hold, OwnForward
 from labshell.model.settings import date_of, gpus_in, mounts_in
@@ -39,6 +40,7 @@ SAFE_CONFIG = {
     "security.nesting": "false",
     "security.idmap.isolated": "true",
     "security.devlxd": "false",
+    denied_calls.KEY: denied_calls.with_denied_calls({}),
 }
 IPV6_FILTER = "security.ipv6_filtering"  # of a network device; the engine refuses it without br_netfilter
 FENCES = ("security.mac_filtering", "security.port_isolation")  # of a network device, on any bridge
@@ -84,6 +86,7 @@ def container_of(item: Mapping[str, Any]) -> Container:
         is_pinned="ipv4.address" in nic,
         is_fenced=_is_fenced(nic),
         port_on_host=nic.get("host_name", ""),
+        denies_calls=denied_calls.denies_all(config),
         needs_bridge_netfilter=nic.get(IPV6_FILTER) == "true",
         is_template=config.get(TEMPLATE) == "true",
         is_service=config.get(SERVICE) == "true" and not config.get(OWNER),

@@ -43,6 +43,7 @@ class Container:
     is_pinned: bool = True  # the engine gives it this address and no other
     is_fenced: bool = True  # its port of the bridge takes no other address from it, and leads to no other container
     port_on_host: str = ""  # what its port of the bridge is called there, if that is fixed
+    denies_calls: bool = True  # the system calls that no user's container may make
     needs_bridge_netfilter: bool = False  # its port asks for a filter that needs that kernel module
     is_template: bool = False
     is_service: bool = False  # belongs to no person; its forwards take any port of the host

@@ -138,6 +138,8 @@ class Lifecycle:
         name, seconds = container.name, max(1, int(deadline - time.monotonic()))
         if container.state == "Stopped" and container.address and container.has_old_port:
             self._containers.addresses.assign(name, container.address)
+        if container.state == "Stopped" and not container.denies_calls:
+            self._containers.configuration.deny_calls(name)
         if container.state == "Stopped":
             self._write_units(name)
         if container.gpus_aside:

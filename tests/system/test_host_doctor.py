@@ -73,6 +73,11 @@ SHADOW = f"{POOL}/containers/template/rootfs/etc/shadow"
             "lxc config device unset bob eth0 security.mac_filtering",
             "lxc config device set bob eth0 security.mac_filtering=true",
         ),
+        (
+            "disk-unbounded",  # as one of an earlier version is
+            "lxc config device set bob root size=2GiB; lxc config unset bob security.syscalls.deny",
+            "lxc config device unset bob root size",
+        ),
         ("raw-config", "lxc config set bob raw.lxc=lxc.log.level=1", "lxc config unset bob raw.lxc"),
         ("owner-gone", "lxc config set bob user.labshell.owner=eve", "lxc config set bob user.labshell.owner=bob"),
         ("port-file-damaged", "cp /public/ports/bob /run/port; echo x > /public/ports/bob", "cp /run/port /public/ports/bob"),

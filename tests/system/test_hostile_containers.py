@@ -45,6 +45,17 @@ while (my $line = <STDIN>) {
 }
 print "sent\n";
 """
+# Says what becomes of each of btrfs's calls that make a subvolume or a snapshot of one; 16 is ioctl.
+MAKE_SUBVOLUMES = r"""
+use Fcntl;
+sysopen(my $folder, "/root", O_RDONLY) or die "open: $!";
+for my $above (0, 0xdead << 48) {
+  for my $command (0x50009401, 0x5000940e, 0x50009417, 0x50009418) {
+    my $given = pack("q a4088", 0, "made$command");
+    print syscall(16, fileno $folder, $above | $command, $given) ? "$!\n" : "made\n";
+  }
+}
+"""
 # Prints every frame that an interface shows for some seconds and that holds the mark, in hexadecimal.
 LISTEN = r"""
 my ($name, $mark) = @ARGV;
@@ -282,6 +293,21 @@ def test_a_container_that_fills_its_disk_harms_nobody(host: Host, guest: str, bo
         host.run(["lxc", "stop", "--force", guest])
     works(host, guest, host.ssh_port(guest))
     restart_engine(host)  # LXD 5.0 may count the disk as in use from now on, whoever has that name
+
+
+def test_nobody_makes_a_subvolume_which_would_be_outside_the_disk_limit(host: Host, guest: str) -> None:
+    """Not in any of the four ways, nor with bits in the command that the kernel drops and a filter sees."""
+    made = host.run(["lxc", "exec", guest, "--", "perl", "-e", MAKE_SUBVOLUMES]).stdout
+    assert made.splitlines() == ["Operation not permitted"] * 8
+
+
+def test_a_container_of_an_earlier_version_makes_no_subvolume_from_its_next_start(host: Host, guest: str) -> None:
+    for command in ("config unset {} security.syscalls.deny", "restart --force {}"):
+        host.run(["lxc", *command.format(guest).split()])
+    assert "Operation not permitted" not in host.run(["lxc", "exec", guest, "--", "perl", "-e", MAKE_SUBVOLUMES]).stdout
+    host.client.ssh(guest, "restart --yes", check=True)
+    made = host.run(["lxc", "exec", guest, "--", "perl", "-e", MAKE_SUBVOLUMES]).stdout
+    assert made.splitlines() == ["Operation not permitted"] * 8
 
 
 def snapshots_on_disk(host: Host, user: str) -> list[str]:
