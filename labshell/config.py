@@ -168,7 +168,7 @@ def load(path: Path = Path(places.CONFIG_FILE)) -> Config:
     except FileNotFoundError:
         return Config()
     except (OSError, UnicodeDecodeError) as error:
-        raise LabshellError("{path} cannot be read: {why}.", path=path, why=error) from error
+        raise LabshellError("file-unreadable", "{path} cannot be read: {why}.", path=path, why=error) from error
     return parse(text, str(path))
 
 
@@ -177,13 +177,16 @@ def parse(text: str, source: str = "labshell.toml") -> Config:
     try:
         table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise LabshellError("{source} is not valid TOML: {why}.", source=source, why=error) from error
+        raise LabshellError(
+            "config-not-toml", "{source} is not valid TOML: {why}.", source=source, why=error
+        ) from error
     values = {}
     for key, value in table.items():
         try:
             values[key] = _checked(key, value)
         except ValueError as error:
             raise LabshellError(
+                "config-value-invalid",
                 "{source}, line {line}: {key}: {why}.",
                 source=source,
                 line=_line_of(key, text),

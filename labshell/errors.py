@@ -1,9 +1,11 @@
 """The few ways anything can end badly, chosen by what the caller does next.
 
-Every error carries one sentence for the user: what happened and what to do. The sentence is a template
-with named values, so that the login shell can translate it. The cause is chained for the journal and never
-shown. Standard library only: the login shell imports this.
+Every error carries an id, which stays as it is for programs, and one sentence for the user: what happened and
+what to do. The sentence is a template with named values, so that the login shell can translate it. The cause is
+chained for the journal and never shown. Standard library only: the login shell imports this.
 """
+
+from __future__ import annotations
 
 
 class LabshellError(Exception):
@@ -12,11 +14,20 @@ class LabshellError(Exception):
     status = 1
     name = "Failed"
 
-    def __init__(self, sentence: str, **values: object) -> None:
-        super().__init__(sentence)
+    def __init__(self, error_id: str, sentence: str, /, **values: object) -> None:
+        super().__init__(error_id, sentence)
+        self.id = error_id  # what happened, not where: docs/errors.md lists them
         self.sentence = sentence
         self.values = {key: str(value) for key, value in values.items()}
-        self.detail = ""  # the engine's own words: for root's terminal, never for a user's
+        self.detail = ""  # the engine's own words: for root, never for a user
+        self.remedy = ""  # the administrator's command, as the daemon sent it; else labshell.remedies knows it
+
+    @classmethod
+    def around(cls, error: LabshellError, sentence: str, /, **values: object) -> LabshellError:
+        """`error` as one of this kind, with a sentence that also says in what it happened; the id stays."""
+        wider = cls(error.id, sentence, **values)
+        wider.detail, wider.remedy = error.detail, error.remedy
+        return wider
 
     def __str__(self) -> str:
         return self.sentence.format_map(self.values)

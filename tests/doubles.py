@@ -105,7 +105,7 @@ class FakeContainers:
 
     def existing(self, name: str) -> Instance:
         if name not in self.instances:
-            raise NoContainer("There is no container {name}.", name=name)
+            raise NoContainer("container-missing", "There is no container {name}.", name=name)
         return self.instances[name]
 
     def get(self, name: str) -> Container | None:
@@ -121,7 +121,7 @@ class FakeContainers:
     def owned(self, user: str, uid: int) -> Container:
         container = self.get(user)
         if container is None or not container.belongs_to(user, uid):
-            raise NoContainer("You have no container on this machine yet; ask the administrator for one.")
+            raise NoContainer("container-not-assigned", "You have no container on this machine yet; ask the administrator for one.")
         return container
 
     def owned_with_usage(self, user: str, uid: int) -> tuple[Container, Usage]:
@@ -148,7 +148,7 @@ class FakeContainers:
 
     def try_write(self, name: str, action: str = "be changed") -> None:
         if name in self.full:
-            raise DiskFull("The disk is full, so it cannot {action}.", action=action)
+            raise DiskFull("container-disk-full", "The disk is full, so it cannot {action}.", action=action)
 
     def check_limit(self, name: str, size: str, snapshot: str = "") -> None:
         self.existing(name)
@@ -159,7 +159,7 @@ class FakeContainers:
     def make(self, template: str, name: str, user: str, uid: int, address: str) -> None:
         self.change()
         if name in self.instances:
-            raise UsageError("There is a container {name} already.", name=name)
+            raise UsageError("container-exists", "There is a container {name} already.", name=name)
         files = dict(self.existing(template).files)
         self.instances[name] = Instance(user, uid, address, files=files)
 
@@ -193,7 +193,7 @@ class FakeContainers:
         if self.existing(name).state != "Stopped":
             raise AssertionError("the engine renames stopped containers only")
         if new_name in self.instances:
-            raise UsageError("There is a container {name} already.", name=new_name)
+            raise UsageError("container-exists", "There is a container {name} already.", name=new_name)
         self.instances[new_name] = self.instances.pop(name)
 
     def wait_until_idle(self, name: str) -> None:
@@ -263,7 +263,7 @@ class FakeContainers:
     def set_restoring(self, name: str, token: str) -> None:
         self.change()
         if name in self.full:
-            raise DiskFull("The disk of the container is full.")
+            raise DiskFull("container-disk-full", "The disk of the container is full.")
         self.existing(name).restoring = token
 
     def is_restoring(self, name: str, token: str) -> bool:

@@ -40,4 +40,6 @@ def import_host(options: Options) -> None:
     else:
         print("Every container is labshell's already.")
     if failed:
-        raise LabshellError("{count} of {all} were not taken over.", count=failed, all=len(outcomes))
+        raise LabshellError(
+            "adoption-incomplete", "{count} of {all} were not taken over.", count=failed, all=len(outcomes)
+        )

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labshell import places, shown
+from labshell import places, remedies, shown
 from labshell.admin.options import Options
+from labshell.errors import LabshellError
 from labshell.wire import protocol
 
 WIDTH_WITHOUT_TERMINAL = 1000  # for programs: nothing is broken or cut
@@ -55,6 +56,19 @@ def change(method: str, parameters: dict[str, Any], options: Options, words: Cal
 
 def show_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def failure(error: LabshellError, *, as_json: bool) -> str:
+    """What standard error says about an error: one line of JSON, or its sentence with all that root may know."""
+    remedy = shown.plain(remedies.of(error))
+    if as_json:
+        return json.dumps({"error": {"id": error.id, "message": shown.plain(error), "remedy": remedy or None}}) + "\n"
+    lines = [f"labshell-admin: {shown.plain(error)}"]
+    if error.detail:
+        lines.append(f"The engine said: {shown.plain(error.detail)}")
+    if remedy and remedy not in str(error):
+        lines.append(f"Remedy: {remedy}")
+    return "\n".join([*lines, ""])
 
 
 def table(rows: list[dict[str, Any]], columns: list[str], folded: tuple[str, ...] = ()) -> None:

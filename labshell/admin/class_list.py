@@ -125,11 +125,21 @@ def _table(text: str, path: object) -> tuple[list[tables.Line], tables.Line]:
 def _no_header(path: object, found: list[tables.Line]) -> UsageError:
     first = found[0] if found else tables.Line(1, [])
     if first.cells is None:
-        return UsageError("{path}, line {line}: the quotation marks do not match.", path=path, line=first.number)
+        return UsageError(
+            "table-quotes-unbalanced",
+            "{path}, line {line}: the quotation marks do not match.",
+            path=path,
+            line=first.number,
+        )
     there = {name for _, name in _meanings(first)}
-    return UsageError("{path}: there is no column {missing}; the first line names {named}. Known are: {known}",
-                      path=path, missing=", ".join(name for name in NEEDED if name not in there),
-                      named=", ".join(filter(None, first.cells)) or "none", known=", ".join(COLUMNS))  # fmt: skip
+    return UsageError(
+        "table-column-missing",
+        "{path}: there is no column {missing}; the first line names {named}. Known are: {known}",
+        path=path,
+        missing=", ".join(name for name in NEEDED if name not in there),
+        named=", ".join(filter(None, first.cells)) or "none",
+        known=", ".join(COLUMNS),
+    )
 
 
 def _plain(header: str) -> tuple[str, str]:
@@ -232,7 +242,7 @@ def _value(column: _Column, text: str, today: datetime.date) -> str:
         return checked_name(text)
     if not text:
         if name == "key":
-            raise UsageError("it is empty.")
+            raise UsageError("table-cell-empty", "it is empty.")
         return ""
     if name in ("key", "template", PROFILE, "mounts"):
         return text
@@ -250,13 +260,16 @@ def _value(column: _Column, text: str, today: datetime.date) -> str:
     value = read_as[name](text)
     if name == "port":
         if not (value.isascii() and value.isdigit()):
-            raise UsageError("{port} is not a port number.", port=value)
+            raise UsageError("table-port-invalid", "{port} is not a port number.", port=value)
         return value
     try:
         return settings.checked({name: value})[name]
     except UsageError:
         raise UsageError(
-            "{text} is not possible: write {example}.", text=text, example=SETTINGS[name].example
+            "table-value-invalid",
+            "{text} is not possible: write {example}.",
+            text=text,
+            example=SETTINGS[name].example,
         ) from None
 
 
@@ -280,7 +293,7 @@ def _size(text: str, unit: str) -> str:
     if not unit:
         if given:
             return text
-        raise UsageError("{text} has no unit: write {text}GiB or {text}MiB.", text=text)
+        raise UsageError("table-unit-missing", "{text} has no unit: write {text}GiB or {text}MiB.", text=text)
     amount = Decimal(f"{match[1]}.{match[2] or 0}")
     while amount != int(amount) and unit in SMALLER:
         unit, factor = SMALLER[unit]
@@ -304,7 +317,7 @@ def _date(text: str, today: datetime.date) -> str:
     if day is None:
         return text
     if day < today:
-        raise UsageError("{day} is over.", day=day)
+        raise UsageError("table-day-over", "{day} is over.", day=day)
     return day.isoformat()
 
 
@@ -317,7 +330,7 @@ def _day(text: str) -> datetime.date | None:
     elif match := EITHER.fullmatch(text):
         month, day, year = map(int, match.groups())
         if month != day and month <= 12 and day <= 12:
-            raise UsageError("{text} may be two days: write it as 2031-09-30.", text=text)
+            raise UsageError("table-day-ambiguous", "{text} may be two days: write it as 2031-09-30.", text=text)
         if month > 12:
             day, month = month, day
     else:

@@ -50,7 +50,7 @@ def drain(options: Options) -> None:
     else:
         _show_drained(result, options)
     if result["failed"]:
-        raise LabshellError("{count} of {all} containers were not stopped.",
+        raise LabshellError("containers-not-stopped", "{count} of {all} containers were not stopped.",
                             count=len(result["failed"]), all=len(result["containers"]))  # fmt: skip
 
 
@@ -83,7 +83,9 @@ def undrain(options: Options) -> None:
     else:
         _show_undrained(result)
     if result["failed"]:
-        raise LabshellError("{count} containers were not started.", count=len(result["failed"]))
+        raise LabshellError(
+            "containers-not-started", "{count} containers were not started.", count=len(result["failed"])
+        )
 
 
 def _show_undrained(result: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ def read_list(path: Path) -> ClassList:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UsageError("{path} cannot be read: {why}.", path=path, why=error.strerror) from error
+        raise UsageError("file-unreadable", "{path} cannot be read: {why}.", path=path, why=error.strerror) from error
     found = class_list.read(content, path, Clock().today())
     parsed = [(row, _parsed_key(row, path.parent)) for row in found.rows]
     class_list.compare_keys((row, (key.kind, key.blob)) for row, key in parsed if key is not None)
@@ -77,7 +77,7 @@ def import_users(options: argparse.Namespace) -> None:
     else:
         _report(outcomes, failed, time.monotonic() - began)
     if failed:
-        raise LabshellError("{count} of {all} rows failed; correct them and run import again.",
+        raise LabshellError("import-incomplete", "{count} of {all} rows failed; correct them and run import again.",
                             count=len(failed), all=len(rows))  # fmt: skip
 
 

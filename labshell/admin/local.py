@@ -33,7 +33,7 @@ def enter(options: Options) -> None:
     containers = build(load()).containers
     container = containers.get(name)
     if container is None or not container.is_in_use:
-        raise UsageError("There is no container {name}.", name=name)
+        raise UsageError("container-missing", "There is no container {name}.", name=name)
     command = invocation.Program(" ".join(options.command) or None, as_root=True)
     become(name, invocation.command_inside(name, command))
 
@@ -42,7 +42,10 @@ def template_build(options: Options) -> None:
     lab = build(load())
     name = options.name or lab.config.template
     if options.rootfs and (options.release or options.extras or options.minimal):
-        raise UsageError("--rootfs is used as it is: --release, --with and --minimal are for a new root file system.")
+        raise UsageError(
+            "rootfs-options-conflict",
+            "--rootfs is used as it is: --release, --with and --minimal are for a new root file system.",
+        )
     recipe = Recipe(options.release, tuple(options.extras), options.minimal)
     _follow(templates.build(lab.engine, lab.containers, name, options.rootfs, recipe), name, options)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from labshell import __version__, language, shown
-from labshell.admin import adoption, containers, csv_import, services, this_host, users
+from labshell.admin import adoption, answers, containers, csv_import, services, this_host, users
 from labshell.admin.options import Options
 from labshell.engine import recipes
-from labshell.errors import LabshellError, NotAllowed
+from labshell.errors import LabshellError, NotAllowed, UsageError
 from labshell.model.settings import DESKTOP_PORT, SETTINGS
 
 OF_PEOPLE = (DESKTOP_PORT, "expires")  # settings that a service has no use for
@@ -62,7 +62,11 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line, and where to read more."""
-        self.exit(2, f"labshell-admin: {message.rstrip('.')}. More: {self.prog} --help\n")
+        problem = message.rstrip(".")
+        error = UsageError(
+            "arguments-invalid", "{problem}. More: {command} --help", problem=problem, command=self.prog
+        )
+        self.exit(error.status, answers.failure(error, as_json="--json" in sys.argv))
 
 
 class _Top(_Parser):
@@ -298,16 +302,15 @@ def main() -> None:
     options = parser().parse_args()
     try:
         if os.geteuid() != 0:
-            raise NotAllowed("labshell-admin must run as root: use sudo.")
+            raise NotAllowed("not-root", "labshell-admin must run as root: use sudo.")
         options.run(options)
         sys.stdout.flush()
     except LabshellError as error:
-        print(f"labshell-admin: {shown.plain(error)}", file=sys.stderr)
-        if error.detail:
-            print(f"The engine said: {shown.plain(error.detail)}", file=sys.stderr)
+        sys.stderr.write(answers.failure(error, as_json=options.json))
         sys.exit(error.status)
     except KeyboardInterrupt:
-        print("\nlabshell-admin: interrupted; the daemon completes the operation.", file=sys.stderr)
+        stopped = LabshellError("admin-interrupted", "interrupted; the daemon completes the operation.")
+        sys.stderr.write(("" if options.json else "\n") + answers.failure(stopped, as_json=options.json))
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

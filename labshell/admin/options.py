@@ -26,12 +26,12 @@ def key_text(path: str) -> str:
     try:
         return texts.decoded(sys.stdin.buffer.read(1 << 16) if path == "-" else Path(path).read_bytes()[: 1 << 16])
     except OSError as error:
-        raise UsageError("{path} cannot be read: {why}.", path=path, why=error.strerror) from None
+        raise UsageError("file-unreadable", "{path} cannot be read: {why}.", path=path, why=error.strerror) from None
 
 
 def confirm(name: str) -> None:
     question = f"This removes {name} with everything in the container. Type the name to go on: "
     if not sys.stdin.isatty():
-        raise UsageError("Without a terminal, say --yes to remove {name}.", name=name)
+        raise UsageError("removal-unconfirmed", "Without a terminal, say --yes to remove {name}.", name=name)
     if input(question).strip() != name:
-        raise UsageError("Nothing was removed.")
+        raise UsageError("removal-declined", "Nothing was removed.")

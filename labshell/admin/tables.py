@@ -40,11 +40,15 @@ def decode(content: bytes, path: object) -> str:
     for magic, kind in WORKBOOKS.items():
         if content.lstrip().startswith(magic):
             kind = "an OpenDocument spreadsheet" if OPEN_DOCUMENT in content[:128] else kind
-            raise UsageError("{path} is {kind}, not a CSV file: {save}.", path=path, kind=kind, save=SAVE)
+            raise UsageError(
+                "table-not-csv", "{path} is {kind}, not a CSV file: {save}.", path=path, kind=kind, save=SAVE
+            )
     for text in texts.possible(content):
         if not any(unicodedata.category(letter) == "Cc" and letter not in "\t\n\r\v\f\x85" for letter in set(text)):
             return text
-    raise UsageError("{path} is not text in a coding that is known: {save}.", path=path, save=SAVE)
+    raise UsageError(
+        "table-encoding-unknown", "{path} is not text in a coding that is known: {save}.", path=path, save=SAVE
+    )
 
 
 def lines(text: str, separator: str) -> Iterator[Line]:

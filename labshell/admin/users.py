@@ -61,7 +61,7 @@ def set_user(options: Options) -> None:
         "dry_run": options.dry_run,
     }
     if not any(parameters[name] for name in ("settings", "keys", "port", "password")):
-        raise UsageError("Say what to change: labshell-admin set --help lists it.")
+        raise UsageError("set-without-change", "Say what to change: labshell-admin set --help lists it.")
     change("SetUser", parameters, options, _changed)
 
 
@@ -76,7 +76,7 @@ def keys(options: Options) -> None:
     """List, add or remove a user's keys. The host's own connections are looked for, and ended, in this process."""
     name, which = options.name, options.which
     if (options.action == "list") != (which is None):
-        raise UsageError("Say which key: labshell-admin keys --help shows how.")
+        raise UsageError("keys-without-key", "Say which key: labshell-admin keys --help shows how.")
     if options.action == "list":
         result = call("UserKeys", {"name": name}, options)
     elif options.action == "add":

@@ -146,7 +146,7 @@ class AdminInterface:
     def _uid(self, name: str) -> int:
         uid = self._lab.accounts.uid_of(checked_name(name))
         if uid is None:
-            raise UsageError("There is no user {name}.", name=name)
+            raise UsageError("user-missing", "There is no user {name}.", name=name)
         return uid
 
     def AddService(

@@ -6,8 +6,11 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from labshell import remedies
+from labshell.errors import LabshellError
 from labshell.model.access import Caller
 from labshell.operations.steps import Steps
+from labshell.wire import protocol
 
 
 @dataclass
@@ -41,3 +44,11 @@ def at_once(answer: Callable[..., Any], *arguments: Any) -> Steps[Any]:
     """A verb without steps in the form of one with."""
     yield from ()
     return answer(*arguments)
+
+
+def error_reply(error: LabshellError, *, to_root: bool = False) -> bytes:
+    """An error as it is sent; root also gets the engine's own words and the remedy, where there are any."""
+    parameters: dict[str, Any] = {"id": error.id, "sentence": error.sentence, "values": error.values}
+    if to_root:
+        parameters |= {"detail": error.detail or None, "remedy": remedies.of(error) or None}
+    return protocol.encode({"error": f"{protocol.GATEWAY}.{error.name}", "parameters": parameters})

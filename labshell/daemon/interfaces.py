@@ -227,7 +227,9 @@ class GatewayInterface:
             answer = yield from progress(verb(call.caller.name, call.caller.uid), more=more)
         except NoContainer:
             if self._lab.unfinished.work_of(call.caller.name):  # it is between two names
-                raise TryAgain("Your container is being rebuilt; try again in a moment.") from None
+                raise TryAgain(
+                    "rebuild-in-progress", "Your container is being rebuilt; try again in a moment."
+                ) from None
             raise
         return call, answer
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from labshell.config import GROUP, Config, load
 from labshell.daemon.administration import AdminInterface
-from labshell.daemon.calls import Call
+from labshell.daemon.calls import Call, error_reply
 from labshell.daemon.interfaces import GatewayInterface
 from labshell.daemon.pulses import Pulses
 from labshell.daemon.service import Service
@@ -36,7 +36,6 @@ from labshell.errors import Crowded, LabshellError
 from labshell.forwarding.firewall import Firewall
 from labshell.host import accounts, files, machine
 from labshell.journal import start_logging
-from labshell.language import mark
 from labshell.model.access import Caller
 from labshell.operations.host_accounts import end_expired
 from labshell.operations.idle_stop import LOOK_SECONDS, IdleStop
@@ -50,8 +49,10 @@ SEND_SECONDS = 10
 REQUESTS_PER_CONNECTION = 32
 CONNECTIONS_PER_UID = 8
 CONNECTIONS = 256
-CROWDED_HOST = mark("The server is busy: too many connections; try again in a moment.")
-CROWDED_PERSON = mark("You have too many connections to labshell open; close some and try again.")
+CROWDED_HOST = Crowded("server-crowded", "The server is busy: too many connections; try again in a moment.")
+CROWDED_PERSON = Crowded(
+    "connections-too-many", "You have too many connections to labshell open; close some and try again."
+)
 LOOK_SHARE = 1000  # looking at the rules takes this part of a processor at most, however many users there are
 FIRST_PASSED_DESCRIPTOR = 3
 
@@ -125,11 +126,10 @@ def _has_hung_up(connection: socket.socket) -> bool:
     return bool(look.poll(0))
 
 
-def _refuse(connection: socket.socket, sentence: str) -> None:
+def _refuse(connection: socket.socket, refusal: Crowded) -> None:
     """Refuse a caller who may try again in a moment."""
-    refusal = {"sentence": sentence, "values": {}}
     connection.settimeout(SEND_SECONDS)
-    connection.sendall(protocol.encode({"error": f"{protocol.GATEWAY}.{Crowded.name}", "parameters": refusal}))
+    connection.sendall(error_reply(refusal))
 
 
 class Server:
@@ -201,7 +201,7 @@ def listen(path: Path, group: str | None) -> socket.socket:
     """A new socket at `path`: for root, or for root and a group. One without a listener is replaced."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         if probe.connect_ex(str(path)) == 0:
-            raise LabshellError("labshelld is running already: {path} answers.", path=path)
+            raise LabshellError("daemon-already-running", "labshelld is running already: {path} answers.", path=path)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)

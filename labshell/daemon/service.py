@@ -17,9 +17,8 @@ import varlink
 import varlink.scanner
 
 from labshell import __version__
-from labshell.daemon.calls import Call
+from labshell.daemon.calls import Call, error_reply
 from labshell.errors import LabshellError
-from labshell.language import mark
 from labshell.wire import protocol
 
 log = logging.getLogger(__name__)
@@ -62,22 +61,20 @@ class Service:
             yield protocol.encode(error.as_dict())
         except LabshellError as error:
             log.info(
-                "refused", extra={"method": method, "uid": caller.uid, "why": str(error)}, exc_info=error.__cause__
+                "refused",
+                extra={"method": method, "uid": caller.uid, "id": error.id, "why": str(error)},
+                exc_info=error.__cause__,
             )
-            values: dict[str, Any] = {"sentence": error.sentence, "values": error.values}
-            if self._interface == protocol.ADMIN and error.detail:
-                values["detail"] = error.detail
-            yield protocol.encode({"error": f"{protocol.GATEWAY}.{error.name}", "parameters": values})
+            yield error_reply(error, to_root=self._interface == protocol.ADMIN)
         except Exception:  # the boundary: a bug in one request must not end the daemon
             reference = secrets.token_hex(4)
             log.exception("bug", extra={"method": method, "uid": caller.uid, "reference": reference})
-            values = {
-                "sentence": mark(
-                    "Something went wrong inside labshell; please give the administrator the reference {reference}."
-                ),
-                "values": {"reference": reference},
-            }
-            yield protocol.encode({"error": f"{protocol.GATEWAY}.Failed", "parameters": values})
+            bug = LabshellError(
+                "bug-in-daemon",
+                "Something went wrong inside labshell; please give the administrator the reference {reference}.",
+                reference=reference,
+            )
+            yield error_reply(bug, to_root=self._interface == protocol.ADMIN)
 
     def _check(self, request: dict[str, Any]) -> None:
         """Every parameter is there, is known and has exactly the type that the interface says."""

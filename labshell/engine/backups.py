@@ -62,4 +62,6 @@ def _save(chunks: Iterable[bytes], target: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise LabshellError("{path} cannot be written: {why}.", path=target, why=error.strerror) from error
+        raise LabshellError(
+            "file-not-written", "{path} cannot be written: {why}.", path=target, why=error.strerror
+        ) from error

@@ -221,6 +221,7 @@ class Engine:
                 return metadata.get("metadata") or {}
             if time.monotonic() > deadline:
                 raise StillPending(
+                    "engine-timeout",
                     "The container engine has not finished after {seconds} seconds; look again later.",
                     seconds=timeout_seconds,
                 )
@@ -229,7 +230,7 @@ class Engine:
 def _check(where: tuple[str, ...]) -> None:
     """Refuse what is no name of an instance: it becomes part of a URL, which pylxd does not quote."""
     if where[:1] == ("instances",) and len(where) > 1 and not INSTANCE.fullmatch(where[1]):
-        raise UsageError("{name} is not the name of a container.", name=repr(where[1])[:80])
+        raise UsageError("container-name-invalid", "{name} is not the name of a container.", name=repr(where[1])[:80])
 
 
 def _node(api: Any, where: tuple[str, ...]) -> Any:

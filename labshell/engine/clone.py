@@ -31,12 +31,16 @@ class Clones:
         if template is None:
             if not self._is_image(name):
                 raise UsageError(
-                    "There is no template {name}; make one with: labshell-admin template build", name=name
+                    "template-missing",
+                    "There is no template {name}; make one with: labshell-admin template build",
+                    name=name,
                 )
         elif template.owner is not None:
-            raise UsageError("{name} is a user's container, not a template.", name=name)
+            raise UsageError("template-is-user-container", "{name} is a user's container, not a template.", name=name)
         elif template.state != "Stopped":
-            raise UsageError("The template {name} is running; stop it first: lxc stop {name}", name=name)
+            raise UsageError(
+                "template-running", "The template {name} is running; stop it first: lxc stop {name}", name=name
+            )
 
     def make(self, template: str, name: str, user: str, uid: int | None, address: str) -> None:
         """Copy the template to the stopped container `name` of `user`'s, or without an owner, with a pinned address.

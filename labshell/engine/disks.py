@@ -52,6 +52,7 @@ class Disks:
         held = self._pools.held_by_snapshot(container, snapshot) if snapshot else self._pools.held_by(container)
         if held is not None and limit < held + ROOM_BYTES:
             raise UsageError(
+                "disk-limit-too-small",
                 "A disk limit of {size} is too little for {name}, in which there are {held}.",
                 size=size,
                 name=snapshot or name,

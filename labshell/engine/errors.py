@@ -50,59 +50,89 @@ class TimedOut(EngineError):
     """The engine did not answer in time."""
 
 
-FULL_POOL = mark("The storage pool is full, so the container cannot {action}. Ask the administrator to make room.")
-FULL_DISK = mark(
-    "The disk of the container is full or broken, so it cannot {action}. "
-    "Delete files in it, go back to a snapshot, or ask the administrator for more disk."
+FULL_POOL = (
+    "storage-pool-full",
+    mark("The storage pool is full, so the container cannot {action}. Ask the administrator to make room."),
 )
-LEFT_SNAPSHOT = mark(
-    "The container {name} cannot {action}: the engine did not finish a snapshot of it. "
-    "Tell the administrator, whom labshell-admin doctor shows how to remove that."
+FULL_DISK = (
+    "container-disk-full",
+    mark(
+        "The disk of the container is full or broken, so it cannot {action}. "
+        "Delete files in it, go back to a snapshot, or ask the administrator for more disk."
+    ),
 )
-# What the engine says -> what the person reads. Matched by substring: the class and the HTTP status of a failed
-# operation are always the same.
-SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
-    ("Instance not found", NoContainer, mark("There is no container {name}.")),
-    ("No such object", NoContainer, mark("There is no container {name}.")),
-    ("no space left on device", LabshellError, FULL_POOL),
-    ("write failed", LabshellError, FULL_POOL),
+LEFT_SNAPSHOT = (
+    "snapshot-unfinished",
+    mark(
+        "The container {name} cannot {action}: the engine did not finish a snapshot of it. "
+        "Tell the administrator, whom labshell-admin doctor shows how to remove that."
+    ),
+)
+# What the engine says -> the error's kind and id, and what the person reads. Matched by substring: the class and the
+# HTTP status of a failed operation are always the same.
+SENTENCES: tuple[tuple[str, type[LabshellError], str, str], ...] = (
+    ("Instance not found", NoContainer, "container-missing", mark("There is no container {name}.")),
+    ("No such object", NoContainer, "container-missing", mark("There is no container {name}.")),
+    ("no space left on device", LabshellError, *FULL_POOL),
+    ("write failed", LabshellError, *FULL_POOL),
     (
         "unable to limit requested quota group",
         LabshellError,
+        "disk-limit-exceeded",
         mark(
             "There is more in the container {name} than its disk limit allows. "
             "The administrator's guide says how it gets another limit then."
         ),
     ),
-    ("disk quota exceeded", DiskFull, FULL_DISK),
-    ("Disk quota exceeded", DiskFull, FULL_DISK),  # as the programs say it that the engine calls
-    ("saving config file for the container failed", DiskFull, FULL_DISK),  # liblxc could not write there
-    ("is busy running", Busy, mark("The container is busy with something else; try again in a moment.")),
-    ("forkfile.sock", Busy, mark("The container is busy with something else; try again in a moment.")),
-    ("Instance is running", Busy, mark("Another command is starting the container; try again in a moment.")),
+    ("disk quota exceeded", DiskFull, *FULL_DISK),
+    ("Disk quota exceeded", DiskFull, *FULL_DISK),  # as the programs say it that the engine calls
+    ("saving config file for the container failed", DiskFull, *FULL_DISK),  # liblxc could not write there
+    (
+        "is busy running",
+        Busy,
+        "container-busy",
+        mark("The container is busy with something else; try again in a moment."),
+    ),
+    (
+        "forkfile.sock",
+        Busy,
+        "container-busy",
+        mark("The container is busy with something else; try again in a moment."),
+    ),
+    (
+        "Instance is running",
+        Busy,
+        "container-starting",
+        mark("Another command is starting the container; try again in a moment."),
+    ),
     (
         "In use",
         LabshellError,
+        "container-disk-held",
         mark("The container cannot {action} until the administrator restarts the engine, which holds its disk."),
     ),
     (
         'Failed to start device "labshell-gpu',  # whatever the engine's words for the reason
         GpuMissing,
+        "gpu-missing",
         mark("The container cannot {action}: a GPU it was given is not there. Tell the administrator."),
     ),
     (
         "Failed to detect requested GPU",
         GpuMissing,
+        "gpu-missing",
         mark("The container cannot {action}: a GPU it was given is not there. Tell the administrator."),
     ),
     (
         "NVIDIA container tools",
         GpuMissing,
+        "gpu-tools-missing",
         mark("The container cannot {action}: the host's NVIDIA container tools are missing."),
     ),
     (
         "requires bridge netfilter",
         LabshellError,
+        "kernel-module-missing",
         mark(
             "The container cannot {action}: the kernel module br_netfilter is not loaded or switched off. "
             "Tell the administrator."
@@ -111,27 +141,41 @@ SENTENCES: tuple[tuple[str, type[LabshellError], str], ...] = (
     (
         "dmapping abilities",
         UsageError,
+        "idmapped-mounts-unsupported",
         mark("Idmapped mounts are not supported by this kernel and engine; add :noshift to the mount."),
     ),
     (
         "already defined on another NIC",
         LabshellError,
+        "container-address-taken",
         mark("The container cannot {action}: another container has the same address. Tell the administrator."),
     ),
     (
         "Not enough uid/gid available",
         LabshellError,
+        "subuid-range-exhausted",
         mark("The host has no ids left for another isolated container; enlarge root's range in /etc/subuid."),
     ),
-    ("shutting down", StillPending, mark("The container engine is being restarted; try again in a moment.")),
-    ("database is closed", StillPending, mark("The container engine is being restarted; try again in a moment.")),
+    (
+        "shutting down",
+        StillPending,
+        "engine-restarting",
+        mark("The container engine is being restarted; try again in a moment."),
+    ),
+    (
+        "database is closed",
+        StillPending,
+        "engine-restarting",
+        mark("The container engine is being restarted; try again in a moment."),
+    ),
     (
         "No root device could be found",
         LabshellError,
+        "storage-pool-unknown",
         mark("The container cannot {action}: no storage pool is known. Set pool in labshell.toml."),
     ),
-    ("Cannot remove a volume that has snapshots", LabshellError, LEFT_SNAPSHOT),
-    ("already exists", UsageError, mark("There is a container {name} already.")),
+    ("Cannot remove a volume that has snapshots", LabshellError, *LEFT_SNAPSHOT),
+    ("already exists", UsageError, "container-exists", mark("There is a container {name} already.")),
 )
 
 
@@ -158,22 +202,25 @@ def translate_errors(name: str, action: str) -> Iterator[None]:
     try:
         yield
     except Missing as error:
-        raise NoContainer("There is no container {name}.", name=name) from error
+        raise NoContainer("container-missing", "There is no container {name}.", name=name) from error
     except OperationFailed as error:
         failure = _error_for(str(error), name, action)
         failure.detail = str(error)[:LONGEST_DETAIL]
         raise failure from error
     except (TimedOut, TimeoutError) as error:
-        raise StillPending("The container engine does not answer; try again in a moment.") from error
+        raise StillPending(
+            "engine-no-answer", "The container engine does not answer; try again in a moment."
+        ) from error
     except (Unreachable, OSError) as error:
-        raise StillPending("Cannot connect to LXD; try again in a moment.") from error
+        raise StillPending("engine-unreachable", "Cannot connect to LXD; try again in a moment.") from error
 
 
 def _error_for(message: str, name: str, action: str) -> LabshellError:
-    for part, kind, sentence in SENTENCES:
+    for part, kind, error_id, sentence in SENTENCES:
         if part in message:
-            return kind(sentence, name=name, action=action)
+            return kind(error_id, sentence, name=name, action=action)
     return LabshellError(
+        "engine-refused",
         "The container engine could not do this: the container {name} cannot {action}. Tell the administrator.",
         name=name,
         action=action,

@@ -263,8 +263,9 @@ def _run(containers: Containers, name: str, script: str, arguments: list[str]) -
         return
     container = containers.get(name) if NO_SPACE in output else None
     if container is not None and containers.pools.is_full(container.pool):
-        raise LabshellError(FULL_POOL, action=CHANGE)
+        raise LabshellError(*FULL_POOL, action=CHANGE)
     raise LabshellError(
+        "container-refused-change",
         "Something inside the container refused the change: {reason}.",
         reason=" ".join(output.split())[-300:].rstrip(".") or f"status {status}",
     )

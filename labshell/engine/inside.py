@@ -161,7 +161,9 @@ class Inside:
         with translate_errors(name, "run a command"):
             state = self._engine.read("instances", name)["status"]
         if state != "Running":
-            raise TryAgain("The container is {state}; try again in a moment.", state=state.lower())
+            raise TryAgain(
+                "container-state-changing", "The container is {state}; try again in a moment.", state=state.lower()
+            )
 
 
 def _about(kind: str, mode: int, owner: Entry) -> dict[str, str]:

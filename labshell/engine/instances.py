@@ -121,9 +121,13 @@ class Instances:
 
 def _owned(container: Container | None, user: str, uid: int) -> Container:
     if container is None:
-        raise NoContainer("You have no container on this machine yet; ask the administrator for one.")
+        raise NoContainer(
+            "container-not-assigned", "You have no container on this machine yet; ask the administrator for one."
+        )
     if not container.belongs_to(user, uid):
         raise NoContainer(
-            "The container {name} is not marked as yours; ask the administrator to look at it.", name=user
+            "container-not-owned",
+            "The container {name} is not marked as yours; ask the administrator to look at it.",
+            name=user,
         )
     return container

@@ -50,7 +50,7 @@ def checked_program(
 ) -> Program:
     """A program as a caller asks for it; what no program needs of a terminal or a language is left out."""
     if command is not None and "\0" in command:
-        raise UsageError("This command has a character that no command can have.")
+        raise UsageError("command-character-invalid", "This command has a character that no command can have.")
     if terminal is not None:
         kind, rows, columns = terminal
         terminal = (described_terminal(kind), min(max(rows, 5), 500), min(max(columns, 20), 500))

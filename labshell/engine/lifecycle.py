@@ -34,7 +34,7 @@ class Lifecycle:
         """Start, or thaw if frozen; nothing if it runs already."""
         container = self._instances.get(name)
         if container is None:
-            raise NoContainer("There is no container {name}.", name=name)
+            raise NoContainer("container-missing", "There is no container {name}.", name=name)
         action = {"Running": "", "Frozen": "unfreeze"}.get(container.state, "start")
         if not action:
             return
@@ -61,7 +61,9 @@ class Lifecycle:
             why = self._log_of_start(name)
             log.warning("start failed", extra={"container": name, "lxc_log": why})
             if container.config.get("nvidia.runtime") == "true" and "nvidia" in why.lower():
-                raise GpuMissing("The container cannot be started: the host's NVIDIA container tools fail.") from None
+                raise GpuMissing(
+                    "gpu-start-failed", "The container cannot be started: the host's NVIDIA container tools fail."
+                ) from None
             raise
 
     def _log_of_start(self, name: str) -> str:
@@ -91,6 +93,7 @@ class Lifecycle:
             if force:
                 raise
             raise TryAgain(
+                "shutdown-timeout",
                 "The container did not shut down within {seconds} seconds and is still running. Use "
                 "`--force` to force stop it.",
                 seconds=timeout_seconds,
@@ -120,7 +123,9 @@ class Lifecycle:
         with translate_errors(name, "be read"):
             while self._is_busy(name):
                 if time.monotonic() > deadline:
-                    raise TryAgain("The container is busy with something else; try again in a moment.")
+                    raise TryAgain(
+                        "container-busy", "The container is busy with something else; try again in a moment."
+                    )
                 time.sleep(IDLE_STEP_SECONDS)
 
     def _is_busy(self, name: str) -> bool:

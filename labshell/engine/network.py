@@ -58,13 +58,17 @@ class Network:
                 network = self._engine.read("networks", self.name)
             except Missing:
                 raise LabshellError(
-                    "The engine has no network {network}; set network in labshell.toml.", network=self.name
+                    "engine-network-missing",
+                    "The engine has no network {network}; set network in labshell.toml.",
+                    network=self.name,
                 ) from None
         settings = network.get("config", {})
         address = settings.get("ipv4.address", "none")
         if "/" not in address:
             raise LabshellError(
-                "The network {network} has no IPv4 address of its own; forwarding needs one.", network=self.name
+                "engine-network-without-address",
+                "The network {network} has no IPv4 address of its own; forwarding needs one.",
+                network=self.name,
             )
         return Bridge(self.name, address, settings.get("ipv4.dhcp.ranges", ""), settings)
 

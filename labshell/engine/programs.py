@@ -88,7 +88,9 @@ class RunningProgram:
         for descriptor in printing:
             printed.register(descriptor, select.POLLIN)
         deadline, found, count = time.monotonic() + timeout_seconds, bytearray(), 0
-        without_end = TryAgain("The command in the container timed out; restart the container.")
+        without_end = TryAgain(
+            "container-command-timeout", "The command in the container timed out; restart the container."
+        )
         try:
             while printing:
                 for descriptor, _ in printed.poll(max(0.0, deadline - time.monotonic()) * 1000):
@@ -151,7 +153,7 @@ def run_inside(
     """
     client = _client()
     if not INSTANCE.fullmatch(name):
-        raise UsageError("{name} is not the name of a container.", name=repr(name)[:80])
+        raise UsageError("container-name-invalid", "{name} is not the name of a container.", name=repr(name)[:80])
     clients = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(state), "LXD_CONF": str(state / "lxc")}
     if engine_socket:
         clients["LXD_SOCKET"] = engine_socket
@@ -173,7 +175,7 @@ def run_inside(
     except OSError as error:
         for descriptor in ours:
             os.close(descriptor)
-        raise LabshellError("The engine's client program could not be started.") from error
+        raise LabshellError("engine-client-failed", "The engine's client program could not be started.") from error
     finally:
         for descriptor in theirs:
             os.close(descriptor)
@@ -183,7 +185,7 @@ def run_inside(
 def _client() -> str:
     client = next((path for path in CLIENTS if os.access(path, os.X_OK)), None)
     if client is None:
-        raise LabshellError("The engine's client program lxc is not installed on the host.")
+        raise LabshellError("engine-client-missing", "The engine's client program lxc is not installed on the host.")
     return client
 
 
@@ -217,6 +219,8 @@ def connect(address: str, port: int = SSH) -> int:
     try:
         connection = socket.create_connection((address, port), timeout=CONNECT_SECONDS)
     except OSError as error:
-        raise TryAgain("The container's SSH server does not answer; try `enter`.") from error
+        raise TryAgain(
+            "container-ssh-no-answer", "The container's SSH server does not answer; try `enter`."
+        ) from error
     connection.settimeout(None)
     return connection.detach()

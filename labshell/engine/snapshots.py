@@ -38,7 +38,7 @@ class Snapshots:
         """
         container = self._instances.get(name)
         if container is not None and self._instances.pools.has_on_disk(container, label):
-            raise LabshellError(LEFT_SNAPSHOT, name=name, action=KEEP)
+            raise LabshellError(*LEFT_SNAPSHOT, name=name, action=KEEP)
         retry_while_busy(self._disks.try_write)(name, KEEP)
         with translate_errors(name, KEEP):
             body = {"name": label, "stateful": False}

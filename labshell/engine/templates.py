@@ -49,11 +49,15 @@ def build(
     Yields what is being done, for the caller who waits.
     """
     if containers.get(name) is not None:
-        raise UsageError("There is a container {name} already; delete it first: lxc delete {name}", name=name)
+        raise UsageError(
+            "template-name-taken",
+            "There is a container {name} already; delete it first: lxc delete {name}",
+            name=name,
+        )
     if rootfs is None:
         checked_sources(recipe)
     elif not rootfs.is_file():
-        raise UsageError("{path} is not a file.", path=rootfs)
+        raise UsageError("rootfs-not-a-file", "{path} is not a file.", path=rootfs)
     with tempfile.TemporaryDirectory(prefix="labshell-template-") as folder:
         if rootfs is None:
             rootfs = Path(folder) / "rootfs.tar"
@@ -72,9 +76,13 @@ def publish(containers: Containers, source: str, name: str) -> Iterator[str]:
     proxy devices, marks of labshell's. Other files in people's homes stay; the last line says whose.
     """
     if containers.get(name) is not None:
-        raise UsageError("There is a container {name} already; delete it first: lxc delete {name}", name=name)
+        raise UsageError(
+            "template-name-taken",
+            "There is a container {name} already; delete it first: lxc delete {name}",
+            name=name,
+        )
     if containers.get(source) is None:
-        raise UsageError("There is no container {name}.", name=source)
+        raise UsageError("container-missing", "There is no container {name}.", name=source)
     made = name_of_fresh(name)  # until nothing personal is in it any more
     yield f"Copying {source}"
     containers.lifecycle.delete(made)
@@ -123,7 +131,7 @@ def update(containers: Containers, name: str, command: str) -> Iterator[str]:
     """Start a template, run `command` in it as root, strip it and stop it again. Clones of it do not change."""
     containers.clones.check_template(name)
     if containers.get(name) is None:
-        raise UsageError("{name} is an image; only a container can be updated.", name=name)
+        raise UsageError("template-is-image", "{name} is an image; only a container can be updated.", name=name)
     yield f"Starting {name}"
     containers.lifecycle.start(name, START_SECONDS)
     try:
@@ -135,7 +143,12 @@ def update(containers: Containers, name: str, command: str) -> Iterator[str]:
         containers.lifecycle.stop(name, START_SECONDS, force=True)
         _strip(containers, name)
     if status != 0:
-        raise LabshellError("The command ended with status {status}:\n{output}", status=status, output=output[-2000:])
+        raise LabshellError(
+            "template-command-failed",
+            "The command ended with status {status}:\n{output}",
+            status=status,
+            output=output[-2000:],
+        )
 
 
 def listing(containers: Containers, configured: str) -> list[dict[str, object]]:
@@ -153,9 +166,9 @@ def build_rootfs(target: Path, recipe: Recipe = USUAL) -> None:
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise LabshellError("mmdebstrap could not be run: {why}.", why=error) from error
+        raise LabshellError("mmdebstrap-not-run", "mmdebstrap could not be run: {why}.", why=error) from error
     if done.returncode != 0:
-        raise LabshellError("mmdebstrap failed:\n{output}", output=done.stderr[-2000:])
+        raise LabshellError("mmdebstrap-failed", "mmdebstrap failed:\n{output}", output=done.stderr[-2000:])
 
 
 def mmdebstrap(target: Path, recipe: Recipe, release: str, sources: list[Path]) -> list[str]:
@@ -187,12 +200,17 @@ def checked_sources(recipe: Recipe) -> tuple[str, list[Path]]:
     """The Debian release of a recipe, and where its packages come from."""
     unknown = [extra for extra in recipe.extras if extra not in EXTRAS]
     if unknown:
-        raise UsageError("There is nothing to add called {name}; there is: {known}", name=unknown[0],
-                         known=", ".join(EXTRAS))  # fmt: skip
+        raise UsageError(
+            "template-extra-unknown",
+            "There is nothing to add called {name}; there is: {known}",
+            name=unknown[0],
+            known=", ".join(EXTRAS),
+        )
     release = recipe.release or platform.freedesktop_os_release().get("VERSION_CODENAME", "")
     sources = apt_sources(SOURCES, release)
     if not sources:
         raise LabshellError(
+            "apt-sources-missing",
             "This machine has no apt sources of the release {release}; give a root file system with --rootfs.",
             release=release,
         )

@@ -100,7 +100,7 @@ class Firewall:
     def check_source(self, source: str | None) -> None:
         """Refuse a forward for one network only where that cannot be had."""
         if source and not self._on_network().adapter.can_limit_sources:
-            raise UsageError("`--from` is not supported with forwarding = {kind}.",
+            raise UsageError("source-not-supported", "`--from` is not supported with forwarding = {kind}.",
                              kind=self._config.forwarding)  # fmt: skip
 
     def forward_user(self, user: str) -> None:
@@ -211,7 +211,7 @@ class Firewall:
             if change:
                 log.info("rules reconciled", extra={"removed": len(change.remove), "added": len(change.add)})
             return change
-        raise TryAgain("The firewall rules keep changing; try again in a moment.")
+        raise TryAgain("firewall-keeps-changing", "The firewall rules keep changing; try again in a moment.")
 
     def _forget_stopped(self, containers: list[Container]) -> None:
         """Delete the connections of each container that has stopped or gone since the last look.

@@ -92,7 +92,9 @@ class Forwarding:
             if refusal:
                 log.info("rules were changed meanwhile", extra={"why": refusal})
             live = _saved()
-        raise LabshellError("The firewall did not take the change; look at: iptables-legacy-save -t nat")
+        raise LabshellError(
+            "firewall-change-lost", "The firewall did not take the change; look at: iptables-legacy-save -t nat"
+        )
 
 
 def _saved() -> rules.Saved:
@@ -111,7 +113,9 @@ def saved_by(program: str) -> rules.Saved:
 def _save(*options: str) -> str:
     done = host_program.run(["iptables-legacy-save", *options])
     if done.returncode != 0:
-        raise LabshellError("The firewall cannot be read: {why}.", why=host_program.reason_of(done))
+        raise LabshellError(
+            "firewall-unreadable", "The firewall cannot be read: {why}.", why=host_program.reason_of(done)
+        )
     return done.stdout
 
 
@@ -119,7 +123,9 @@ def _restore(change: str, *, may_fail: bool = False) -> str:
     """Commit a change, if there is one; why it was refused, if it may be."""
     done = host_program.run(["iptables-legacy-restore", "--noflush", "--wait", LOCK_SECONDS], change)
     if done.returncode == LOCK_IS_HELD:
-        raise TryAgain("Another program is holding the firewall's lock; try again in a moment.")
+        raise TryAgain("firewall-locked", "Another program is holding the firewall's lock; try again in a moment.")
     if done.returncode != 0 and not may_fail:
-        raise LabshellError("The firewall refused a change: {why}.", why=host_program.reason_of(done))
+        raise LabshellError(
+            "firewall-refused", "The firewall refused a change: {why}.", why=host_program.reason_of(done)
+        )
     return host_program.reason_of(done) if done.returncode else ""

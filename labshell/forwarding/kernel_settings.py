@@ -67,4 +67,6 @@ def _set(setting: Path, value: str) -> None:
             setting.write_text(value)
     except OSError as error:
         if setting.exists():
-            raise LabshellError("{path} cannot be changed: {why}.", path=setting, why=error.strerror) from error
+            raise LabshellError(
+                "kernel-setting-not-changed", "{path} cannot be changed: {why}.", path=setting, why=error.strerror
+            ) from error

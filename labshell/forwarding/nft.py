@@ -38,5 +38,8 @@ def run(argv: list[str], text: str = "", *, may_fail: bool = False) -> str | Non
     if may_fail:
         return None
     raise LabshellError(
-        "{program} refused the host's own rules: {reason}.", program=argv[0], reason=host_program.reason_of(done)
+        "host-rules-refused",
+        "{program} refused the host's own rules: {reason}.",
+        program=argv[0],
+        reason=host_program.reason_of(done),
     )

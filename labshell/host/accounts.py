@@ -59,7 +59,9 @@ class Accounts:
         except KeyError:
             return None
         if entry.pw_gid != _group_id():
-            raise UsageError("{user} is an existing system account; choose another name.", user=user)
+            raise UsageError(
+                "account-is-system", "{user} is an existing system account; choose another name.", user=user
+            )
         return entry.pw_uid
 
     def all(self) -> dict[str, int]:
@@ -183,7 +185,10 @@ class Accounts:
             return keys.parse_authorized_keys((files.read(path) or b"").decode("utf-8", "replace"))
         except UsageError as error:
             raise LabshellError(
-                "{path} has a line that is no public key; take it out. {why}", path=path, why=error
+                "authorized-keys-invalid",
+                "{path} has a line that is no public key; take it out. {why}",
+                path=path,
+                why=error,
             ) from error
 
     def set_keys(self, user: str, public_keys: list[PublicKey]) -> None:
@@ -226,11 +231,18 @@ def _group_id() -> int:
     try:
         return grp.getgrnam(GROUP).gr_gid
     except KeyError:
-        raise LabshellError("The host has no group {group}; run scripts/setup-host.", group=GROUP) from None
+        raise LabshellError(
+            "host-group-missing", "The host has no group {group}; run scripts/setup-host.", group=GROUP
+        ) from None
 
 
 def _run(argv: list[str]) -> None:
     """Run one of the host's account programs; what it printed goes into the error."""
     done = host_program.run(argv)
     if done.returncode != 0:
-        raise LabshellError("{program} refused: {reason}.", program=argv[0], reason=host_program.reason_of(done))
+        raise LabshellError(
+            "account-program-refused",
+            "{program} refused: {reason}.",
+            program=argv[0],
+            reason=host_program.reason_of(done),
+        )

@@ -43,7 +43,9 @@ class ChangeLog:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise LabshellError("{path} cannot be written: {why}.", path=self._path, why=error.strerror) from error
+            raise LabshellError(
+                "file-not-written", "{path} cannot be written: {why}.", path=self._path, why=error.strerror
+            ) from error
 
     def last(self, count: int, *, only_errors: bool = False) -> list[dict[str, Any]]:
         """The last `count` changes, or failures, oldest first; a line that a crash cut off is left out."""

@@ -42,4 +42,4 @@ class Closed:
     def refuse_if_closed(self) -> None:
         message = self.message
         if message is not None:
-            raise TryAgain("New starts are disabled (maintenance): {message}", message=message)
+            raise TryAgain("maintenance", "New starts are disabled (maintenance): {message}", message=message)

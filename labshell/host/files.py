@@ -29,13 +29,19 @@ def read(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise LabshellError("{path} cannot be read: it must be a regular file.", path=path) from error
+        raise LabshellError(
+            "file-not-regular", "{path} cannot be read: it must be a regular file.", path=path
+        ) from error
     try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1 or about.st_uid != os.geteuid():
-            raise LabshellError("{path} must be a regular file owned by root, with one hard link.", path=path)
+            raise LabshellError(
+                "file-not-owned-by-root",
+                "{path} must be a regular file owned by root, with one hard link.",
+                path=path,
+            )
         if about.st_size > LARGEST_BYTES:
-            raise LabshellError("{path} is too large to be what it should be.", path=path)
+            raise LabshellError("file-too-large", "{path} is too large to be what it should be.", path=path)
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(LARGEST_BYTES)
     finally:
@@ -59,7 +65,9 @@ def write(path: Path, content: bytes, mode: int = 0o644) -> None:
             raise
         sync_folder(path.parent)
     except OSError as error:
-        raise LabshellError("{path} cannot be written: {why}.", path=path, why=error.strerror) from error
+        raise LabshellError(
+            "file-not-written", "{path} cannot be written: {why}.", path=path, why=error.strerror
+        ) from error
 
 
 def remove(path: Path) -> None:
@@ -70,7 +78,9 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
         sync_folder(path.parent)
     except OSError as error:
-        raise LabshellError("{path} cannot be removed: {why}.", path=path, why=error.strerror) from error
+        raise LabshellError(
+            "file-not-removed", "{path} cannot be removed: {why}.", path=path, why=error.strerror
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -89,9 +99,15 @@ def ensure_folder(path: Path, mode: int = 0o755) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        raise LabshellError("{path} cannot be made: {why}.", path=path, why=error.strerror) from error
+        raise LabshellError(
+            "folder-not-made", "{path} cannot be made: {why}.", path=path, why=error.strerror
+        ) from error
     if not is_ours_alone(path):
-        raise LabshellError("{path} must be a directory owned by root that only root can write to.", path=path)
+        raise LabshellError(
+            "folder-not-owned-by-root",
+            "{path} must be a directory owned by root that only root can write to.",
+            path=path,
+        )
 
 
 def is_ours_alone(path: Path) -> bool:
@@ -110,9 +126,11 @@ def locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except filelock.Timeout as error:
-        raise TryAgain("Another command is changing this; try again in a moment.") from error
+        raise TryAgain("host-file-locked", "Another command is changing this; try again in a moment.") from error
     except OSError as error:
-        raise LabshellError("{path} cannot be locked: {why}.", path=path, why=error.strerror) from error
+        raise LabshellError(
+            "file-not-locked", "{path} cannot be locked: {why}.", path=path, why=error.strerror
+        ) from error
     try:
         yield
     finally:

@@ -118,7 +118,11 @@ def driver_version() -> str:
 
 def _in_time(ask: Callable[[], T]) -> T:
     """What the driver answers. A call into one that hangs never returns, so a thread of its own is left to it."""
-    silence = NoGpus("The host's NVIDIA driver does not answer: {why}.", why=f"nothing in {ANSWER_SECONDS} seconds")
+    silence = NoGpus(
+        "gpu-driver-no-answer",
+        "The host's NVIDIA driver does not answer: {why}.",
+        why=f"nothing in {ANSWER_SECONDS} seconds",
+    )
     if not _lock.acquire(timeout=ANSWER_SECONDS):
         raise silence
     answer: futures.Future[T] = futures.Future()
@@ -151,12 +155,16 @@ def _driver() -> Iterator[None]:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         if error.value in NO_DRIVER:
-            raise NoDriver("This host has no NVIDIA GPU, or its driver is not loaded.") from error
-        raise NoGpus("The host's NVIDIA driver does not answer: {why}.", why=_reason(error)) from error
+            raise NoDriver("gpu-absent", "This host has no NVIDIA GPU, or its driver is not loaded.") from error
+        raise NoGpus(
+            "gpu-driver-no-answer", "The host's NVIDIA driver does not answer: {why}.", why=_reason(error)
+        ) from error
     try:
         yield
     except pynvml.NVMLError as error:
-        raise NoGpus("The host's NVIDIA driver does not answer: {why}.", why=_reason(error)) from error
+        raise NoGpus(
+            "gpu-driver-no-answer", "The host's NVIDIA driver does not answer: {why}.", why=_reason(error)
+        ) from error
     finally:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()

@@ -17,7 +17,9 @@ def run(argv: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
             argv, input=text, env=ENVIRONMENT, capture_output=True, text=True, timeout=SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise LabshellError("{program} could not be run on the host: {why}.", program=argv[0], why=error) from error
+        raise LabshellError(
+            "host-program-not-run", "{program} could not be run on the host: {why}.", program=argv[0], why=error
+        ) from error
 
 
 def reason_of(done: subprocess.CompletedProcess[str]) -> str:

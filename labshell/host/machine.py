@@ -78,14 +78,20 @@ def address_of(interface: str) -> str:
     for item in psutil.net_if_addrs().get(interface, []):
         if item.family == socket.AF_INET:
             return str(ipaddress.IPv4Interface(f"{item.address}/{item.netmask}"))
-    raise LabshellError("The host has no network interface {interface} with an IPv4 address.", interface=interface)
+    raise LabshellError(
+        "interface-missing",
+        "The host has no network interface {interface} with an IPv4 address.",
+        interface=interface,
+    )
 
 
 def outside_interface() -> str:
     """The interface that the default route leads to."""
     interfaces = ways_out()
     if not interfaces:
-        raise LabshellError("This host has no default route; set listen_address in labshell.toml.")
+        raise LabshellError(
+            "default-route-missing", "This host has no default route; set listen_address in labshell.toml."
+        )
     return interfaces[0]
 
 
@@ -202,7 +208,9 @@ def sshd_settings(user: str) -> dict[str, str]:
     argv = ["/usr/sbin/sshd", "-T", "-C", f"user={user},host=elsewhere,addr=192.0.2.1"]
     done = host_program.run(argv)
     if done.returncode != 0:
-        raise LabshellError("sshd refuses its own configuration: {why}.", why=host_program.reason_of(done))
+        raise LabshellError(
+            "sshd-config-refused", "sshd refuses its own configuration: {why}.", why=host_program.reason_of(done)
+        )
     return {key: value for key, _, value in (line.partition(" ") for line in done.stdout.splitlines())}
 
 

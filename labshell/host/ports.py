@@ -85,6 +85,7 @@ class PortRegistry:
         port = parse_port_file(content)
         if port is None:
             raise LabshellError(
+                "user-port-file-damaged",
                 "{path} does not hold a port number. Write the right one into it "
                 "(iptables-legacy-save -t nat shows the live rule), or remove the file to give a new port.",
                 path=path,
@@ -138,7 +139,7 @@ class PortRegistry:
             others |= dict.fromkeys(self.resting(), "a removed user")
         reason = conflict_with_block(self._pool, port, others, self._listening())
         if reason:
-            raise UsageError("Port {port} cannot be given: {reason}.", port=port, reason=reason)
+            raise UsageError("port-not-usable", "Port {port} cannot be given: {reason}.", port=port, reason=reason)
 
     def _blocks_of_others(self, user: str) -> dict[int, str]:
         """The blocks of all others: first port -> owner."""
@@ -152,11 +153,13 @@ class PortRegistry:
         """Refuse a port for a service that has an owner, is quarantined, or is in use by another program."""
         for holder, first in self.all_ports().items():
             if port in self._pool.block(first):
-                raise UsageError("Port {port} is one of {holder}'s.", port=port, holder=holder)
+                raise UsageError(
+                    "port-of-another-user", "Port {port} is one of {holder}'s.", port=port, holder=holder
+                )
         if any(port in self._pool.block(first) for first in self.resting()):
-            raise UsageError("Port {port} is in quarantine: a removed user had it.", port=port)
+            raise UsageError("port-quarantined", "Port {port} is in quarantine: a removed user had it.", port=port)
         if port in self._listening():
-            raise UsageError("Something on this machine has port {port} already.", port=port)
+            raise UsageError("port-taken", "Something on this machine has port {port} already.", port=port)
 
     def ensure(self, user: str, port: int | None = None, *, even_resting: bool = False) -> int:
         """The user's SSH port, allocated now if they have none; `port` asks for one by number.
@@ -168,7 +171,9 @@ class PortRegistry:
             current = self.port_of(user)
             if current is not None:
                 if port not in (None, current):
-                    raise UsageError("{user} already has port {port}.", user=user, port=current)
+                    raise UsageError(
+                        "port-already-assigned", "{user} already has port {port}.", user=user, port=current
+                    )
                 return current
             if port is not None:
                 self.check(user, port, even_resting=even_resting)
@@ -206,7 +211,7 @@ class PortRegistry:
         busy = set(self._listening()) - set(own)
         reason = overlap_of_block(self._pool, port, blocks) or busy_in_block(self._pool, port, busy)
         if reason:
-            raise UsageError("Port {port} cannot be kept: {reason}.", port=port, reason=reason)
+            raise UsageError("port-not-keepable", "Port {port} cannot be kept: {reason}.", port=port, reason=reason)
 
     def adopt(self, user: str, port: int, own: Collection[int] = ()) -> None:
         """Keep a port from before labshell, wherever it lies, if it has no other owner."""
@@ -223,7 +228,12 @@ class PortRegistry:
         used = {port for first in blocks for port in self._pool.block(first)} | set(self._listening())
         found = next((port for port in range(self._pool.last, self._pool.first - 1, -1) if port not in used), None)
         if found is None:
-            raise TryAgain("No port from {first} to {last} is free.", first=self._pool.first, last=self._pool.last)
+            raise TryAgain(
+                "port-free-none",
+                "No port from {first} to {last} is free.",
+                first=self._pool.first,
+                last=self._pool.last,
+            )
         return found
 
     def release(self, user: str) -> None:
@@ -251,6 +261,7 @@ class PortRegistry:
         start = self._pool.first if content is None else parse_port_file(content)
         if start is None:
             raise LabshellError(
+                "next-port-file-damaged",
                 "{path} does not hold a port number. No port was given. Write {first} into it to go on: "
                 "ports in use are never given twice.",
                 path=self._paths.next_port,
@@ -264,6 +275,7 @@ class PortRegistry:
         port = choose_block(self._pool, start, blocks, self._listening())
         if port is None:
             raise TryAgain(
+                "port-range-exhausted",
                 "Every block of ports from {first} to {last} is in use or quarantined; widen port_range.",
                 first=self._pool.first,
                 last=self._pool.last,

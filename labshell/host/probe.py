@@ -103,7 +103,7 @@ class Guest:
         argv += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
         done = host_program.run([*argv, f"{self._user}@{target.host}", command])
         if done.returncode != 0:
-            raise LabshellError("SSH says: {why}.", why=host_program.reason_of(done))
+            raise LabshellError("ssh-probe-failed", "SSH says: {why}.", why=host_program.reason_of(done))
         return done.stdout
 
     def reached(self, way_in: Target, host_key: str, targets: Collection[Target]) -> list[Target]:

@@ -30,6 +30,7 @@ class Quarantine:
             return {port: moment for port, moment in until.items() if moment > self._clock.now()}
         except (ValueError, AttributeError, TypeError) as error:
             raise LabshellError(
+                "quarantine-file-damaged",
                 "{path} is damaged; move it away to continue (this ends the quarantine of removed users' blocks).",
                 path=self._file,
             ) from error

@@ -46,12 +46,18 @@ class Uids:
             return min(unused)
         content = files.read(self._counter)
         if content is not None and not content.strip().isdigit():
-            raise LabshellError("{path} does not hold a number; write the next free uid into it.", path=self._counter)
+            raise LabshellError(
+                "next-uid-file-damaged",
+                "{path} does not hold a number; write the next free uid into it.",
+                path=self._counter,
+            )
         uid = max(self._first, int(content or 0))
         while uid in in_use:
             uid += 1
         if uid > self._last:
-            raise LabshellError("Every uid up to {last} has been used; widen uid_range.", last=self._last)
+            raise LabshellError(
+                "uid-range-exhausted", "Every uid up to {last} has been used; widen uid_range.", last=self._last
+            )
         return uid
 
     def _unused(self) -> set[int]:

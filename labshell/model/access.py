@@ -20,4 +20,4 @@ class Caller:
 def may_use_gateway(caller: Caller, group: str, uid_min: int = 1000) -> None:
     """Accept managed users only: not root, not system users, not container ids."""
     if caller.uid < uid_min or caller.uid >= 65534 or group not in caller.groups:
-        raise NotAllowed("This account is not managed by labshell.")
+        raise NotAllowed("account-not-managed", "This account is not managed by labshell.")

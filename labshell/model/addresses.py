@@ -24,7 +24,9 @@ def choose_address(bridge: str, taken: Collection[str], strangers: str = "", *, 
         host = ipaddress.IPv4Address(number)
         if host not in used and not any(first <= host <= last for first, last in spans):
             return str(host)
-    raise LabshellError("The bridge {network} has no free address left.", network=interface.network)
+    raise LabshellError(
+        "bridge-addresses-exhausted", "The bridge {network} has no free address left.", network=interface.network
+    )
 
 
 def span_of(span: str) -> tuple[ipaddress.IPv4Address, ipaddress.IPv4Address]:

@@ -89,17 +89,21 @@ def add_forward(
     keeps its host port and what is not said: name, time or network.
     """
     if not 1 <= wanted.target <= 65535:
-        raise UsageError("{target} is not a port number: 1 to 65535.", target=wanted.target)
+        raise UsageError("target-port-invalid", "{target} is not a port number: 1 to 65535.", target=wanted.target)
     if wanted.target == SSH:
-        raise UsageError("Port 22 of the container is reached on port {port} already.", port=block.start)
+        raise UsageError(
+            "ssh-port-already-forwarded",
+            "Port 22 of the container is reached on port {port} already.",
+            port=block.start,
+        )
     if wanted.name and not FORWARD_NAME.fullmatch(wanted.name):
-        raise UsageError("A name has up to 20 letters, digits and hyphens.")
+        raise UsageError("forward-name-invalid", "A name has up to 20 letters, digits and hyphens.")
     live = [own for own in forwards if not own.is_over(now)]
     same = [own for own in live if own.target == wanted.target and own.port in block]
     taken = {own.port for own in live}.union(busy)
     free = [port for port in block[1:] if port not in taken]
     if not same and not free:
-        raise UsageError("All your ports are in use, {first} to {last}; remove one first.",
+        raise UsageError("own-ports-exhausted", "All your ports are in use, {first} to {last}; remove one first.",
                          first=block.start + 1, last=block.stop - 1)  # fmt: skip
     added = _changed(same[0] if same else OwnForward(free[0], wanted.target), wanted)
     others = [own for own in live if own.port != added.port]
@@ -123,12 +127,14 @@ def with_desktop(
     if port in ("", "none"):
         return others
     if int(port) not in block[1:]:
-        raise UsageError("{port} is none of their ports, {first} to {last}.", port=port,
+        raise UsageError("port-outside-block", "{port} is none of their ports, {first} to {last}.", port=port,
                          first=block.start + 1, last=block.stop - 1)  # fmt: skip
     if int(port) in [own.port for own in others if not own.is_over(now)]:
-        raise UsageError("{port} leads to another port of the container already.", port=port)
+        raise UsageError(
+            "port-already-forwarded", "{port} leads to another port of the container already.", port=port
+        )
     if int(port) in busy:
-        raise UsageError("Something on this machine has port {port} already.", port=port)
+        raise UsageError("port-taken", "Something on this machine has port {port} already.", port=port)
     wanted = OwnForward(int(port), target, "desktop")
     return tuple(sorted([*others, wanted], key=lambda own: own.port))
 
@@ -146,7 +152,7 @@ def remove_forward(forwards: Collection[OwnForward], port: int) -> tuple[OwnForw
     """The forwards without the one on host port `port`, or to container port `port`."""
     left = tuple(own for own in forwards if port not in (own.port, own.target))
     if len(left) == len(forwards):
-        raise UsageError("None of your ports is {port} or leads to it.", port=port)
+        raise UsageError("forward-missing", "None of your ports is {port} or leads to it.", port=port)
     return left
 
 
@@ -155,7 +161,9 @@ def seconds_of(text: str) -> int:
     found = SPAN.fullmatch(text)
     seconds = int(found.group(1)) * SPAN_SECONDS[found.group(2)] if found else 0
     if not 0 < seconds <= LONGEST_SPAN:
-        raise UsageError("{text} is not a time: write 30m, 8h or 3d, a year at most.", text=repr(text)[:40])
+        raise UsageError(
+            "time-invalid", "{text} is not a time: write 30m, 8h or 3d, a year at most.", text=repr(text)[:40]
+        )
     return seconds
 
 
@@ -165,7 +173,9 @@ def checked_source(text: str) -> str:
         network = ipaddress.IPv4Network(text)
         return str(network) if network.prefixlen else ""
     except ValueError:
-        raise UsageError("{text} is not an IPv4 network: write 192.0.2.0/24.", text=repr(text)[:40]) from None
+        raise UsageError(
+            "network-invalid", "{text} is not an IPv4 network: write 192.0.2.0/24.", text=repr(text)[:40]
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,9 @@ def hold_for(lasting: str, reason: str, now: float, most_days: int) -> Hold:
     """What a user asks for with `keep`: until when, and why."""
     seconds = seconds_of(lasting)
     if seconds > most_days * DAY:
-        raise UsageError("On this host you may keep it for {days} days at a time.", days=most_days)
+        raise UsageError("keep-too-long", "On this host you may keep it for {days} days at a time.", days=most_days)
     if len(reason) > LONGEST_REASON:
-        raise UsageError("A reason has up to {most} characters.", most=LONGEST_REASON)
+        raise UsageError("reason-too-long", "A reason has up to {most} characters.", most=LONGEST_REASON)
     return Hold(now + seconds, shown.plain(reason))
 
 

@@ -49,17 +49,20 @@ def read(text: str) -> PublicKey:
         return _armoured(text)
     lines = _lines(text)
     if not lines:
-        raise UsageError("There is no public key in this: it is empty.")
+        raise UsageError("key-empty", "There is no public key in this: it is empty.")
     starts = [number for number, line in enumerate(lines) if _begins_key(line)]
     if len(starts) > 1:
         raise _several(len(starts))
     whole = " ".join(lines)
     if SSH1.match(whole):
         raise UsageError(
-            "This is a key of SSH version 1, which is not safe; make a new one with: ssh-keygen -t ed25519"
+            "key-ssh1",
+            "This is a key of SSH version 1, which is not safe; make a new one with: ssh-keygen -t ed25519",
         )
     if FINGERPRINT.match(whole):
-        raise UsageError("This is the fingerprint of a key: give the public key, the file that ends in .pub.")
+        raise UsageError(
+            "key-is-fingerprint", "This is the fingerprint of a key: give the public key, the file that ends in .pub."
+        )
     return keys.parse(_joined(lines))
 
 
@@ -76,13 +79,15 @@ def _plain(text: str) -> str:
 def _refuse_private(text: str) -> None:
     if PUTTY.search(text):
         raise UsageError(
+            "key-is-putty-private",
             "This is PuTTY's private key: keep it secret, open it in PuTTYgen, and give the text under "
-            '"Public key for pasting".'
+            '"Public key for pasting".',
         )
     if PRIVATE.search(text):
         raise UsageError(
+            "key-is-private",
             "This is a private key: keep it secret, and give the public one, in the file that ends in .pub; "
-            "this shows it: ssh-keygen -y -f FILE"
+            "this shows it: ssh-keygen -y -f FILE",
         )
 
 
@@ -141,15 +146,15 @@ def _armoured(text: str) -> PublicKey:
     found = [_ssh2(match[1]) for match in SSH2.finditer(text)]
     for match in PEM.finditer(text):
         if "CERTIFICATE" in match[1]:
-            raise UsageError("This is a certificate; give the public key that it was made for.")
+            raise UsageError("key-is-certificate", "This is a certificate; give the public key that it was made for.")
         if "PGP" in match[1]:
-            raise UsageError("This is a key of PGP, not of SSH; make one with: ssh-keygen -t ed25519")
+            raise UsageError("key-is-pgp", "This is a key of PGP, not of SSH; make one with: ssh-keygen -t ed25519")
         if match[1] in PEM_KEYS:
             found.append(_pem(match[2]))
     if len(found) > 1:
         raise _several(len(found))
     if not found:
-        raise UsageError("This public key is cut off: a BEGIN line has no END line that fits.")
+        raise UsageError("key-end-missing", "This public key is cut off: a BEGIN line has no END line that fits.")
     return keys.parse(found[0])
 
 
@@ -169,7 +174,9 @@ def _ssh2(body: str) -> str:
     blob = "".join(body.split())
     kind = _kind_of(blob)
     if kind is None:
-        raise UsageError("This public key is damaged or cut off; copy it again, all lines of it.")
+        raise UsageError(
+            "key-lines-damaged", "This public key is damaged or cut off; copy it again, all lines of it."
+        )
     return f"{kind} {blob} {comment}".rstrip()
 
 
@@ -179,18 +186,21 @@ def _pem(body: str) -> str:
         key = load_der_public_key(base64.b64decode("".join(body.replace(">", "").split()), validate=True))
         if isinstance(key, DSAPublicKey):
             raise UsageError(
-                "This is a DSA key, which is not safe any more; make a new one with: ssh-keygen -t ed25519"
+                "key-is-dsa",
+                "This is a DSA key, which is not safe any more; make a new one with: ssh-keygen -t ed25519",
             )
         return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
     except (ValueError, TypeError, binascii.Error, UnsupportedAlgorithm):
         raise UsageError(
+            "key-pem-unusable",
             "This PEM file holds no key that OpenSSH takes, or it is damaged; this shows the public key of a private "
-            "one: ssh-keygen -y -f FILE"
+            "one: ssh-keygen -y -f FILE",
         ) from None
 
 
 def _several(count: int) -> UsageError:
     return UsageError(
+        "key-file-has-several",
         "There are {count} keys in this, and one is taken at a time: put each into a file of its own, and give each "
         "to `keys add`, or all with one --key for each file.",
         count=count,

@@ -66,37 +66,40 @@ def parse(text: str) -> PublicKey:
     """The one public key in `text`; UsageError with the reason if it is anything else."""
     if PRIVATE.search(text):
         raise UsageError(
+            "key-is-private",
             "This is a private key: keep it secret, and give the public one, in the file that ends in .pub; "
-            "this shows it: ssh-keygen -y -f FILE"
+            "this shows it: ssh-keygen -y -f FILE",
         )
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not lines:
-        raise UsageError("There is no public key in this: it is empty.")
+        raise UsageError("key-empty", "There is no public key in this: it is empty.")
     if len(lines) > 1:
-        raise UsageError("There is more than one key in this; give them one at a time.")
+        raise UsageError("key-several", "There is more than one key in this; give them one at a time.")
     return _parse_line(lines[0])
 
 
 def _parse_line(line: str) -> PublicKey:
     if len(line) > LONGEST_KEY:
-        raise UsageError("This is too long for a public key.")
+        raise UsageError("key-too-long", "This is too long for a public key.")
     options: tuple[tuple[str, str], ...] = ()
     if line.split(None, 1)[0] not in KEY_TYPES:
         options, line = _split_options(line)
     words = line.split(None, 2)
     if len(words) < 2:
-        raise UsageError("This public key is cut off: nothing follows its type.")
+        raise UsageError("key-body-missing", "This public key is cut off: nothing follows its type.")
     kind, blob = words[0], words[1]
     comment = words[2] if len(words) > 2 else ""
     key = _loaded(kind, blob)
     if key is None and kind_of(blob):
-        raise UsageError("This public key is damaged: its two halves are of different kinds.")
+        raise UsageError("key-kinds-differ", "This public key is damaged: its two halves are of different kinds.")
     if key is None:
-        raise UsageError("This public key is damaged or cut off; copy it again, in one line.")
+        raise UsageError("key-damaged", "This public key is damaged or cut off; copy it again, in one line.")
     if isinstance(key, RSAPublicKey) and key.key_size < RSA_BITS:
-        raise UsageError("This RSA key is too short to be safe; make a new one with: ssh-keygen -t ed25519")
+        raise UsageError(
+            "key-rsa-too-short", "This RSA key is too short to be safe; make a new one with: ssh-keygen -t ed25519"
+        )
     if not comment.isprintable():
-        raise UsageError("The comment of this key has characters that cannot be shown.")
+        raise UsageError("key-comment-invalid", "The comment of this key has characters that cannot be shown.")
     return PublicKey(kind, blob, comment, options)
 
 
@@ -112,16 +115,23 @@ def _split_options(line: str) -> tuple[tuple[tuple[str, str], ...], str]:
     if not rest or rest.split(None, 1)[0] not in KEY_TYPES:
         if "ssh-dss" in line.split():
             raise UsageError(
-                "This is a DSA key, which is not safe any more; make a new one with: ssh-keygen -t ed25519"
+                "key-is-dsa",
+                "This is a DSA key, which is not safe any more; make a new one with: ssh-keygen -t ed25519",
             )
         if "-cert-v01@openssh.com" in line:
-            raise UsageError("This is a certificate; give the public key that it was made for.")
-        raise UsageError("This is not a public key that OpenSSH knows: it should begin with ssh-ed25519 or the like.")
+            raise UsageError("key-is-certificate", "This is a certificate; give the public key that it was made for.")
+        raise UsageError(
+            "key-unknown",
+            "This is not a public key that OpenSSH knows: it should begin with ssh-ed25519 or the like.",
+        )
     kept = [(name, value) for name, value in found if name not in DROPPED_OPTIONS]
     for name, value in kept:
         if name not in KEPT_OPTIONS or not KEPT_OPTIONS[name].fullmatch(value):
-            raise UsageError("The option {option} of this key cannot be kept: only from and expiry-time can.",
-                             option=name)  # fmt: skip
+            raise UsageError(
+                "key-option-not-kept",
+                "The option {option} of this key cannot be kept: only from and expiry-time can.",
+                option=name,
+            )
     return tuple(kept), rest
 
 
@@ -147,7 +157,9 @@ def _loaded(kind: str, blob: str) -> SSHPublicKeyTypes | None:
 def check_amount(listed: Iterable[PublicKey]) -> None:
     """Refuse more keys for one user than everything takes that reads them, as an argument of a program for one."""
     if len(authorized_keys(map(line_on_host, listed))) > MOST_BYTES:
-        raise UsageError("Too many keys: the limit is {size} KiB of keys per user.", size=MOST_BYTES >> 10)
+        raise UsageError(
+            "keys-too-many", "Too many keys: the limit is {size} KiB of keys per user.", size=MOST_BYTES >> 10
+        )
 
 
 def line_on_host(key: PublicKey) -> str:
@@ -179,8 +191,12 @@ def choose_key(listed: Sequence[PublicKey], which: str) -> PublicKey:
             return key
     named = [key for key in listed if which and key.comment.split() == which.split()]
     if len(named) > 1:
-        raise UsageError("There are {count} keys {which}; give a number or a fingerprint (`keys` lists them).",
-                         count=len(named), which=shown.plain(which)[:60])  # fmt: skip
+        raise UsageError(
+            "key-ambiguous",
+            "There are {count} keys {which}; give a number or a fingerprint (`keys` lists them).",
+            count=len(named),
+            which=shown.plain(which)[:60],
+        )
     if named:
         return named[0]
-    raise UsageError("There is no key {which}; `keys` lists them.", which=shown.plain(which)[:60])
+    raise UsageError("key-missing", "There is no key {which}; `keys` lists them.", which=shown.plain(which)[:60])

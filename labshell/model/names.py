@@ -56,17 +56,19 @@ def checked_name(name: object, *, of_service: bool = False) -> str:
     if not isinstance(name, str) or not NAME.fullmatch(name) or "--" in name:
         if of_service:
             raise UsageError(
+                "service-name-invalid",
                 "{name} cannot be the name of a service: use 2 to 32 lower-case letters, digits and single hyphens; "
                 "it must start with a letter and not end with a hyphen.",
                 name=repr(name)[:80],
             )
         raise UsageError(
+            "user-name-invalid",
             "{name} cannot be a user name: use 2 to 32 lower-case letters, digits and single hyphens; "
             "it must start with a letter and not end with a hyphen.",
             name=repr(name)[:80],
         )
     if name in RESERVED_NAMES:
-        raise UsageError("{name} is a name the system itself uses; choose another.", name=name)
+        raise UsageError("name-reserved", "{name} is a name the system itself uses; choose another.", name=name)
     return name
 
 
@@ -76,14 +78,14 @@ def existing_name(name: str) -> str:
     It is safe as a file name and an argument, and no more: what an old or odd name belongs to can be removed.
     """
     if not EXISTING.fullmatch(name):
-        raise UsageError("There is no user or service {name}.", name=repr(name)[:80])
+        raise UsageError("user-or-service-missing", "There is no user or service {name}.", name=repr(name)[:80])
     return name
 
 
 def checked_template(name: str) -> str:
     """`name` if a template may be called that; reserved names may, it is no account."""
     if not NAME.fullmatch(name):
-        raise UsageError("{name} cannot be the name of a template.", name=repr(name)[:80])
+        raise UsageError("template-name-invalid", "{name} cannot be the name of a template.", name=repr(name)[:80])
     return name
 
 
@@ -110,6 +112,10 @@ def choose_template(wanted: str, marked: Collection[str], default: str) -> str:
     """The template a researcher may clone: the configured one, or one that is marked as a template."""
     offered = sorted({default, *marked})
     if wanted not in offered:
-        raise UsageError("There is no template {name}; there is: {offered}", name=shown.plain(wanted)[:60],
-                         offered=", ".join(offered))  # fmt: skip
+        raise UsageError(
+            "template-not-offered",
+            "There is no template {name}; there is: {offered}",
+            name=shown.plain(wanted)[:60],
+            offered=", ".join(offered),
+        )
     return wanted

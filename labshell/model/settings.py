@@ -80,7 +80,12 @@ def merged(
     name = given.pop(PROFILE, "")
     if name and name not in profiles:
         known = ", ".join(sorted(profiles)) or "none"
-        raise UsageError("There is no profile {name} in labshell.toml; there is: {known}", name=name, known=known)
+        raise UsageError(
+            "profile-missing",
+            "There is no profile {name} in labshell.toml; there is: {known}",
+            name=name,
+            known=known,
+        )
     return checked({**defaults, **profiles.get(name, {}), **given})
 
 
@@ -88,21 +93,32 @@ def checked(given: Mapping[str, str]) -> dict[str, str]:
     """The settings, if each is one and possible; UsageError names the first that is not."""
     for name, text in given.items():
         if name not in SETTINGS:
-            raise UsageError("There is no setting {name}; there is: {known}", name=repr(name)[:40],
+            raise UsageError("setting-unknown", "There is no setting {name}; there is: {known}", name=repr(name)[:40],
                              known=", ".join(SETTINGS))  # fmt: skip
         if name in SIZES and NUMBER.fullmatch(text):
-            raise UsageError("{value} has no unit for {name}: write {value}GiB or {value}MiB.", value=text, name=name)
+            raise UsageError(
+                "setting-unit-missing",
+                "{value} has no unit for {name}: write {value}GiB or {value}MiB.",
+                value=text,
+                name=name,
+            )
         if name == "mounts" and not _is_possible(name, text):
             wrong = next(part for part in text.split(",") if not _mount(part))
             raise UsageError(
+                "mount-invalid",
                 "{value} is not possible for mounts: write {example}. Both are absolute paths, the host's first; "
                 "--mount takes one, and can be repeated.",
                 value=repr(wrong)[:60],
                 example=SETTINGS[name].example,
             )
         if not _is_possible(name, text):
-            raise UsageError("{value} is not possible for {name}: write {example}.", value=repr(text)[:60], name=name,
-                             example=SETTINGS[name].example)  # fmt: skip
+            raise UsageError(
+                "setting-value-invalid",
+                "{value} is not possible for {name}: write {example}.",
+                value=repr(text)[:60],
+                name=name,
+                example=SETTINGS[name].example,
+            )
     return dict(given)
 
 
@@ -125,7 +141,9 @@ def addresses_of_gpus(text: str, installed: Sequence[NamedGpu]) -> str:
         address = by_name.get(str(int(name)) if GPU_INDEX.fullmatch(name) else name)
         if address is None:
             names = ", ".join(map(_name_of_gpu, installed)) or "none"
-            raise UsageError("There is no GPU {gpu}; this host has: {known}", gpu=part, known=names)
+            raise UsageError(
+                "gpu-missing-on-host", "There is no GPU {gpu}; this host has: {known}", gpu=part, known=names
+            )
         found.append(address)
     return ",".join(dict.fromkeys(found))
 
@@ -155,7 +173,9 @@ def refuse_more_processors(cpu: str, there: int) -> None:
         return
     wanted = int(cpu.rpartition("-")[2]) + ("-" in cpu)
     if wanted > there:
-        raise UsageError("cpu {cpu} is not possible: this host has {count} processors.", cpu=cpu, count=there)
+        raise UsageError(
+            "cpu-not-on-host", "cpu {cpu} is not possible: this host has {count} processors.", cpu=cpu, count=there
+        )
 
 
 def date_of(text: str) -> datetime.date | None:

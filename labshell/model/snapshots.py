@@ -24,11 +24,14 @@ def name_of_snapshot(name: str, existing: Collection[str], most: int, now: str) 
     """A name for one more snapshot: `name`, or `now` if that is empty. UsageError if there may be none."""
     name = name or now
     if not SNAPSHOT.fullmatch(name):
-        raise UsageError("{name} cannot be a snapshot's name: use up to 32 lower-case letters, digits and hyphens.",
-                         name=repr(name)[:60])  # fmt: skip
+        raise UsageError(
+            "snapshot-name-invalid",
+            "{name} cannot be a snapshot's name: use up to 32 lower-case letters, digits and hyphens.",
+            name=repr(name)[:60],
+        )
     if name in existing:
-        raise UsageError("There is a snapshot {name} already.", name=name)
+        raise UsageError("snapshot-name-taken", "There is a snapshot {name} already.", name=name)
     if len(existing) >= most:
-        raise UsageError("You may keep {most} snapshots; delete one first: {names}", most=most,
+        raise UsageError("snapshots-too-many", "You may keep {most} snapshots; delete one first: {names}", most=most,
                          names=", ".join(sorted(existing)))  # fmt: skip
     return name

@@ -97,18 +97,20 @@ class AddUser(UserOperation):
         """Everything that can be known to be wrong before anything is changed."""
         checked_name(new.name)
         if not new.keys:
-            raise UsageError("{name} needs at least one public key: --key FILE.", name=new.name)
+            raise UsageError("user-key-required", "{name} needs at least one public key: --key FILE.", name=new.name)
         keys.check_amount(new.keys)
         uid = self._accounts.uid_of(new.name)
         if _is_to_be_made(container):
             self._containers.clones.check_template(new.template)
         if container is not None and container.owner != new.name:
             raise UsageError(
+                "container-name-foreign",
                 "There is a container {name} already that is not labshell's; rename it or choose another name.",
                 name=new.name,
             )
         if container is not None and container.is_of_earlier(new.name, uid):
             raise UsageError(
+                "container-of-former-user",
                 "The container {name} is of a {name} whose account is gone. The same user gets it back with "
                 "labshell-admin adopt {name} --key FILE; remove-user makes an archive of it and frees the name.",
                 name=new.name,
@@ -123,17 +125,25 @@ class AddUser(UserOperation):
         was_whole = uid is not None and container is not None and container.is_prepared
         is_left = self._accounts.is_locked(new.name)  # by a removal that did not come to its end
         if was_whole and not is_left and set(self._accounts.keys_of(new.name)) != set(new.keys):
-            raise UsageError("{name} exists already, with other keys; nothing was changed.", name=new.name)
+            raise UsageError(
+                "user-exists-with-other-keys",
+                "{name} exists already, with other keys; nothing was changed.",
+                name=new.name,
+            )
         if new.port is not None and current is None:
             self._ports.check(new.name, new.port)
         elif new.port not in (None, current):
-            raise UsageError("{name} already has port {port}.", name=new.name, port=current)
+            raise UsageError(
+                "user-exists-with-other-port", "{name} already has port {port}.", name=new.name, port=current
+            )
 
     def _refuse_past(self, settings: Mapping[str, str]) -> None:
         """Refuse a user whose last day is over: the account could not log in."""
         last_day = date_of(settings.get("expires", ""))
         if last_day is not None and last_day < self._lab.clock.today():
-            raise UsageError("{day} is over; expires is the last day on which the user may log in.", day=last_day)
+            raise UsageError(
+                "last-day-over", "{day} is over; expires is the last day on which the user may log in.", day=last_day
+            )
 
     def _steps_to_add(self, new: NewUser, password: str, undo: Undo, *, is_new: bool) -> Iterator[NamedStep]:
         """The steps by the names the administrator reads, each registering how it is undone.

@@ -72,15 +72,22 @@ class Adoption:
         """Give one container its owner: account, keys, marks, pinned address, port, rules."""
         container = self._containers.get(checked_name(name))
         if container is None:
-            raise UsageError("There is no container {name}.", name=name)
+            raise UsageError("container-missing", "There is no container {name}.", name=name)
         candidate = next((one for one in self._candidates() if one.container.name == name), None)
         if candidate is None:
-            raise UsageError("The container {name} is labshell's already.", name=name)
+            raise UsageError("container-already-adopted", "The container {name} is labshell's already.", name=name)
         if candidate.problem:
-            raise UsageError("{name} cannot be taken over: {problem}.", name=name, problem=candidate.problem)
+            raise UsageError(
+                "container-not-adoptable",
+                "{name} cannot be taken over: {problem}.",
+                name=name,
+                problem=candidate.problem,
+            )
         found = given or self._keys_inside(container)
         if not found:
-            raise UsageError("No key of {name}'s was found inside; give one with --key FILE.", name=name)
+            raise UsageError(
+                "container-key-missing", "No key of {name}'s was found inside; give one with --key FILE.", name=name
+            )
         if dry_run:
             would = self._would(candidate, found)
             return {**candidate.row, "keys": [key.fingerprint for key in found], "would": would}

@@ -51,6 +51,7 @@ class Archives:
         for folder, disk in disks.items():
             if disk is not None and disk.free_bytes < needed:
                 raise LabshellError(
+                    "archive-space-missing",
                     "The archive may need {needed} in {folder}, which has {free} left: make room, or see archive in "
                     "labshell.toml, or say --no-archive. Nothing was changed.",
                     needed=shown.size(needed),
@@ -74,11 +75,15 @@ class Archives:
                 while stream.read(1 << 20):  # to the very end, where the checksum is
                     pass
             if not found >= {"index.yaml", "container"}:
-                raise LabshellError("The archive of {name} is not complete; nothing was deleted.", name=name)
+                raise LabshellError(
+                    "archive-incomplete", "The archive of {name} is not complete; nothing was deleted.", name=name
+                )
             beside.rename(path)
         except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
             raise LabshellError(
-                "The archive of {name} could not be written and read back; nothing was deleted.", name=name
+                "archive-not-verified",
+                "The archive of {name} could not be written and read back; nothing was deleted.",
+                name=name,
             ) from error
         finally:
             beside.unlink(missing_ok=True)
@@ -96,13 +101,19 @@ class Archives:
                 index = archive.extractfile(member) if member is not None and member.isfile() else None
                 text = index.read(LARGEST_INDEX).decode("utf-8", "replace") if index is not None else ""
         except (FileNotFoundError, PermissionError):  # the daemon has a /tmp of its own, and not all of root's rights
-            raise UsageError("There is no file {path} that the daemon can read: put it into {folder}, as root's.",
-                             path=path, folder=self._folder) from None  # fmt: skip
+            raise UsageError(
+                "archive-missing",
+                "There is no file {path} that the daemon can read: put it into {folder}, as root's.",
+                path=path,
+                folder=self._folder,
+            ) from None
         except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
-            raise UsageError("{path} is not an archive of a container, or it is damaged.", path=path) from error
+            raise UsageError(
+                "archive-damaged", "{path} is not an archive of a container, or it is damaged.", path=path
+            ) from error
         found = NAME_IN_INDEX.search(text)
         if not found:
-            raise UsageError("{path} is not an archive of a container.", path=path)
+            raise UsageError("archive-of-no-container", "{path} is not an archive of a container.", path=path)
         return found.group(1).partition("--")[0]  # of one that was kept from before a rebuild: its owner
 
     def about(self, name: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class HostAccounts:
     def uid(self, user: str) -> int:
         uid = self._accounts.uid_of(user)
         if uid is None:
-            raise LabshellError("The account {name} has gone away meanwhile.", name=user)
+            raise LabshellError("account-gone", "The account {name} has gone away meanwhile.", name=user)
         return uid
 
     def unlock(self, user: str) -> None:

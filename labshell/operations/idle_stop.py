@@ -106,7 +106,9 @@ class IdleStop:
     def refuse_if_off(self) -> None:
         """Say so where an administrator wants idle containers stopped and the host stops none."""
         if not self._days:
-            raise UsageError("Idle stop is off: set idle_stop_days in labshell.toml. Nothing was stopped.")
+            raise UsageError(
+                "idle-stop-off", "Idle stop is off: set idle_stop_days in labshell.toml. Nothing was stopped."
+            )
 
     def stop_idle(self) -> Steps[list[dict[str, Any]]]:
         """Look, warn whose time is nearly over, and stop whose time is over; what there was to see."""

@@ -94,7 +94,9 @@ class Lifecycle:
             if (yield from self.ensure_running(container)):
                 container = self._containers.owned(user, uid)
         if not container.address:
-            raise LabshellError("Your container has no address; ask the administrator to look at it.")
+            raise LabshellError(
+                "container-without-address", "Your container has no address; ask the administrator to look at it."
+            )
         return connect(container.address)
 
     # Steps others use ----------------------------------------------------------------------------------
@@ -123,7 +125,11 @@ class Lifecycle:
         if container.state == "Running":
             return False
         if container.state not in ("Stopped", "Frozen"):
-            raise TryAgain("The container is {state}; try again in a moment.", state=container.state.lower())
+            raise TryAgain(
+                "container-state-changing",
+                "The container is {state}; try again in a moment.",
+                state=container.state.lower(),
+            )
         self._lab.closed.refuse_if_closed()
         self.refuse_full_pool(container)
         with self._lab.starts.ticket() as ticket:
@@ -176,18 +182,21 @@ class Lifecycle:
                 times_stopped = 0 if now is not None and now.state == "Running" else times_stopped + 1
                 if times_stopped == 2:
                     raise LabshellError(
+                        "container-stopped-after-start",
                         "The container stopped again right after its start; "
-                        "the administrator finds the reason in its console log."
+                        "the administrator finds the reason in its console log.",
                     )
                 look_again = time.monotonic() + LOOK_AGAIN_SECONDS
             if time.monotonic() > deadline and not address:
                 raise TryAgain(
+                    "container-address-timeout",
                     "The container runs, but the network has assigned no address in {seconds} seconds. "
                     "`enter` still works.",
                     seconds=self._config.start_timeout_seconds,
                 )
             if time.monotonic() > deadline:
                 raise TryAgain(
+                    "container-ssh-timeout",
                     "The container runs, but its SSH server has not answered in {seconds} seconds. "
                     "`enter` still works.",
                     seconds=self._config.start_timeout_seconds,
@@ -197,7 +206,7 @@ class Lifecycle:
     def refuse_full_pool(self, container: Container, action: str = ACTIONS["start"]) -> None:
         """A full pool makes a start fail, and a restart stop what it cannot start again: look first."""
         if self._containers.pools.is_full(container.pool):
-            raise LabshellError(FULL_POOL, action=action)
+            raise LabshellError(*FULL_POOL, action=action)
 
     def ready(self, user: str, uid: int) -> dict[str, Any]:
         """The report on a container that runs, with the user's port leading to it."""

@@ -47,6 +47,7 @@ class UserParts:
         """Their uid and their container; NoContainer says what is missing."""
         if self.uid is None or self.container is None or self.problem:
             raise NoContainer(
+                "user-incomplete",
                 "{name} is incomplete: {problem}. Run {remedy} to complete it, or remove-user.",
                 name=self.name,
                 problem=self.problem,
@@ -150,9 +151,11 @@ class Users:
         try:
             is_known = self.is_known(name)
         except UsageError:
-            raise UsageError("There is no user {name}: it is an existing system account.", name=name) from None
+            raise UsageError(
+                "user-is-system-account", "There is no user {name}: it is an existing system account.", name=name
+            ) from None
         if not is_known:
-            raise UsageError("There is no user {name}.", name=name)
+            raise UsageError("user-missing", "There is no user {name}.", name=name)
 
     def is_known(self, name: str) -> bool:
         return (

@@ -26,7 +26,9 @@ class UserLocks:
             self._locks[user] = (lock, waiting + 1)
         try:
             if not lock.acquire(timeout=self._timeout if timeout_seconds is None else timeout_seconds):
-                raise TryAgain("Another command for {user} is still running; try again in a moment.", user=user)
+                raise TryAgain(
+                    "user-locked", "Another command for {user} is still running; try again in a moment.", user=user
+                )
             try:
                 yield
             finally:
@@ -75,7 +77,7 @@ class StartQueue:
             if place <= 0:
                 return
             if time.monotonic() > deadline:
-                raise TryAgain("Too many containers are starting; try again in a few minutes.")
+                raise TryAgain("starts-too-many", "Too many containers are starting; try again in a few minutes.")
             if place != shown:
                 shown = place
                 yield place

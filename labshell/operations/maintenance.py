@@ -121,7 +121,7 @@ class Maintenance:
         existing_name(name)
         container = self._containers.get(name) if INSTANCE.fullmatch(name) else None
         if container is None or not container.is_in_use:
-            raise UsageError("There is no user or service {name}.", name=name)
+            raise UsageError("user-or-service-missing", "There is no user or service {name}.", name=name)
         return container
 
     def _stop(self, name: str, *, snapshot: bool) -> bool:

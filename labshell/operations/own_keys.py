@@ -73,7 +73,9 @@ class OwnKeys:
         listed = self._accounts.keys_of(user)
         key = choose_key(self._all(user, uid, listed), which)
         if len(listed) == 1 and key in listed and not even_the_last:
-            raise UsageError("This is your last key: without it you cannot log in any more. Say --yes to remove it.")
+            raise UsageError(
+                "key-is-last", "This is your last key: without it you cannot log in any more. Say --yes to remove it."
+            )
         with self._lab.locks.held(user):
             if key in listed:
                 self._accounts.set_keys(user, self._others(user, key))
@@ -83,8 +85,10 @@ class OwnKeys:
             except NoContainer:
                 return
             except LabshellError as error:
-                raise type(error)(
-                    "The key was removed from the host, but it is still in the container: {reason}", reason=error
+                raise type(error).around(
+                    error,
+                    "The key was removed from the host, but it is still in the container: {reason}",
+                    reason=error,
                 ) from error
 
     def end_sessions(self, user: str, uid: int, fingerprint: str) -> int:

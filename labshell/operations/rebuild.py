@@ -132,7 +132,7 @@ class Rebuild:
         self._containers.marks.set_host_key(fresh, public)
         made = self._containers.get(fresh)
         if made is None:
-            raise NoContainer("There is no container {name}.", name=fresh)
+            raise NoContainer("container-missing", "There is no container {name}.", name=fresh)
         yield from self._lifecycle.ensure_running(made)
         identity.write_user(self._containers, fresh, user, self._lab.accounts.keys_of(user))
         self._containers.marks.set_prepared(fresh)
@@ -168,7 +168,7 @@ class Rebuild:
                         self.recover(user, work)
                 except LabshellError as other:
                     log.warning("not settled", extra={"user": user, "verb": verb, "why": str(other)})
-                    raise StillPending(error.sentence, **error.values) from error
+                    raise StillPending.around(error, error.sentence, **error.values) from error
                 raise
 
     def recover(self, user: str, work: dict[str, Any]) -> None:
@@ -198,11 +198,13 @@ class Rebuild:
     def _refuse_changing(self, template: str) -> None:
         now = self._containers.get(template)
         if now is not None and now.state != "Stopped":
-            raise TryAgain("The template {name} is being changed; try again later.", name=template)
+            raise TryAgain(
+                "template-changing", "The template {name} is being changed; try again later.", name=template
+            )
 
     def _kept_of(self, container: Container) -> str:
         if not container.kept or self._containers.get(container.kept) is None:
-            raise UsageError("No container is kept from before a rebuild.")
+            raise UsageError("kept-container-missing", "No container is kept from before a rebuild.")
         return container.kept
 
     def _forget(self, kept: str) -> None:

@@ -29,7 +29,9 @@ class RemoveUser(UserOperation):
         self._users.refuse_unknown(name)
         container = self._containers.get(name)
         if container is not None and container.owner != name:
-            raise UsageError("The container {name} is not labshell's; nothing was removed.", name=name)
+            raise UsageError(
+                "container-not-managed", "The container {name} is not labshell's; nothing was removed.", name=name
+            )
         undo = Undo("labshell-admin remove-user is to be run again.")
         with self._lab.locks.held(name):
             undo.later(self._host_accounts.unlock, name)

@@ -31,7 +31,7 @@ class RestoreUser(UserOperation):
         name = checked_name(self._archives.user_in(path))
         with self._lab.locks.held(name):
             if self._users.is_known(name) or self._containers.get(name) is not None:
-                raise UsageError("There is a user or a container {name} already.", name=name)
+                raise UsageError("restored-name-taken", "There is a user or a container {name} already.", name=name)
             self._lab.closed.refuse_if_closed()
             if dry_run:
                 return self._plan_to_restore(name, path)
@@ -58,7 +58,9 @@ class RestoreUser(UserOperation):
             self._containers.backups.restore(name, path)
             about.update(self._archives.about(name))
             if not about.get("keys"):
-                raise UsageError("{path} was not made by labshell: it has no keys in it.", path=path)
+                raise UsageError(
+                    "archive-without-keys", "{path} was not made by labshell: it has no keys in it.", path=path
+                )
 
         def account() -> None:
             undo.later(self._accounts.give_up, name)

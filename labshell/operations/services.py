@@ -40,10 +40,14 @@ def checked_forwards(texts: list[str]) -> tuple[OwnForward, ...]:
         ports = FORWARD.fullmatch(text)
         numbers = [int(number) for number in ports.groups()] if ports else []
         if not numbers or max(numbers) > 65535:
-            raise UsageError("{text} is not a forward: write 80:80, the host's port first.", text=repr(text)[:40])
+            raise UsageError(
+                "service-forward-invalid",
+                "{text} is not a forward: write 80:80, the host's port first.",
+                text=repr(text)[:40],
+            )
         found.append(OwnForward(numbers[0], numbers[1]))
     if len({own.port for own in found}) != len(found):
-        raise UsageError("A port of the host can lead to one place only.")
+        raise UsageError("service-port-repeated", "A port of the host can lead to one place only.")
     return tuple(found)
 
 
@@ -97,13 +101,13 @@ class Services:
     def _existing(self, name: str) -> Container:
         container = self._containers.get(existing_name(name))
         if container is None or not container.is_service:
-            raise UsageError("There is no service {name}.", name=name)
+            raise UsageError("service-missing", "There is no service {name}.", name=name)
         return container
 
     def _check(self, new: NewService) -> None:
         """Everything that can be known to be wrong before anything is changed."""
         if self._containers.get(new.name) is not None or self._lab.accounts.uid_of(new.name) is not None:
-            raise UsageError("There is a container or a user {name} already.", name=new.name)
+            raise UsageError("service-name-taken", "There is a container or a user {name} already.", name=new.name)
         self._lab.closed.refuse_if_closed()
         self._containers.clones.check_template(new.template)
         refuse_missing_folders(new.settings)

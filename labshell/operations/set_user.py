@@ -81,7 +81,8 @@ class SetUser(UserOperation):
             if not wanted.is_about_door:
                 raise
             kind = LabshellError if isinstance(error, UsageError) else type(error)
-            raise kind(
+            raise kind.around(
+                error,
                 "Host access updated; updating the container failed. {reason}",
                 name=name,
                 reason=error,

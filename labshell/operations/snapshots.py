@@ -110,7 +110,7 @@ class Snapshots:
             self._containers.configuration.put_back(user, settings)
         except LabshellError as error:
             if failure is None:
-                raise StillPending(error.sentence, **error.values) from error
+                raise StillPending.around(error, error.sentence, **error.values) from error
 
     def delete(self, user: str, uid: int, name: str) -> Steps[None]:
         with self._lab.locks.held(user):
@@ -128,10 +128,14 @@ class Snapshots:
     def _existing(self, user: str, name: str) -> None:
         names = [snapshot.name for snapshot in self._containers.snapshots.of(user)]
         if not names:
-            raise UsageError("You have no snapshots; `snapshot create` makes one.")
+            raise UsageError("snapshots-none", "You have no snapshots; `snapshot create` makes one.")
         if name not in names:
-            raise UsageError("You have no snapshot {name}, but these: {names}", name=shown.plain(name)[:40],
-                             names=", ".join(names))  # fmt: skip
+            raise UsageError(
+                "snapshot-missing",
+                "You have no snapshot {name}, but these: {names}",
+                name=shown.plain(name)[:40],
+                names=", ".join(names),
+            )
 
     def recover_create(self, user: str, work: dict[str, Any]) -> None:
         self._containers.lifecycle.wait_until_idle(user)

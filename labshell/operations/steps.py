@@ -73,7 +73,8 @@ def do(name: str, done: str, steps: Iterator[NamedStep], undo: Undo) -> Steps[No
                 yield from act() or ()
             undo.forget()
     except LabshellError as error:
-        raise type(error)(
+        raise type(error).around(
+            error,
             '{name} was not {done}: it failed at the step "{step}". {reason} {undone}',
             name=name,
             done=done,

@@ -69,7 +69,9 @@ class Trial:
         self._containers.clones.check_template(self._config.template)
         container = self._containers.get(NAME)
         if container is not None and records.FORWARDS not in container.config:
-            raise LabshellError("There is a container {name} that is not labshell's; rename it.", name=NAME)
+            raise LabshellError(
+                "trial-name-foreign", "There is a container {name} that is not labshell's; rename it.", name=NAME
+            )
 
     def run(self) -> bool:
         """Every step, and the removal in any case; whether all was well."""
@@ -140,7 +142,7 @@ class Trial:
         self._containers.lifecycle.start(NAME, seconds)
         container = self._containers.get(NAME)
         if container is None:
-            raise LabshellError("It has gone away meanwhile.")
+            raise LabshellError("trial-container-gone", "It has gone away meanwhile.")
         self._lifecycle.wait_for_ssh(container, time.monotonic() + seconds)
         identity.write_user(self._containers, NAME, USER, [keys.parse(guest.key)])
 
@@ -151,7 +153,7 @@ class Trial:
             self._way_in = Target(self._containers.addresses.current(NAME) or "", SSH)
         found = guest.run(self._way_in, self._host_key, "hostname").strip()
         if found != NAME:
-            raise LabshellError("This leads to {name}.", name=repr(found)[:80])
+            raise LabshellError("trial-port-misdirected", "This leads to {name}.", name=repr(found)[:80])
 
     def _ask_name_server(self, guest: Guest) -> None:
         if self._containers.network.is_labs_own:
@@ -159,6 +161,7 @@ class Trial:
         server = Target(self._containers.network.bridge().gateway, DNS)
         if not self._reached(guest, [server]):
             raise LabshellError(
+                "trial-server-unreachable",
                 "No connection to {server}: look whether the engine's network is up, "
                 "and whether a firewall on this host drops what comes from {bridge}.",
                 server=server, bridge=self._config.network,
@@ -171,7 +174,9 @@ class Trial:
         if reached is None:
             raise NotTried("This host itself reaches none of the servers that its apt sources name.")
         if not self._reached(guest, [reached]):
-            raise LabshellError("This host reaches {server}, and the container does not.", server=reached)
+            raise LabshellError(
+                "trial-container-offline", "This host reaches {server}, and the container does not.", server=reached
+            )
 
     def _is_closed(self, target: Target) -> bool:
         """Whether the administrator has closed the network of an address."""
@@ -203,6 +208,7 @@ class Trial:
         reached = self._reached(guest, targets)
         if reached:
             raise LabshellError(
+                "trial-isolation-broken",
                 "It reaches {targets}. Run labshell-admin reconcile, and look at: nft list table inet labshell",
                 targets=", ".join(map(str, reached)),
             )
@@ -210,7 +216,11 @@ class Trial:
     def _try_engine(self, guest: Guest) -> None:
         found = guest.run(self._way_in, self._host_key, ENGINE_INSIDE).split()
         if found:
-            raise LabshellError("The engine's socket is in the container: {paths}.", paths=", ".join(found))
+            raise LabshellError(
+                "trial-engine-socket-exposed",
+                "The engine's socket is in the container: {paths}.",
+                paths=", ".join(found),
+            )
 
     def _reached(self, guest: Guest, targets: list[Target]) -> list[Target]:
         return guest.reached(self._way_in, self._host_key, targets)

@@ -52,7 +52,9 @@ class Unfinished:
 
     def refuse_open(self, user: str) -> None:
         if self.work_of(user) is not None:
-            raise TryAgain("A previous operation is still being recovered; try again in a moment.")
+            raise TryAgain(
+                "recovery-pending", "A previous operation is still being recovered; try again in a moment."
+            )
 
     def forget(self, user: str) -> None:
         below = (self.work_of(user) or {}).get("below")
@@ -113,4 +115,6 @@ class Unfinished:
         try:
             return dict(json.loads(content))
         except (ValueError, TypeError) as error:
-            raise LabshellError("{path} is damaged; the administrator may remove it.", path=path) from error
+            raise LabshellError(
+                "note-damaged", "{path} is damaged; the administrator may remove it.", path=path
+            ) from error

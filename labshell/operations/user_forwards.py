@@ -15,7 +15,9 @@ from labshell.operations.lab import Lab
 def refuse_without_ports(config: Config) -> None:
     """For what is about ports of the host: on the lab's own network every port of a container is reached."""
     if not config.has_ports:
-        raise UsageError("This container has an address of its own: every port of it is reached there.")
+        raise UsageError(
+            "ports-not-needed", "This container has an address of its own: every port of it is reached there."
+        )
 
 
 class UserForwards:

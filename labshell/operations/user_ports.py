@@ -66,6 +66,8 @@ class UserPorts:
         deadline = time.monotonic() + FORWARDED_BANNER_SECONDS
         while port is None or not ssh_answers(self._firewall.address, port):
             if port is None or time.monotonic() > deadline:
-                raise LabshellError("No SSH server answers on port {port} of this host.", port=port)
+                raise LabshellError(
+                    "ssh-server-no-answer", "No SSH server answers on port {port} of this host.", port=port
+                )
             time.sleep(BANNER_STEP_SECONDS)
         yield from ()

@@ -47,7 +47,7 @@ def refuse_missing_folders(settings: Mapping[str, str]) -> None:
     """A folder that is to be mounted is there now; at a start it may be missing, and nothing is mounted then."""
     for mount in mounts_of(settings):
         if not machine.is_folder(mount.source):
-            raise UsageError("There is no folder {path} on the host.", path=mount.source)
+            raise UsageError("mount-source-missing", "There is no folder {path} on the host.", path=mount.source)
 
 
 class UserSettings:

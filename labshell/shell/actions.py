@@ -205,7 +205,7 @@ def _version(session: Session, request: Request) -> None:
 def _number(word: str) -> int:
     word, _, protocol = word.partition("/")
     if protocol == "udp":
-        raise UsageError("Only TCP is forwarded: there are no ports for UDP.")
+        raise UsageError("udp-not-forwarded", "Only TCP is forwarded: there are no ports for UDP.")
     if protocol not in ("", "tcp") or not (word.isascii() and word.isdigit() and len(word) <= 5):
-        raise UsageError("{word} is not a port number.", word=shown.plain(word)[:40])
+        raise UsageError("port-invalid", "{word} is not a port number.", word=shown.plain(word)[:40])
     return int(word)

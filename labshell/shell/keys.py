@@ -70,7 +70,7 @@ def _remove(session: Session, request: Request) -> list[dict[str, Any]]:
     listed += [{"where": "container", **opened} for opened in found["sessions"]]
     is_own = fingerprint == logins.own_fingerprint()
     if not found.get("key") and not listed:
-        raise UsageError("There is no key {which}; `keys` lists them.", which=request.arguments[0])
+        raise UsageError("key-missing", "There is no key {which}; `keys` lists them.", which=request.arguments[0])
     if not session.terminal.is_quiet:
         session.terminal.say(answers.key_to_remove(found, listed, session.terminal.style, is_own=is_own))
     if found.get("key") and "yes" not in request.options:

@@ -10,10 +10,9 @@ import os
 import resource
 import sys
 
-from labshell import language, places, shown
+from labshell import language, places
 from labshell.errors import LabshellError, UsageError
-from labshell.language import _
-from labshell.shell import card
+from labshell.shell import card, verbs
 from labshell.shell.session import Session
 from labshell.shell.terminal import Interrupted, Terminal
 from labshell.wire import lean
@@ -65,6 +64,7 @@ def login(session: Session) -> None:
     session.refuse_input()  # ssh may have sent it meanwhile
     if session.terminal.is_interactive and session.terminal.is_dumb:
         raise UsageError(
+            "terminal-dumb",
             "This terminal is of type dumb, which the menu cannot use. Log in to the container with: {way_in}",
             way_in=card.way_in(status) or "enter",
         )
@@ -89,6 +89,7 @@ def main() -> None:
     try:
         language.use(language.choose(os.environ, language.configured()))
         command = requested_command(sys.argv, os.environ)
+        terminal.is_quiet = command is not None and verbs.wants_json(command)
         session = Session(terminal)
         if command is None:
             login(session)
@@ -96,16 +97,21 @@ def main() -> None:
             session.command(command)
         status = session.exit_status
     except LabshellError as error:
-        terminal.complain(f"labshell: {shown.error(error)}")
+        terminal.refuse(error, "labshell: ")
         status = error.status
     except BrokenPipeError:
         status = 1
     except Interrupted:
-        terminal.complain("labshell: " + _("interrupted; the server completes the operation."))
+        stopped = LabshellError("interrupted", "interrupted; the server completes the operation.")
+        terminal.refuse(stopped, "labshell: ")
         status = 130
     except BaseException as error:  # noqa: BLE001 - the last line before the user
-        bug = _("something went wrong here; please give the administrator the reference {reference}.")
-        terminal.complain("labshell: " + bug.format(reference=_reported(error)))
+        bug = LabshellError(
+            "bug-in-shell",
+            "something went wrong here; please give the administrator the reference {reference}.",
+            reference=_reported(error),
+        )
+        terminal.refuse(bug, "labshell: ")
         status = 1
     os._exit(status)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 
-from labshell import shown
 from labshell.errors import LabshellError
 from labshell.language import _
 from labshell.shell import actions, verbs
@@ -45,13 +44,14 @@ def run(session: Session, idle_minutes: int) -> None:
 def _do(session: Session, line: str) -> bool:
     """Do one line; whether the menu goes on."""
     try:
+        session.terminal.is_quiet = verbs.wants_json(line)
         request = _request(line)
         if request.verb.name == "quit":
             return False
         actions.run(session, request)
         session.exit_status = 0
     except LabshellError as error:
-        session.terminal.complain(shown.error(error))
+        session.terminal.refuse(error)
     except Interrupted:
         session.terminal.complain(_("Interrupted; the server completes the operation."))
     return True

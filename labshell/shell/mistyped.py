@@ -84,8 +84,13 @@ def unknown(word: str, commands: Collection[str]) -> UsageError:
     """The error for a first word that is none of `commands`."""
     near = "" if word in FOR_A_SHELL else nearest(word, commands)
     if near:
-        return UsageError("Unknown command: {word}. Did you mean `{command}`?", word=_short(word), command=near)
-    return UsageError("Unknown command: {word} (see `help`).", word=_short(word))
+        return UsageError(
+            "command-misspelled",
+            "Unknown command: {word}. Did you mean `{command}`?",
+            word=_short(word),
+            command=near,
+        )
+    return UsageError("command-unknown", "Unknown command: {word} (see `help`).", word=_short(word))
 
 
 def wrong_word(verb: str, word: str, actions: Iterable[str], options: Iterable[str]) -> UsageError:
@@ -95,9 +100,16 @@ def wrong_word(verb: str, word: str, actions: Iterable[str], options: Iterable[s
         name = nearest(word.lstrip("-").partition("=")[0], list(options))
         near = f"--{name}" if name else ""
     if near:
-        return UsageError("{verb} does not take {word}. Did you mean `{command}`?", verb=verb, word=_short(word),
-                          command=f"{verb} {near}")  # fmt: skip
-    return UsageError("{verb} does not take {word}; see: help {verb}", verb=verb, word=_short(word))
+        return UsageError(
+            "argument-misspelled",
+            "{verb} does not take {word}. Did you mean `{command}`?",
+            verb=verb,
+            word=_short(word),
+            command=f"{verb} {near}",
+        )
+    return UsageError(
+        "argument-unknown", "{verb} does not take {word}; see: help {verb}", verb=verb, word=_short(word)
+    )
 
 
 def near_action(word: str, actions: Collection[str]) -> str:
@@ -113,41 +125,73 @@ def in_menu(line: str, choices: int, commands: Collection[str]) -> UsageError:
     """The error for a line that the menu does not know: for each kind of line, where it belongs."""
     word = line.split(None, 1)[0]
     if word.lower().startswith(KEY_BEGINNINGS):
-        return UsageError("This looks like a key. Type `keys add`, then paste the public key.")
+        return UsageError(
+            "key-typed-as-command", "This looks like a key. Type `keys add`, then paste the public key."
+        )
     if word == "ssh-copy-id":
-        return UsageError("ssh-copy-id is for your own computer's terminal. Here, type `keys add` and paste the key.")
+        return UsageError(
+            "ssh-copy-id-in-menu",
+            "ssh-copy-id is for your own computer's terminal. Here, type `keys add` and paste the key.",
+        )
     if word in ON_THE_LAPTOP:
-        return UsageError("{word} is for your own computer's terminal; `enter` opens a shell in the container.",
-                          word=word)  # fmt: skip
+        return UsageError(
+            "command-for-laptop",
+            "{word} is for your own computer's terminal; `enter` opens a shell in the container.",
+            word=word,
+        )
     if word in ("clear", "cls", "reset"):
-        return UsageError("Ctrl-L clears the window.")
+        return UsageError("command-for-terminal", "Ctrl-L clears the window.")
     if word[0].isdigit() or word[1:].isdigit():
-        return UsageError("There is no choice {word}: type a number from 1 to {last}, or a command.",
-                          word=_short(word), last=choices)  # fmt: skip
+        return UsageError(
+            "choice-unknown",
+            "There is no choice {word}: type a number from 1 to {last}, or a command.",
+            word=_short(word),
+            last=choices,
+        )
     if word not in FOR_A_SHELL and nearest(word, commands):
         return unknown(word, commands)
     if word in FOR_A_SHELL:
-        return UsageError("{word} is for a shell; `enter` opens one in the container.", word=word)
-    return UsageError("Unknown command: {word} (see `help`). `enter` opens a shell in the container.",
-                      word=_short(word))  # fmt: skip
+        return UsageError(
+            "command-for-container", "{word} is for a shell; `enter` opens one in the container.", word=word
+        )
+    return UsageError(
+        "command-unknown-in-menu",
+        "Unknown command: {word} (see `help`). `enter` opens a shell in the container.",
+        word=_short(word),
+    )
 
 
-def after_ssh(command: str, gateway: str, way_in: str, commands: Collection[str]) -> str:
-    """One sentence for a command after `ssh HOST` that is none of ours: where such a thing works, to the letter."""
+def after_ssh(command: str, gateway: str, way_in: str, commands: Collection[str]) -> UsageError:
+    """The error for a command after `ssh HOST` that is none of ours: where such a thing works, to the letter."""
     if "authorized_keys" in command and "ssh" in command:  # what ssh-copy-id sends
-        text = _("ssh-copy-id cannot add a key here; run: ssh {gateway} keys add < FILE.pub")
-        return text.format(gateway=gateway)
+        return UsageError(
+            "ssh-copy-id-after-ssh",
+            "ssh-copy-id cannot add a key here; run: ssh {gateway} keys add < FILE.pub",
+            gateway=gateway,
+        )
     word = command.split()[0]
     if word.rpartition("/")[2] == "mosh-server":
-        text = _("mosh does not work here: it needs UDP, and only TCP is forwarded; log in with: {way_in}")
-        return text.format(way_in=way_in or f"ssh -t {gateway} enter")
-    ways = [f"ssh {gateway} run {_short(word)}", *([f"{way_in} {_short(word)}"] if way_in else [])]
+        return UsageError(
+            "mosh-not-supported",
+            "mosh does not work here: it needs UDP, and only TCP is forwarded; log in with: {way_in}",
+            way_in=way_in or f"ssh -t {gateway} enter",
+        )
     near = "" if word in FOR_A_SHELL else nearest(word, commands)
     if near:
-        text = _("Unknown command: {word}. Did you mean: ssh {gateway} {command}")
-        return text.format(word=_short(word), gateway=gateway, command=near)
-    text = _("Unknown command: {word} (see `help`); programs run in your container: {ways}")
-    return text.format(word=_short(word), ways=_(" or ").join(ways))
+        return UsageError(
+            "command-misspelled-after-ssh",
+            "Unknown command: {word}. Did you mean: ssh {gateway} {command}",
+            word=_short(word),
+            gateway=gateway,
+            command=near,
+        )
+    ways = [f"ssh {gateway} run {_short(word)}", *([f"{way_in} {_short(word)}"] if way_in else [])]
+    return UsageError(
+        "command-unknown-after-ssh",
+        "Unknown command: {word} (see `help`); programs run in your container: {ways}",
+        word=_short(word),
+        ways=_(" or ").join(ways),
+    )
 
 
 def _short(word: str) -> str:

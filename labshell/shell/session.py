@@ -95,20 +95,22 @@ class Session:
     def agree(self, request: verbs.Request, question: str) -> None:
         """Ask before something ends or is lost. LabshellError if the answer is not yes, with everything as it was."""
         if not self.terminal.is_interactive or self.terminal.is_quiet:
-            raise UsageError("Without a terminal, this command needs --yes: {usage}", usage=request.usage)
+            raise UsageError(
+                "confirmation-required", "Without a terminal, this command needs --yes: {usage}", usage=request.usage
+            )
         if not self.terminal.confirm(question):
-            raise LabshellError("Nothing was changed.")
+            raise LabshellError("confirmation-declined", "Nothing was changed.")
 
     def with_force(self, method: str, parameters: dict[str, Any], *, force: bool) -> Mapping[str, Any]:
         """Ask the daemon; a clean shutdown that did not work is offered again by force, on a terminal."""
         try:
             return self.ask(method, {**parameters, "force": force})
         except TryAgain as error:
-            if force or "--force" not in error.sentence or not self.terminal.is_interactive:
+            if force or error.id != "shutdown-timeout" or not self.terminal.is_interactive:
                 raise
             self.terminal.complain(shown.error(error))
             if not self.terminal.confirm(_("Force stop?")):
-                raise UsageError("The container still runs.") from None
+                raise UsageError("force-stop-declined", "The container still runs.") from None
             return self.ask(method, {**parameters, "force": True})
 
     def enter(self, command: str, *, as_root: bool = False) -> None:
@@ -120,7 +122,10 @@ class Session:
             rows, columns = streams.size_of_terminal()
             terminal = {"type": self.terminal.kind, "rows": rows, "columns": columns}
         elif not command:
-            raise UsageError("Without a terminal, `enter` needs a command; for a shell run: ssh -t HOST enter")
+            raise UsageError(
+                "enter-without-terminal",
+                "Without a terminal, `enter` needs a command; for a shell run: ssh -t HOST enter",
+            )
         sent = ((name, os.environ.get(name, "")) for name in language.LOCALE_NAMES)
         locale = {name: value for name, value in sent if value.isascii() and len(value) <= MAX_NAME_LENGTH}
         if locale.get("LC_CTYPE") in COERCED:
@@ -145,7 +150,11 @@ class Session:
             return
         if has_come:
             gateway = shown.gateway(self.user, os.uname().nodename)
-            raise UsageError("A script on standard input needs a program: ssh {name} run bash < FILE", name=gateway)
+            raise UsageError(
+                "input-without-program",
+                "A script on standard input needs a program: ssh {name} run bash < FILE",
+                name=gateway,
+            )
 
     def refuse(self, command: str) -> LabshellError:
         """The error for a command that is no verb: it names the right one, with the real host and port."""
@@ -157,4 +166,4 @@ class Session:
             gateway, way_in = shown.gateway(status["user"], status["host"], status["host_port"]), card.way_in(status)
         except LabshellError:
             pass
-        return UsageError("{refusal}", refusal=mistyped.after_ssh(command, gateway, way_in, verbs.COMMANDS))
+        return mistyped.after_ssh(command, gateway, way_in, verbs.COMMANDS)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from labshell import shown
-from labshell.errors import UsageError
+from labshell.errors import LabshellError, UsageError
 from labshell.shell import card, verbs
+from labshell.wire import lean
 
 PATIENCE_SECONDS = 600
 MAX_NAME_LENGTH = 40  # of a terminal's type or a language
@@ -41,6 +42,14 @@ class Terminal:
         """One line on standard error, so that standard output stays what was asked for."""
         self.end_progress()
         _write(2, f"{text}\n")
+
+    def refuse(self, error: LabshellError, prefix: str = "") -> None:
+        """An error on standard error: its sentence, or one line of JSON for this verb."""
+        sentence = shown.error(error)
+        if self.is_quiet:
+            self.complain(lean.dumps({"error": {"id": error.id, "message": sentence, "remedy": None}}))
+        else:
+            self.complain(f"{prefix}{sentence}")
 
     def progress(self, text: str) -> None:
         """What is happening now, on one line that the next one replaces; only on a terminal."""
@@ -79,5 +88,5 @@ def read_input(most: int) -> bytes:
     import select
 
     if not select.select([0], [], [], PATIENCE_SECONDS)[0]:
-        raise UsageError("No input for {minutes} minutes.", minutes=PATIENCE_SECONDS // 60)
+        raise UsageError("input-timeout", "No input for {minutes} minutes.", minutes=PATIENCE_SECONDS // 60)
     return os.read(0, most)

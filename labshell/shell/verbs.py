@@ -136,7 +136,7 @@ def parse(line: str) -> Request:
         LONGEST_COMMAND if any("..." in word for form in verb.forms for word in form.arguments) else LONGEST_LINE
     )
     if len(line) > longest:
-        raise UsageError("This line is too long.")
+        raise UsageError("line-too-long", "This line is too long.")
     first = _first_word(rest)[0]
     form = next((form for form in verb.forms if form.action and form.action == first), verb.forms[0])
     if form.action or (first == "list" and verb.name in LISTS):
@@ -159,12 +159,19 @@ def find(name: str) -> Verb:
     return verb
 
 
+def wants_json(line: str) -> bool:
+    """Whether a line, be it right or wrong, asks for JSON; behind a verb without JSON, the option is a program's."""
+    name, rest = _first_word(line)
+    verb = BY_NAME.get(ALIASES.get(name, name))
+    return "--json" in rest.split() and (verb is None or any("json" in form.options for form in verb.forms))
+
+
 def refuse_undecodable(line: str) -> None:
     """Refuse a line that is not text: the daemon and programs take UTF-8 only."""
     try:
         line.encode()
     except UnicodeEncodeError:
-        raise UsageError("This command is not valid UTF-8.") from None
+        raise UsageError("line-not-utf8", "This command is not valid UTF-8.") from None
 
 
 def _asks_for_help(form: Form, rest: str) -> bool:
@@ -191,7 +198,7 @@ def _arguments(verb: Verb, form: Form, rest: str) -> tuple[list[str], dict[str, 
         elif word.startswith("--") and word[2:] in form.options:
             value, following = _first_word(following) if OPTIONS[word[2:]][0] else (word, following)
             if not value:
-                raise UsageError("{option} needs a value: {usage}", option=word, usage=usage)
+                raise UsageError("option-value-missing", "{option} needs a value: {usage}", option=word, usage=usage)
             options[word[2:]] = value
         elif "..." in wanted and (not word.startswith("--") or word.startswith("----")):  # a BEGIN line is no option
             arguments.append(rest.strip())
@@ -201,12 +208,14 @@ def _arguments(verb: Verb, form: Form, rest: str) -> tuple[list[str], dict[str, 
         elif arguments and form.arguments[-1].endswith("+") and not word.startswith("--"):
             arguments[-1] += f" {word}"
         elif word == "--udp":
-            raise UsageError("Only TCP is forwarded: there are no ports for UDP.")
+            raise UsageError("udp-not-forwarded", "Only TCP is forwarded: there are no ports for UDP.")
         else:
             raise _wrong_word(verb, form, word)
         rest = following
     if len(arguments) < len([word for word in form.arguments if not word.startswith("[")]):
-        raise UsageError("{verb}: an argument is missing; usage: {usage}", verb=verb.name, usage=usage)
+        raise UsageError(
+            "argument-missing", "{verb}: an argument is missing; usage: {usage}", verb=verb.name, usage=usage
+        )
     return arguments, options
 
 

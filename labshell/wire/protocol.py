@@ -71,7 +71,11 @@ def call(path: str, method: str, parameters: dict[str, Any], timeout_seconds: fl
     """
     request = encode({"method": method, "parameters": parameters, "more": True})
     if len(request) > LONGEST_REQUEST:
-        raise UsageError("This is too long: at most {size} KiB go to labshell at once.", size=LONGEST_REQUEST >> 10)
+        raise UsageError(
+            "request-too-long",
+            "This is too long: at most {size} KiB go to labshell at once.",
+            size=LONGEST_REQUEST >> 10,
+        )
     for attempt in range(CROWDED_ATTEMPTS):
         try:
             yield from _call_once(path, request, timeout_seconds)
@@ -102,16 +106,18 @@ def _call_once(path: str, request: bytes, timeout_seconds: float) -> Iterator[di
         finally:
             connection.close()
     except PermissionError:
-        raise NotAllowed("This account may not use labshell here.") from None
+        raise NotAllowed("account-not-allowed", "This account may not use labshell here.") from None
     except (FileNotFoundError, ConnectionRefusedError):
-        raise TryAgain("labshell's daemon is not running on this host; please tell the administrator.") from None
+        raise TryAgain(
+            "daemon-not-running", "labshell's daemon is not running on this host; please tell the administrator."
+        ) from None
     except BlockingIOError:  # as many as may wait for the daemon wait already
-        raise Crowded("labshell's daemon does not answer; try again in a moment.") from None
+        raise Crowded("daemon-no-answer", "labshell's daemon does not answer; try again in a moment.") from None
     except TimeoutError:
-        raise TryAgain("labshell's daemon does not answer; try again in a moment.") from None
+        raise TryAgain("daemon-no-answer", "labshell's daemon does not answer; try again in a moment.") from None
     except (OSError, ValueError, IndexError):
         pass
-    raise TryAgain("The connection to labshell's daemon was lost; try again in a moment.")
+    raise TryAgain("daemon-connection-lost", "The connection to labshell's daemon was lost; try again in a moment.")
 
 
 def _replies(connection: lean.socket.socket) -> Iterator[dict[str, Any]]:
@@ -150,7 +156,11 @@ def _error(reply: dict[str, Any]) -> LabshellError:
     parameters = reply.get("parameters") or {}
     kind = KINDS.get(name, LabshellError)
     if interface != GATEWAY:
-        return LabshellError("labshell's daemon refused the request ({name}); is it of another version?", name=name)
-    error = kind(parameters.get("sentence", ""), **parameters.get("values", {}))
-    error.detail = parameters.get("detail", "")
+        return LabshellError(
+            "daemon-refused-request",
+            "labshell's daemon refused the request ({name}); is it of another version?",
+            name=name,
+        )
+    error = kind(parameters.get("id", ""), parameters.get("sentence", ""), **parameters.get("values", {}))
+    error.detail, error.remedy = parameters.get("detail") or "", parameters.get("remedy") or ""
     return error

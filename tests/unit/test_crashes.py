@@ -399,7 +399,7 @@ def test_a_restore_that_the_engine_refuses_is_said_and_the_container_runs_as_bef
     lab: Lab, monkeypatch: pytest.MonkeyPatch, refusal: type[LabshellError]
 ) -> None:
     def refuse(*_: object) -> None:
-        raise refusal("The snapshot is not to be had.")
+        raise refusal("engine-refused", "The snapshot is not to be had.")
 
     answer_of(lab.snapshots.create(USER, UID, "kept"))
     lab.own.files["/data"] = b"changed"
@@ -417,7 +417,7 @@ def test_a_restore_after_which_sshd_is_slow_puts_no_settings_back_a_second_time(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(*_: object) -> None:
-        raise TryAgain("Its SSH server has not answered.")
+        raise TryAgain("container-ssh-timeout", "Its SSH server has not answered.")
 
     answer_of(lab.snapshots.create(USER, UID, "kept"))
     with monkeypatch.context() as patch:
@@ -464,7 +464,7 @@ def test_what_cannot_be_settled_now_keeps_nobody_from_their_container(
     """The note has a verb whose settling fails; what was asked for is done all the same, and it is tried again."""
 
     def fail(rebuild: Rebuild, user: str, work: dict[str, Any]) -> None:
-        raise LabshellError("The container engine could not do this.")
+        raise LabshellError("engine-refused", "The container engine could not do this.")
 
     monkeypatch.setattr(Rebuild, "recover", fail)
     lab.host.unfinished.begin(USER, "rebuild")

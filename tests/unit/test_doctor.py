@@ -30,7 +30,7 @@ ALICE = Container("alice", "Running", "alice", 1, "10.83.0.2", gpus="all")
 def finding(answer: tuple[int, str], monkeypatch: pytest.MonkeyPatch, host: str | None) -> Any:
     def driver_version() -> str:
         if host is None:
-            raise NoGpus("This host has no NVIDIA GPU, or its driver is not loaded.")
+            raise NoGpus("gpu-absent", "This host has no NVIDIA GPU, or its driver is not loaded.")
         return host
 
     monkeypatch.setattr(gpus, "driver_version", driver_version)
@@ -121,7 +121,7 @@ def test_a_failed_logind_is_named(failed: bool, result: str) -> None:  # noqa: F
 
 def test_a_check_that_cannot_be_made_does_not_end_the_others() -> None:
     def away(*_: object, **__: object) -> None:
-        raise TryAgain("Cannot connect to LXD; try again in a moment.")
+        raise TryAgain("engine-unreachable", "Cannot connect to LXD; try again in a moment.")
 
     containers: Any = SimpleNamespace(
         owned=lambda *_: ALICE, disks=SimpleNamespace(use_of=away), bridge=away, get=away,

@@ -51,7 +51,7 @@ class Host:
                 self.lab.closed.open()
         self.both.wait()
         if name in self.refusing:
-            raise LabshellError("It does not stop.")
+            raise LabshellError("engine-refused", "It does not stop.")
         self.found[name] = replace(self.found[name], state="Stopped")
 
     def bring_up(self, container: Container) -> Any:

@@ -47,7 +47,7 @@ def test_what_the_engine_says_becomes_a_sentence(says: str, kind: type[LabshellE
 
 @pytest.mark.parametrize("times", [0, 2])
 def test_a_busy_engine_is_asked_again(times: int) -> None:
-    refusals = [Busy("busy")] * times
+    refusals = [Busy("container-busy", "busy")] * times
 
     @retry_while_busy
     def double(number: int) -> int:
@@ -63,7 +63,7 @@ def test_an_engine_that_stays_busy_is_not_asked_for_ever(monkeypatch: pytest.Mon
 
     @retry_while_busy
     def never() -> None:
-        raise Busy("The container is busy.")
+        raise Busy("container-busy", "The container is busy.")
 
     with pytest.raises(Busy, match="is busy"):
         never()

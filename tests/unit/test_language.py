@@ -31,22 +31,8 @@ ADMINISTRATORS = {
 # What carries a text for the person, and which of its arguments that is.
 CARRIERS = {
     **dict.fromkeys(["_", "mark", "Progress"], 0),
-    **dict.fromkeys(
-        [
-            "LabshellError",
-            "UsageError",
-            "NoContainer",
-            "TryAgain",
-            "StillPending",
-            "Crowded",
-            "NotAllowed",
-            "Busy",
-            "NoGpus",
-            "NoDriver",
-        ],
-        0,
-    ),
-    **dict.fromkeys(["Verb", "translate_errors", "settled"], 1),
+    **dict.fromkeys(["LabshellError", "UsageError", "NoContainer", "TryAgain", "StillPending", "Crowded", "NotAllowed"], 1),
+    **dict.fromkeys(["Busy", "NoGpus", "NoDriver", "around", "Verb", "translate_errors", "settled"], 1),
 }
 # Words that are the same in every language: names of ours, of programs, units, what is typed.
 NAMES = re.compile(
@@ -185,9 +171,9 @@ def screens() -> dict[str, str]:
         "gpus": answers.gpus_text({"why_none": None, "gpus": [gpu]}, style),
         "doctor": answers.doctor_text([finding, {**finding, "result": "good"}, {**finding, "result": "unknown"}], style),
         "help": "\n".join(line[15:] for line in verbs.help_text().splitlines()),
-        "refusal": mistyped.after_ssh("frob", "alice@gpu1", "20010", verbs.COMMANDS).replace("frob", ""),
+        "refusal": shown.error(mistyped.after_ssh("frob", "alice@gpu1", "20010", verbs.COMMANDS)).replace("frob", ""),
         "ssh-config": "".join(line for line in laptop.ssh_config(STATUS).splitlines() if line.startswith("#")),
-        "error": shown.error(UsageError("You have no snapshot {name}, but these: {names}", name="before", names="a")),
+        "error": shown.error(UsageError("snapshot-missing", "You have no snapshot {name}, but these: {names}", name="before", names="a")),
     }
 
 

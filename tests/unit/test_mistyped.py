@@ -116,17 +116,17 @@ def test_a_mistyped_action_or_option_is_answered_with_the_right_one(line: str, c
 
 def test_a_command_after_ssh_that_is_none_of_ours_names_the_right_commands() -> None:
     way_in = "ssh -p 20010 alice@gpu1"
-    text = mistyped.after_ssh("nvidia-smi -l", "alice@gpu1", way_in, verbs.COMMANDS)
+    text = str(mistyped.after_ssh("nvidia-smi -l", "alice@gpu1", way_in, verbs.COMMANDS))
     assert "ssh alice@gpu1 run nvidia-smi" in text
     assert "ssh -p 20010 alice@gpu1 nvidia-smi" in text
-    assert mistyped.after_ssh(EVIL, "alice@gpu1", "", verbs.COMMANDS).isprintable()
-    assert mistyped.after_ssh("stauts", "alice@gpu1", way_in, verbs.COMMANDS) == (
+    assert str(mistyped.after_ssh(EVIL, "alice@gpu1", "", verbs.COMMANDS)).isprintable()
+    assert str(mistyped.after_ssh("stauts", "alice@gpu1", way_in, verbs.COMMANDS)) == (
         "Unknown command: stauts. Did you mean: ssh alice@gpu1 status"
     )
 
 
 def test_what_ssh_copy_id_sends_is_answered_with_the_command_that_adds_a_key() -> None:
     sent = "exec sh -c 'cd ; umask 077 ; mkdir -p .ssh && cat >> .ssh/authorized_keys || exit 1 ;'"
-    assert mistyped.after_ssh(sent, "alice@gpu1", "", verbs.COMMANDS) == (
+    assert str(mistyped.after_ssh(sent, "alice@gpu1", "", verbs.COMMANDS)) == (
         "ssh-copy-id cannot add a key here; run: ssh alice@gpu1 keys add < FILE.pub"
     )

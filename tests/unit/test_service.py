@@ -109,11 +109,11 @@ def test_a_call_that_the_interface_does_not_describe_reaches_nobody(message: obj
 
 
 def test_a_known_error_keeps_its_kind_sentence_and_values() -> None:
-    replies = ask(Fake(error=TryAgain("{name} is busy.", name="alice")), stop(force=False))
+    replies = ask(Fake(error=TryAgain("container-busy", "{name} is busy.", name="alice")), stop(force=False))
     assert replies == [
         {
             "error": "org.labshell.Gateway.TryAgain",
-            "parameters": {"sentence": "{name} is busy.", "values": {"name": "alice"}},
+            "parameters": {"id": "container-busy", "sentence": "{name} is busy.", "values": {"name": "alice"}},
         }
     ]
 
@@ -125,7 +125,7 @@ def test_a_known_error_keeps_its_kind_sentence_and_values() -> None:
 def test_only_the_administrators_socket_carries_the_engines_own_words(
     interface: str, method: str, detail: str | None
 ) -> None:
-    error = TryAgain("{name} cannot start. Tell the administrator.", name="alice")
+    error = TryAgain("container-not-found", "{name} cannot start. Tell the administrator.", name="alice")
     error.detail = "No device found"
     service = Service(interface, Failing(error))
     message = json.dumps({"method": f"{interface}.{method}", "parameters": {}}).encode()

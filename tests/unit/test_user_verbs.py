@@ -145,7 +145,7 @@ def test_the_card_of_a_user_has_every_setting(host: Host) -> None:
 def test_a_name_that_is_no_users_is_said_to_be_none(host: Host, verb: str) -> None:
     def uid_of(name: str) -> None:
         if name == "nobody":
-            raise UsageError("{user} is an existing system account; choose another name.", user=name)
+            raise UsageError("account-is-system", "{user} is an existing system account; choose another name.", user=name)
 
     accounts: Any = host.lab.accounts
     accounts.uid_of = uid_of
