@@ -101,7 +101,7 @@ class FakeContainers:
         self.changes += 1
         if self.refuse_at is not None and self.changes > self.refuse_at:
             self.refuse_at = None
-            raise self.refusal("The engine refused.")
+            raise self.refusal("engine-refused", "The engine refused.")
 
     def existing(self, name: str) -> Instance:
         if name not in self.instances:
