@@ -71,6 +71,12 @@ class NotAllowed(LabshellError):
     name = "NotAllowed"
 
 
+class Cancelled(LabshellError):
+    """The user has interrupted it; the daemon completes what it has begun. Exit status 130, as after Ctrl-C."""
+
+    status = 130
+
+
 KINDS: dict[str, type[LabshellError]] = {
     kind.name: kind for kind in (LabshellError, UsageError, NoContainer, TryAgain, Crowded, NotAllowed)
 }

@@ -14,7 +14,7 @@ from labshell import __version__, language, shown
 from labshell.admin import adoption, answers, containers, csv_import, services, this_host, users
 from labshell.admin.options import Options
 from labshell.engine import recipes
-from labshell.errors import LabshellError, NotAllowed, UsageError
+from labshell.errors import Cancelled, LabshellError, NotAllowed, UsageError
 from labshell.model.settings import DESKTOP_PORT, SETTINGS
 
 OF_PEOPLE = (DESKTOP_PORT, "expires")  # settings that a service has no use for
@@ -309,9 +309,9 @@ def main() -> None:
         sys.stderr.write(answers.failure(error, as_json=options.json))
         sys.exit(error.status)
     except KeyboardInterrupt:
-        stopped = LabshellError("admin-interrupted", "interrupted; the daemon completes the operation.")
+        stopped = Cancelled("interrupted", "interrupted; the server completes the operation.")
         sys.stderr.write(("" if options.json else "\n") + answers.failure(stopped, as_json=options.json))
-        sys.exit(130)
+        sys.exit(stopped.status)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)

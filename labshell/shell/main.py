@@ -11,7 +11,7 @@ import resource
 import sys
 
 from labshell import language, places
-from labshell.errors import LabshellError, UsageError
+from labshell.errors import Cancelled, LabshellError, UsageError
 from labshell.shell import card, verbs
 from labshell.shell.session import Session
 from labshell.shell.terminal import Interrupted, Terminal
@@ -102,9 +102,9 @@ def main() -> None:
     except BrokenPipeError:
         status = 1
     except Interrupted:
-        stopped = LabshellError("interrupted", "interrupted; the server completes the operation.")
+        stopped = Cancelled("interrupted", "interrupted; the server completes the operation.")
         terminal.refuse(stopped, "labshell: ")
-        status = 130
+        status = stopped.status
     except BaseException as error:  # noqa: BLE001 - the last line before the user
         bug = LabshellError(
             "bug-in-shell",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -58,6 +59,27 @@ def test_what_was_mistyped_is_answered_in_one_line(
     assert (status, output) == (2, "")
     assert errors.startswith(f"labshell-admin: {meant}. More: labshell-admin")
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error_id", "status"),
+    [
+        (["list", "--json"], "not-root", 77),
+        (["shwo", "alice", "--json"], "arguments-invalid", 2),
+        (["show", "--json"], "arguments-invalid", 2),
+    ],
+)
+def test_with_json_an_error_is_one_line_of_json_and_standard_output_empty(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], error_id: str, status: int
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["labshell-admin", *arguments])
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(SystemExit) as ended:
+        admin.main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out, said.err.count("\n")) == (status, "", 1)
+    error = json.loads(said.err)["error"]
+    assert (error["id"], list(error)) == (error_id, ["id", "message", "remedy"])
 
 
 @pytest.mark.parametrize("name", commands())

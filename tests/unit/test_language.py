@@ -31,7 +31,7 @@ ADMINISTRATORS = {
 # What carries a text for the person, and which of its arguments that is.
 CARRIERS = {
     **dict.fromkeys(["_", "mark", "Progress"], 0),
-    **dict.fromkeys(["LabshellError", "UsageError", "NoContainer", "TryAgain", "StillPending", "Crowded", "NotAllowed"], 1),
+    **dict.fromkeys(["LabshellError", "UsageError", "NoContainer", "TryAgain", "StillPending", "Crowded", "NotAllowed", "Cancelled"], 1),
     **dict.fromkeys(["Busy", "NoGpus", "NoDriver", "around", "Verb", "translate_errors", "settled"], 1),
 }
 # Words that are the same in every language: names of ours, of programs, units, what is typed.

@@ -188,13 +188,15 @@ def test_a_full_queue_is_a_crowd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             call(str(tmp_path / "socket"))
 
 
-def test_the_daemons_error_is_raised_with_its_sentence_and_values(daemon: Callable[[Peer], str]) -> None:
+def test_the_daemons_error_is_raised_with_all_that_it_carries(daemon: Callable[[Peer], str]) -> None:
     error = {
         "error": "org.labshell.Gateway.NoContainer",
-        "parameters": {"sentence": "No {name}.", "values": {"name": "alice"}},
+        "parameters": {"id": "none", "sentence": "No {name}.", "values": {"name": "alice"}, "detail": "d", "remedy": None},
     }
-    with pytest.raises(NoContainer, match=r"^No alice\.$"):
+    with pytest.raises(NoContainer) as caught:
         call(daemon(lambda connection: connection.sendall(protocol.encode(error))))
+    raised = caught.value
+    assert (raised.id, str(raised), raised.detail, raised.remedy) == ("none", "No alice.", "d", "")
 
 
 def test_a_foreign_error_is_one_of_ours(daemon: Callable[[Peer], str]) -> None:

@@ -119,19 +119,21 @@ def test_a_known_error_keeps_its_kind_sentence_and_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("interface", "method", "detail"),
-    [(protocol.ADMIN, "List", "No device found"), (protocol.GATEWAY, "Status", None)],
+    ("interface", "method", "detail", "remedy"),
+    [(protocol.ADMIN, "List", "No device found", "lxc info alice --show-log"), (protocol.GATEWAY, "Status", None, None)],
 )
-def test_only_the_administrators_socket_carries_the_engines_own_words(
-    interface: str, method: str, detail: str | None
+def test_only_the_administrators_socket_carries_the_engines_own_words_and_the_remedy(
+    interface: str, method: str, detail: str | None, remedy: str | None
 ) -> None:
-    error = TryAgain("container-not-found", "{name} cannot start. Tell the administrator.", name="alice")
+    error = TryAgain("engine-refused", "{name} cannot start. Tell the administrator.", name="alice")
     error.detail = "No device found"
     service = Service(interface, Failing(error))
     message = json.dumps({"method": f"{interface}.{method}", "parameters": {}}).encode()
     (reply,) = (json.loads(part[:-1]) for part in service.answer(message, ALICE))
     assert reply["error"] == "org.labshell.Gateway.TryAgain"
+    assert reply["parameters"]["id"] == "engine-refused"
     assert reply["parameters"].get("detail") == detail
+    assert reply["parameters"].get("remedy") == remedy
 
 
 def test_a_bug_becomes_a_reference_and_no_trace() -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from labshell.shell import actions, verbs
+from labshell.shell import actions, menu, verbs
 from labshell.shell import main as shell
 from labshell.shell.session import Session
+from labshell.shell.terminal import Interrupted, Terminal
 
 TREE = Path(__file__).resolve().parents[2]
 START = f"import sys; sys.path.append({str(TREE)!r}); from labshell.shell.main import main; main()"
@@ -55,6 +58,62 @@ def test_help_and_version_need_no_daemon() -> None:
 def test_wrong_usage_is_one_sentence_on_stderr_and_status_2(command: str) -> None:
     done = run("-c", command)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("command", "error_id"),
+    [
+        ("status --json now", "argument-unknown"),
+        ("stauts --json", "command-misspelled-after-ssh"),
+        ("ports add --json", "argument-missing"),
+        ("snapshot restore x --yse --json", "argument-misspelled"),
+        ("ports add x --json", "port-invalid"),
+        ("keys remove 1 \udc80 --json", "line-not-utf8"),
+    ],
+)
+def test_with_json_an_error_is_one_line_of_json_and_standard_output_empty(command: str, error_id: str) -> None:
+    done = run("-c", command)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    error = json.loads(done.stderr)["error"]
+    assert (error["id"], error["remedy"], list(error)) == (error_id, None, ["id", "message", "remedy"])
+    assert error["message"]
+
+
+@pytest.mark.parametrize("command", ["enter -- x --json", "run --jsno", "help --json"])
+def test_where_json_is_not_an_option_an_error_is_a_sentence(command: str) -> None:
+    assert run("-c", command).stderr.startswith("labshell: ")
+
+
+@pytest.mark.skipif(SOCKET_IS_THERE and os.environ.get("CI") != "true", reason="a daemon runs here")
+def test_an_absent_daemon_is_json_to_a_program() -> None:
+    done = run("-c", "status --json")
+    assert (done.returncode, done.stdout) == (75, "")
+    assert json.loads(done.stderr)["error"]["id"] == "daemon-not-running"
+
+
+def test_a_bug_and_an_interruption_have_ids_as_well(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for failure, error_id, status in ((ZeroDivisionError(), "bug-in-shell", 1), (Interrupted(), "interrupted", 130)):
+        monkeypatch.setattr(shell, "harden", lambda: None)
+        monkeypatch.setattr(shell.sys, "argv", ["labshell", "-c", "version --json"])
+        monkeypatch.setattr(shell, "_reported", lambda _: "ref")
+        monkeypatch.setattr(Session, "command", mock.Mock(side_effect=failure))
+        monkeypatch.setattr(shell.os, "_exit", mock.Mock(side_effect=SystemExit))
+        with pytest.raises(SystemExit):
+            shell.main()
+        said = capfd.readouterr()
+        shell.os._exit.assert_called_once_with(status)  # type: ignore[attr-defined]
+        assert (said.out, json.loads(said.err)["error"]["id"]) == ("", error_id)
+
+
+def test_in_the_menu_each_line_decides_for_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    session = Session(Terminal())
+    for line, error_id in (("status now --json", "argument-unknown"), ("frobnicate --json", "command-unknown-in-menu")):
+        assert menu._do(session, line)
+        assert json.loads(capfd.readouterr().err)["error"]["id"] == error_id
+        assert menu._do(session, line.replace(" --json", ""))
+        assert not capfd.readouterr().err.startswith("{")
 
 
 @pytest.mark.skipif(SOCKET_IS_THERE and os.environ.get("CI") != "true", reason="a daemon runs here")
