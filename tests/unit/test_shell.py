@@ -126,8 +126,12 @@ def test_an_absent_daemon_is_one_sentence_and_status_75(command: str) -> None:
 
 
 @pytest.mark.parametrize("script", ["echo one\n", "\n\n#!/bin/sh\nls", "x" * 100_000])
-def test_a_script_without_a_program_is_refused_before_anything_is_asked_of_the_daemon(script: str) -> None:
-    done = run(input=script)
+def test_a_script_without_a_program_is_refused_before_anything_is_asked_of_the_daemon(
+    script: str, tmp_path: Path
+) -> None:
+    (tmp_path / "script").write_text(script)
+    with (tmp_path / "script").open() as sent:  # all of it is there when the shell looks
+        done = run(stdin=sent)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "run bash < FILE" in done.stderr
 
