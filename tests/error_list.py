@@ -23,7 +23,7 @@ HEAD = """\
 
 Made by `scripts/errors` from the code; a test compares.
 
-An error has an id that stays as it is: a program compares the id and the exit status. The sentence is for people, and its
+An error has an id that stays as it is: a program compares the id and the exit status. The sentence is for the reader, and its
 words may change. With `--json`, a command that fails prints one line on standard error:
 
 ```

@@ -89,5 +89,5 @@ def test_the_administrator_is_told_all_there_is_and_a_program_one_line_of_json()
             "remedy": "lxc info alice --show-log",
         }
     }
-    plain = UsageError("set-without-change", "Say what to change: labshell-admin set --help lists it.")
-    assert answers.failure(plain, as_json=False) == f"labshell-admin: {plain}\n"
+    told = UsageError("template-running", "The template {name} is running; stop it first: lxc stop {name}", name="base")
+    assert answers.failure(told, as_json=False) == f"labshell-admin: {told}\n"  # which has the remedy in it
