@@ -59,14 +59,17 @@ def show_json(value: object) -> None:
 
 
 def failure(error: LabshellError, *, as_json: bool) -> str:
-    """What standard error says about an error: one line of JSON, or its sentence with all that root may know."""
+    """What standard error says about an error: one line of JSON, or its sentence and the engine's own words.
+
+    The remedy is for a terminal: a script that wants it asks for JSON.
+    """
     remedy = shown.plain(remedies.of(error))
     if as_json:
         return json.dumps({"error": {"id": error.id, "message": shown.plain(error), "remedy": remedy or None}}) + "\n"
     lines = [f"labshell-admin: {shown.plain(error)}"]
     if error.detail:
         lines.append(f"The engine said: {shown.plain(error.detail)}")
-    if remedy and remedy not in str(error):
+    if sys.stderr.isatty() and remedy and remedy not in str(error):
         lines.append(f"Remedy: {remedy}")
     return "\n".join([*lines, ""])
 

@@ -303,5 +303,5 @@ def main() -> None:
         else:
             serve(config)
     except LabshellError as error:
-        log.error("cannot go on", extra={"why": str(error)}, exc_info=error.__cause__)
+        log.error("cannot go on", extra={"id": error.id, "why": str(error)}, exc_info=error.__cause__)
         sys.exit(error.status)

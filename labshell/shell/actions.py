@@ -50,7 +50,7 @@ def _state(session: Session, request: Request) -> None:
     name = request.verb.name
     if name in ("stop", "restart"):
         now = session.ask("Status", {})
-        if now.get("disk_full"):
+        if now.get("disk_full") and not session.terminal.is_quiet:  # JSON says so itself
             warning = _("The disk of your container is full. Delete files first: it may not start again.")
             session.terminal.complain(warning)
         if "yes" not in request.options and now["state"] != "stopped":

@@ -74,14 +74,15 @@ def test_an_error_with_more_context_keeps_id_detail_and_remedy_of_its_cause() ->
     assert remedies.of(wider) == "lxc stop base"
 
 
-def test_the_administrator_is_told_all_there_is_and_a_program_one_line_of_json() -> None:
+def test_the_administrator_is_told_all_there_is_and_a_program_one_line_of_json(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     error = LabshellError("engine-refused", "The container {name} cannot be started.", name="alice")
     error.detail = "No device\nfound"
-    assert answers.failure(error, as_json=False).splitlines() == [
-        "labshell-admin: The container alice cannot be started.",
-        "The engine said: No device\\x0afound",
-        "Remedy: lxc info alice --show-log",
-    ]
+    lines = ["labshell-admin: The container alice cannot be started.", "The engine said: No device\\x0afound"]
+    assert answers.failure(error, as_json=False).splitlines() == lines
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert answers.failure(error, as_json=False).splitlines() == [*lines, "Remedy: lxc info alice --show-log"]
     assert json.loads(answers.failure(error, as_json=True)) == {
         "error": {
             "id": "engine-refused",

@@ -12,10 +12,10 @@ import varlink.scanner
 
 import labshell
 from labshell.daemon.administration import AdminInterface
-from labshell.daemon.calls import Call
+from labshell.daemon.calls import Call, error_reply
 from labshell.daemon.interfaces import GatewayInterface
 from labshell.daemon.service import Service
-from labshell.errors import TryAgain
+from labshell.errors import KINDS, LabshellError, TryAgain
 from labshell.model.access import Caller
 from labshell.wire import protocol
 
@@ -134,6 +134,16 @@ def test_only_the_administrators_socket_carries_the_engines_own_words_and_the_re
     assert reply["parameters"]["id"] == "engine-refused"
     assert reply["parameters"].get("detail") == detail
     assert reply["parameters"].get("remedy") == remedy
+
+
+@pytest.mark.parametrize("kind", KINDS.values())
+@pytest.mark.parametrize("to_root", [False, True])
+def test_an_error_has_the_fields_that_the_interface_names(kind: type[LabshellError], *, to_root: bool) -> None:
+    interface = description(protocol.GATEWAY)
+    sent = json.loads(error_reply(kind("user-missing", "There is no user {name}.", name="x"), to_root=to_root)[:-1])
+    fields = interface.members[sent["error"].rpartition(".")[2]].type.fields
+    needed = {name for name, value in fields.items() if not isinstance(value, varlink.scanner._Maybe)}
+    assert needed <= sent["parameters"].keys() <= fields.keys()
 
 
 def test_a_bug_becomes_a_reference_and_no_trace() -> None:
