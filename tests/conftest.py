@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("hostile", "testhost")  # their assertions say what they compared, as a test's do
+pytest.register_assert_rewrite("hostile", "refusals", "testhost")  # their assertions say what they compared, as a test's do

@@ -36,7 +36,7 @@ def read(path: Path) -> bytes | None:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1 or about.st_uid != os.geteuid():
             raise LabshellError(
-                "file-not-owned-by-root",
+                "file-not-trusted",
                 "{path} must be a regular file owned by root, with one hard link.",
                 path=path,
             )
@@ -104,7 +104,7 @@ def ensure_folder(path: Path, mode: int = 0o755) -> None:
         ) from error
     if not is_ours_alone(path):
         raise LabshellError(
-            "folder-not-owned-by-root",
+            "folder-not-trusted",
             "{path} must be a directory owned by root that only root can write to.",
             path=path,
         )

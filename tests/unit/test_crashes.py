@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from doubles import Crash, FakeContainers, Instance, SetClock, answer_of, lab_of
+from refusals import refused
 
 from labshell.config import Config, Paths
 from labshell.daemon.calls import Call
@@ -124,7 +125,7 @@ def test_rebuild_keeps_address_limits_and_host_keys_and_the_old_container(lab: L
     assert lab.own.files["/etc/ssh/ssh_host_ed25519_key.pub"] == first_key
     answer_of(lab.rebuild.forget(USER, UID))
     assert set(lab.containers.instances) == {"template", USER}
-    with pytest.raises(UsageError, match="No container is kept"):
+    with refused(UsageError, "kept-container-missing"):
         answer_of(lab.rebuild.undo(USER, UID, force=False))
 
 
@@ -158,7 +159,7 @@ def test_an_address_that_is_promised_is_given_to_nobody_else(lab: Lab) -> None:
 
 def test_a_template_that_is_being_changed_is_not_cloned(lab: Lab) -> None:
     lab.containers.instances["template"].state = "Running"
-    with pytest.raises(TryAgain, match="being changed"):
+    with refused(TryAgain, "template-changing"):
         answer_of(lab.rebuild.rebuild(USER, UID, "", force=False))
     assert lab.containers.changes == 0
 
@@ -281,7 +282,7 @@ def test_an_engine_that_refuses_at_any_step_of_the_change_leaves_one_of_the_two_
 
 def test_a_full_disk_is_found_before_anything_is_stopped(lab: Lab) -> None:
     lab.containers.full.add(USER)
-    with pytest.raises(LabshellError, match="full"):
+    with refused(LabshellError, "container-disk-full"):
         rebuild(lab)
     assert (set(lab.containers.instances), lab.own.state) == ({"template", USER}, "Running")
     assert lab.settle() == ""
@@ -297,7 +298,7 @@ def test_an_address_that_a_container_is_to_have_again_is_given_to_nobody(lab: La
 def test_what_is_open_stays_open_under_what_is_done_about_it(lab: Lab) -> None:
     notes = lab.host.unfinished
     notes.begin(USER, "rebuild", incoming="a")
-    with pytest.raises(TryAgain, match="still being recovered"):
+    with refused(TryAgain, "recovery-pending"):
         notes.begin(USER, "snapshot create")
     notes.begin(USER, "snapshot restore", over=notes.work_of(USER), settings=1)
     notes.begin(USER, "snapshot restore", over=notes.work_of(USER), settings=1)
@@ -407,7 +408,7 @@ def test_a_restore_that_the_engine_refuses_is_said_and_the_container_runs_as_bef
     for broken in ("", "wait_for_ssh"):
         if broken:
             monkeypatch.setattr(Lifecycle, broken, refuse)
-        with pytest.raises(LabshellError, match="not to be had"):
+        with refused(LabshellError, "engine-refused"):
             answer_of(lab.snapshots.restore(USER, UID, "kept"))
         assert (lab.own.state, lab.own.files["/data"], lab.own.limits) == ("Running", b"changed", LIMITS)
         assert lab.settle() == ""
@@ -444,7 +445,7 @@ def test_whoever_looks_between_two_names_hears_that_it_is_being_rebuilt(lab: Lab
     with pytest.raises(NoContainer):
         list(interface.Status(_request=call))
     lab.host.unfinished.begin(USER, "rebuild")
-    with lab.host.locks.held(USER), pytest.raises(TryAgain, match="being rebuilt"):
+    with lab.host.locks.held(USER), refused(TryAgain, "rebuild-in-progress"):
         list(interface.Status(_request=call))
 
 

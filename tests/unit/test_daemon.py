@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from refusals import refused
 
 from labshell.daemon import main as daemon
 from labshell.daemon import pulses
@@ -176,7 +177,7 @@ def test_a_live_socket_is_kept_and_a_dead_one_replaced(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with daemon.listen(path, None):
         assert path.stat().st_mode & 0o777 == 0o600
-        with pytest.raises(LabshellError, match="running already"):
+        with refused(LabshellError, "daemon-already-running"):
             daemon.listen(path, None)
     with daemon.listen(path, None), socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 
-import pytest
+from refusals import refused
 
 from labshell.errors import TryAgain
 from labshell.operations.locks import StartQueue, UserLocks
@@ -59,5 +59,5 @@ def test_a_place_moves_up_when_somebody_is_done() -> None:
 
 def test_waiting_for_a_start_is_bounded() -> None:
     queue = StartQueue(1)
-    with queue.ticket(), queue.ticket() as second, pytest.raises(TryAgain, match="Too many"):
+    with queue.ticket(), queue.ticket() as second, refused(TryAgain, "starts-too-many"):
         list(queue.places(second, 0))

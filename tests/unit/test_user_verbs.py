@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from doubles import FakeContainers, Instance, answer_of, lab_of
+from refusals import refused
 
 from labshell.admin import user_card
 from labshell.config import Config, Paths
@@ -95,7 +96,7 @@ def test_who_is_there_already_is_left_as_they_are(host: Host) -> None:
         answer = answer_of(host.add(new("alice"), dry_run=dry_run))
         assert (answer["was_there"], answer["user"], answer["settings"]["memory"]) == (True, "alice", "8GiB")
     assert host.containers.changes == 0
-    with pytest.raises(UsageError, match="alice exists already, with other keys"):
+    with refused(UsageError, "user-exists-with-other-keys"):
         answer_of(host.add(new("alice", keys=(OTHER,))))
 
 
@@ -150,7 +151,7 @@ def test_a_name_that_is_no_users_is_said_to_be_none(host: Host, verb: str) -> No
     accounts: Any = host.lab.accounts
     accounts.uid_of = uid_of
     ask: Any = host.users.show if verb == "show" else lambda name: answer_of(host.remove(name))
-    with pytest.raises(UsageError, match=r"There is no user nobody: it is an existing system account\."):
+    with refused(UsageError, "user-is-system-account"):
         ask("nobody")
-    with pytest.raises(UsageError, match=r"There is no user Odd_Name\."):
+    with refused(UsageError, "user-missing"):
         ask("Odd_Name")
