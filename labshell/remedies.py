@@ -86,4 +86,7 @@ def of(error: LabshellError) -> str:
     if isinstance(cause, LabshellError) and cause.id == error.id:
         return of(cause)
     values = {name: text if name in COMMANDS else shlex.quote(text) for name, text in error.values.items()}
-    return error.remedy or REMEDIES.get(error.id, "").format_map(values)
+    try:
+        return error.remedy or REMEDIES.get(error.id, "").format_map(values)
+    except KeyError:  # a daemon of another version has sent other values
+        return ""

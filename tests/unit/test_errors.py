@@ -63,6 +63,11 @@ def test_a_remedy_is_safe_to_paste_whatever_the_values_are() -> None:
     assert remedies.of(error) == "mkdir -p '/a; rm -rf /'"
 
 
+def test_an_error_of_another_versions_daemon_has_no_remedy_and_is_shown_all_the_same() -> None:
+    error = LabshellError("template-running", "The template {template} is running.", template="base")
+    assert answers.failure(error, as_json=False) == "labshell-admin: The template base is running.\n"
+
+
 def test_an_error_with_more_context_keeps_id_detail_and_remedy_of_its_cause() -> None:
     cause = UsageError("template-running", "The template {name} is running.", name="base")
     cause.detail = "is running"
