@@ -7,6 +7,7 @@ from labshell.language import _, mark
 
 LONGEST_LINE = 4096
 LISTS = ("ports", "snapshot", "keys")  # what they do without an action, "list" says too
+RUN_PROGRAMS = ("enter", "run")  # behind which a program has options of its own
 LONGEST_COMMAND = 131072  # what sshd passes on at most
 
 # What an option takes ("" for nothing) and what it does.
@@ -160,10 +161,9 @@ def find(name: str) -> Verb:
 
 
 def wants_json(line: str) -> bool:
-    """Whether a line, be it right or wrong, asks for JSON; behind a verb without JSON, the option is a program's."""
+    """Whether a line, be it right or wrong, asks for JSON; behind `run` and `enter`, the option is a program's."""
     name, rest = _first_word(line)
-    verb = BY_NAME.get(ALIASES.get(name, name))
-    return "--json" in rest.split() and (verb is None or any("json" in form.options for form in verb.forms))
+    return "--json" in rest.split() and ALIASES.get(name, name) not in RUN_PROGRAMS
 
 
 def refuse_undecodable(line: str) -> None:

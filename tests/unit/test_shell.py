@@ -69,6 +69,8 @@ def test_wrong_usage_is_one_sentence_on_stderr_and_status_2(command: str) -> Non
         ("snapshot restore x --yse --json", "argument-misspelled"),
         ("ports add x --json", "port-invalid"),
         ("keys remove 1 \udc80 --json", "line-not-utf8"),
+        ("ssh-config --json", "argument-unknown"),
+        ("help --json", "argument-unknown"),
     ],
 )
 def test_with_json_an_error_is_one_line_of_json_and_standard_output_empty(command: str, error_id: str) -> None:
@@ -79,8 +81,8 @@ def test_with_json_an_error_is_one_line_of_json_and_standard_output_empty(comman
     assert error["message"]
 
 
-@pytest.mark.parametrize("command", ["enter -- x --json", "run --jsno", "help --json"])
-def test_where_json_is_not_an_option_an_error_is_a_sentence(command: str) -> None:
+@pytest.mark.parametrize("command", ["enter -- x --json", "run ls --json", "status --jsno"])
+def test_an_option_of_a_programs_own_asks_for_no_json(command: str) -> None:
     assert run("-c", command).stderr.startswith("labshell: ")
 
 
