@@ -228,12 +228,8 @@ class PortRegistry:
         used = {port for first in blocks for port in self._pool.block(first)} | set(self._listening())
         found = next((port for port in range(self._pool.last, self._pool.first - 1, -1) if port not in used), None)
         if found is None:
-            raise TryAgain(
-                "port-free-none",
-                "No port from {first} to {last} is free.",
-                first=self._pool.first,
-                last=self._pool.last,
-            )
+            first, last = self._pool.first, self._pool.last
+            raise TryAgain("port-free-none", "No port from {first} to {last} is free.", first=first, last=last)
         return found
 
     def release(self, user: str) -> None:
