@@ -119,6 +119,18 @@ class Lifecycle:
         self.wait_for_ssh(container, deadline)
         return True
 
+    def start_again(self, user: str) -> None:
+        """Start a container that ran before what was refused or interrupted; if it cannot, the next login does."""
+        try:
+            container = self._containers.get(user)
+            if container is None:
+                return
+            for _ in self.ensure_running(container):
+                pass
+            self._user_ports.make_reachable(container)
+        except LabshellError as error:
+            log.warning("not started again", extra={"user": user, "why": str(error)})
+
     def ensure_started(self, container: Container, deadline: float | None = None) -> Steps[bool]:
         """Start or thaw; whether there was anything to do."""
         deadline = deadline or time.monotonic() + self._config.start_timeout_seconds

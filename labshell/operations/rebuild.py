@@ -50,7 +50,7 @@ class Rebuild:
             self._lab.closed.refuse_if_closed()
             self._lifecycle.refuse_full_pool(old)
             fresh, kept = name_of_fresh(user), self._name_to_keep(user)
-            about = {"incoming": fresh, "outgoing": kept, "address": old.address, "superseded": old.kept}
+            about = {**_about(old, fresh, kept), "superseded": old.kept}
             self._containers.disks.try_write(user)
             with self._recovering(user, REBUILD, **about):
                 try:
@@ -86,8 +86,7 @@ class Rebuild:
             yield Progress("Stopping your container")
             self._containers.lifecycle.stop(user, self._config.stop_timeout_seconds, force=force)
             yield Progress("Putting the old container in its place")
-            about = {"incoming": back, "outgoing": kept, "address": current.address}
-            with self._recovering(user, UNDO, **about):
+            with self._recovering(user, UNDO, **_about(current, back, kept)):
                 self._containers.configuration.take_over(user, back, only=True)
                 self._change_places(user, incoming=back, outgoing=kept, address=current.address)
                 yield from self._lifecycle.ensure_running(self._containers.owned(user, uid))
@@ -172,7 +171,10 @@ class Rebuild:
                 raise
 
     def recover(self, user: str, work: dict[str, Any]) -> None:
-        """If the old container had moved out, the new one moves in; else everything is as it was."""
+        """If the old container had moved out, the new one moves in; else everything is as it was.
+
+        If a container ran before, the user's runs afterwards.
+        """
         incoming, outgoing, address = work["incoming"], work["outgoing"], work["address"]
         for name in (user, incoming, outgoing):
             self._containers.lifecycle.wait_until_idle(name)
@@ -194,6 +196,8 @@ class Rebuild:
             self._containers.marks.set_kept(user, work["superseded"] if work["verb"] == REBUILD else incoming)
             sentence = mark("{verb} was interrupted: your container is as it was before.")
         self._unfinished.settled(user, sentence, verb=work["verb"])
+        if work.get("running"):
+            self._lifecycle.start_again(user)
 
     def _refuse_changing(self, template: str) -> None:
         now = self._containers.get(template)
@@ -217,3 +221,9 @@ class Rebuild:
 
     def _name_to_keep(self, user: str) -> str:
         return name_of_kept(user, self._lab.clock.now())
+
+
+def _about(container: Container, incoming: str, outgoing: str) -> dict[str, Any]:
+    """What recovering needs to know of a change of places with the user's container as it is now."""
+    was_running = container.state != "Stopped"
+    return {"incoming": incoming, "outgoing": outgoing, "address": container.address, "running": was_running}

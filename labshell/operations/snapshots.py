@@ -158,7 +158,5 @@ class Snapshots:
         else:
             sentence = mark("snapshot restore was interrupted: your container is as it was before.")
         self._unfinished.settled(user, sentence, name=work["name"])
-        container = self._containers.get(user)
-        if work.get("running") and container is not None:
-            for _ in self._lifecycle.ensure_running(container):
-                pass
+        if work.get("running"):
+            self._lifecycle.start_again(user)

@@ -15,6 +15,7 @@ from refusals import refused
 from labshell.config import Config, Paths
 from labshell.daemon.calls import Call
 from labshell.daemon.interfaces import GatewayInterface
+from labshell.engine.errors import Busy
 from labshell.errors import LabshellError, NoContainer, StillPending, TryAgain, UsageError
 from labshell.model.access import Caller
 from labshell.model.keys import PublicKey
@@ -272,12 +273,52 @@ def test_an_engine_that_refuses_at_any_step_of_the_change_leaves_one_of_the_two_
             lab.settle()
         assert lab.host.unfinished.work_of(USER) is None
         assert lab.own.address == ADDRESS
+        assert lab.own.state == "Running", f"step {number}: it ran before"
         assert any(item.files.get("/data") == b"old" for item in lab.containers.instances.values())
         assert set(lab.containers.instances) <= {"template", USER, lab.own.kept}
         outcomes.add(lab.own.files.get("/data"))
-        answer_of(lab.lifecycle.start(USER, UID))
     assert outcomes == {b"old", None}
     assert were_open == (refusal is StillPending)
+
+
+@pytest.mark.parametrize(("act", "before"), [(rebuild, nothing), (undo, rebuild)])
+@pytest.mark.parametrize("refused", ["take_over", "take_off_network"])
+def test_a_busy_engine_leaves_a_container_as_it_was_running_or_stopped(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    act: Callable[[Lab], None],
+    before: Callable[[Lab], None],
+    refused: str,
+) -> None:
+    def busy(*_: object, **__: object) -> None:
+        raise Busy("The container is busy with something else; try again in a moment.")
+
+    monkeypatch.setattr(lifecycle, "ssh_answers", lambda *_, **__: True)
+    for state in ("Running", "Stopped"):
+        lab = lab_in(tmp_path / state, before)
+        lab.own.state, lab.own.files["/work"] = state, b"since"
+        monkeypatch.setattr(lab.containers, refused, busy)
+        with pytest.raises(Busy):
+            act(lab)
+        assert (lab.own.state, lab.own.address, lab.own.files["/work"]) == (state, ADDRESS, b"since")
+        assert lab.host.unfinished.work_of(USER) is None
+
+
+def test_a_container_that_ran_and_does_not_start_again_leaves_nothing_open(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user reads why it was not rebuilt; the next login starts it."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise TryAgain("The engine is at something else.")
+
+    monkeypatch.setattr(lab.containers, "take_over", refuse)
+    start = lab.containers.start
+    monkeypatch.setattr(lab.containers, "start", lambda name, seconds: refuse() if name == USER else start(name, seconds))
+    with pytest.raises(TryAgain, match="something else") as caught:
+        rebuild(lab)
+    assert not isinstance(caught.value, StillPending)
+    assert lab.host.unfinished.work_of(USER) is None
 
 
 def test_a_full_disk_is_found_before_anything_is_stopped(lab: Lab) -> None:
