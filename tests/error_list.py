@@ -34,6 +34,9 @@ words may change. With `--json`, a command that fails prints one line on standar
 longer operation fails, the id is that of the cause, and the message also names the operation. An error that can be raised for
 several reasons has several exit statuses; the guides say what each of them means.
 
+Standard output stays empty, but for the result of `import`, `import-host`, `drain` and `undrain`, which go on after a failure. What
+the user is told only once, such as how an interrupted rebuild ended, is `notice` beside `error`.
+
 | id | exit status | message | remedy |
 | --- | --- | --- | --- |
 """

@@ -67,7 +67,7 @@ def import_users(options: argparse.Namespace) -> None:
     """Add every user in a file; existing users stay as they are."""
     found = read_list(options.file)
     rows = found.rows
-    for notice in found.notices:
+    for notice in found.notices if not options.json else ():
         print(shown.plain(notice), file=sys.stderr)
     began = time.monotonic()
     outcomes = _add_all(rows, options)

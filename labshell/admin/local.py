@@ -7,7 +7,6 @@ other commands take.
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 from collections.abc import Iterator
@@ -85,7 +84,6 @@ def _follow(steps: Iterator[str], name: str, options: Options) -> None:
 
 def doctor(options: Options) -> None:
     """Print the problems of this host; an error among the findings is exit status 1."""
-    logging.getLogger("labshell").addHandler(logging.NullHandler())  # a log line is no finding
     if options.try_it:
         _try_host(options)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import logging
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable
@@ -300,6 +301,7 @@ def main() -> None:
         print(OVERVIEW, end="")
         sys.exit(2)
     options = parser().parse_args()
+    logging.getLogger("labshell").addHandler(logging.NullHandler())  # a log line is no answer
     try:
         if os.geteuid() != 0:
             raise NotAllowed("not-root", "labshell-admin must run as root: use sudo.")

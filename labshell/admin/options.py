@@ -29,9 +29,15 @@ def key_text(path: str) -> str:
         raise UsageError("file-unreadable", "{path} cannot be read: {why}.", path=path, why=error.strerror) from None
 
 
-def confirm(name: str) -> None:
+def confirm(options: Options) -> None:
+    """UsageError if the user of a terminal does not type the name; nobody is asked where JSON is wanted."""
+    name = options.name
     question = f"This removes {name} with everything in the container. Type the name to go on: "
-    if not sys.stdin.isatty():
+    if options.json or not sys.stdin.isatty():
         raise UsageError("removal-unconfirmed", "Without a terminal, say --yes to remove {name}.", name=name)
-    if input(question).strip() != name:
+    try:
+        answer = input(question)
+    except EOFError:  # Ctrl-D
+        answer = ""
+    if answer.strip() != name:
         raise UsageError("removal-declined", "Nothing was removed.")

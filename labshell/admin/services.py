@@ -22,7 +22,7 @@ def add_service(options: Options) -> None:
 
 def remove_service(options: Options) -> None:
     if not options.yes and not options.dry_run:
-        confirm(options.name)
+        confirm(options)
     parameters = {"name": options.name, "dry_run": options.dry_run}
     change("RemoveService", parameters, options, lambda _: f"{options.name} is removed.")
 

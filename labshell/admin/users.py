@@ -108,7 +108,7 @@ def _sessions_left(name: str, result: dict[str, Any], *, end: bool) -> int:
 
 def remove_user(options: Options) -> None:
     if not options.yes and not options.dry_run:
-        confirm(options.name)
+        confirm(options)
     parameters = {"name": options.name, "archive": not options.no_archive, "dry_run": options.dry_run}
     change(
         "RemoveUser",

@@ -30,7 +30,7 @@ ACTIONS: dict[str, Action] = {}
 
 def run(session: Session, request: Request) -> None:
     """Do one verb and print what it says."""
-    session.terminal.is_quiet = "json" in request.options
+    session.terminal.is_quiet, session.terminal.notice = "json" in request.options, None
     if request.verb.name != "quit":
         ACTIONS[request.verb.name](session, request)
 
@@ -190,7 +190,7 @@ def _help(session: Session, request: Request) -> None:
 @action("whoami")
 def _whoami(session: Session, request: Request) -> None:
     status = session.ask("Status", {})
-    names = {name: status.get(name) for name in ("user", "host", "state", "address", "port")}
+    names = {name: status.get(name) for name in ("user", "host", "state", "address", "port", "notice")}
     about = {**names, "container": status["user"], "version": __version__}
     if not session.print_json(request, about):
         session.terminal.say(answers.whoami_text(about, session.terminal.style))

@@ -89,10 +89,12 @@ def _remove(session: Session, request: Request) -> list[dict[str, Any]]:
 
 def _end_sessions(session: Session, request: Request, fingerprint: str, here: list[logins.Login]) -> None:
     """End the sessions if that is asked for or agreed to; else say how."""
-    wanted = "end-sessions" in request.options
-    if not wanted and session.terminal.is_interactive and "yes" not in request.options:
+    wanted, is_quiet = "end-sessions" in request.options, session.terminal.is_quiet
+    if not wanted and session.terminal.is_interactive and not is_quiet and "yes" not in request.options:
         wanted = session.terminal.confirm(_("End these sessions, too?"))
     if not wanted:
+        if is_quiet:
+            return
         text = _("Sessions of this key are still open; end them with: keys remove {key} --end-sessions --yes")
         session.terminal.complain(text.format(key=fingerprint))
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-from labshell.errors import LabshellError
+from labshell.errors import Cancelled, LabshellError
 from labshell.language import _
 from labshell.shell import actions, verbs
 from labshell.shell.card import Style
@@ -44,7 +44,7 @@ def run(session: Session, idle_minutes: int) -> None:
 def _do(session: Session, line: str) -> bool:
     """Do one line; whether the menu goes on."""
     try:
-        session.terminal.is_quiet = verbs.wants_json(line)
+        session.terminal.is_quiet, session.terminal.notice = verbs.wants_json(line), None
         request = _request(line)
         if request.verb.name == "quit":
             return False
@@ -53,7 +53,7 @@ def _do(session: Session, line: str) -> bool:
     except LabshellError as error:
         session.terminal.refuse(error)
     except Interrupted:
-        session.terminal.complain(_("Interrupted; the server completes the operation."))
+        session.terminal.refuse(Cancelled("interrupted-in-menu", "Interrupted; the server completes the operation."))
     return True
 
 

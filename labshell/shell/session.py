@@ -55,8 +55,14 @@ class Session:
             raise self.refuse(command)
 
     def ask(self, method: str, parameters: dict[str, Any]) -> Mapping[str, Any]:
-        """The report that a method of the daemon's answers with; a notice that comes along is shown beside it."""
+        """The report that a method of the daemon's answers with; a notice that comes along is shown beside it.
+
+        The daemon says it once: where JSON is asked for it stays in the report, and in those that follow.
+        """
         status: Mapping[str, Any] = self.answer(method, parameters, "status") or {}
+        if self.terminal.is_quiet:
+            self.terminal.notice = status.get("notice") or self.terminal.notice
+            return {**status, "notice": self.terminal.notice}
         if status.get("notice"):
             self.terminal.complain(shown.sentence(status["notice"]))
         return status
@@ -106,7 +112,8 @@ class Session:
         try:
             return self.ask(method, {**parameters, "force": force})
         except TryAgain as error:
-            if force or error.id != "shutdown-timeout" or not self.terminal.is_interactive:
+            is_asked = self.terminal.is_interactive and not self.terminal.is_quiet
+            if force or error.id != "shutdown-timeout" or not is_asked:
                 raise
             self.terminal.complain(shown.error(error))
             if not self.terminal.confirm(_("Force stop?")):

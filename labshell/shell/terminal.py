@@ -31,6 +31,7 @@ class Terminal:
         colour = os.isatty(1) and os.environ["TERM"] != "dumb" and not os.environ.get("NO_COLOR")
         self.style = card.Style(colour=colour)
         self.is_quiet = False  # for this verb: what is asked for is JSON and nothing else
+        self.notice: object = None  # which waits for JSON to carry it
         self._has_progress = False
 
     def say(self, text: str) -> None:
@@ -47,7 +48,8 @@ class Terminal:
         """An error on standard error: its sentence, or one line of JSON for this verb."""
         sentence = shown.error(error)
         if self.is_quiet:
-            self.complain(lean.dumps({"error": {"id": error.id, "message": sentence, "remedy": None}}))
+            notice = {"notice": self.notice} if self.notice else {}
+            self.complain(lean.dumps({"error": {"id": error.id, "message": sentence, "remedy": None}, **notice}))
         else:
             self.complain(f"{prefix}{sentence}")
 

@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 
+from labshell.errors import TryAgain
 from labshell.shell import actions, menu, verbs
 from labshell.shell import main as shell
 from labshell.shell.session import Session
@@ -109,9 +110,86 @@ def test_a_bug_and_an_interruption_have_ids_as_well(
         assert (said.out, json.loads(said.err)["error"]["id"]) == ("", error_id)
 
 
+NOTICE = {"sentence": "It runs {how} again.", "values": {"how": "now"}}
+
+
+def session_with(replies: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Session:
+    """A session whose daemon gives these reports, one to each question."""
+    session = Session(Terminal())
+    monkeypatch.setattr(session.terminal, "is_interactive", True)
+    monkeypatch.setattr(session, "answer", lambda *_: replies.pop(0))
+    return session
+
+
+@pytest.mark.parametrize(
+    ("command", "reports"),
+    [
+        ("status --json", [{"notice": NOTICE}]),
+        ("whoami --json", [{"user": "alice", "notice": NOTICE}]),
+        ("stop --yes --json", [{"state": "running", "disk_full": True, "notice": NOTICE}, {"notice": None}]),
+        ("rebuild --yes --json", [{"notice": NOTICE}]),
+        ("rebuild undo --yes --json", [{"notice": NOTICE}]),
+    ],
+)
+def test_with_json_a_notice_is_in_the_report_and_nothing_on_standard_error(
+    command: str, reports: list[dict[str, Any]], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actions.run(session_with(reports, monkeypatch), verbs.parse(command))
+    said = capfd.readouterr()
+    assert (json.loads(said.out)["notice"], said.err) == (NOTICE, "")
+
+
+def test_with_json_a_notice_that_came_before_a_failure_is_beside_the_error(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = session_with([{"state": "running", "notice": NOTICE}], monkeypatch)
+    assert menu._do(session, "stop --json")
+    said = capfd.readouterr()
+    answer = json.loads(said.err)
+    assert (said.out, answer["error"]["id"], answer["notice"]) == ("", "confirmation-required", NOTICE)
+    assert menu._do(session, "stop now --json")
+    assert list(json.loads(capfd.readouterr().err)) == ["error"]
+
+
+def test_with_json_nobody_on_a_terminal_is_asked(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = TryAgain("shutdown-timeout", "It did not shut down.")
+    session = session_with([], monkeypatch)
+    monkeypatch.setattr(session, "ask", mock.Mock(side_effect=[{"state": "running"}, slow]))
+    assert menu._do(session, "stop --yes --json")
+    said = capfd.readouterr()
+    assert (said.out, json.loads(said.err)["error"]["id"]) == ("", "shutdown-timeout")
+
+
+def test_with_json_a_removed_key_is_the_list_and_nothing_else(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = [{"address": "192.0.2.1", "is_known": True}]
+    found = {"fingerprint": "SHA256:x", "key": {"kind": "ssh-ed25519"}, "is_last": False, "sessions": opened}
+    session = session_with([found, []], monkeypatch)
+    actions.run(session, verbs.parse("keys remove 1 --yes --json"))
+    said = capfd.readouterr()
+    assert (json.loads(said.out), said.err) == ([], "")
+
+
+def test_an_interruption_in_the_menu_is_json_where_json_was_wanted(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = session_with([], monkeypatch)
+    monkeypatch.setattr(session, "ask", mock.Mock(side_effect=Interrupted))
+    assert menu._do(session, "status")
+    assert capfd.readouterr().err == "Interrupted; the server completes the operation.\n"
+    assert menu._do(session, "status --json")
+    assert json.loads(capfd.readouterr().err)["error"]["id"] == "interrupted-in-menu"
+
+
 def test_in_the_menu_each_line_decides_for_itself(capfd: pytest.CaptureFixture[str]) -> None:
     session = Session(Terminal())
-    for line, error_id in (("status now --json", "argument-unknown"), ("frobnicate --json", "command-unknown-in-menu")):
+    for line, error_id in (
+        ("status now --json", "argument-unknown"),
+        ("frobnicate --json", "command-unknown-in-menu"),
+    ):
         assert menu._do(session, line)
         assert json.loads(capfd.readouterr().err)["error"]["id"] == error_id
         assert menu._do(session, line.replace(" --json", ""))
