@@ -15,7 +15,7 @@ from labshell import __version__, language, shown
 from labshell.admin import adoption, answers, containers, csv_import, services, this_host, users
 from labshell.admin.options import Options
 from labshell.engine import recipes
-from labshell.errors import Cancelled, LabshellError, NotAllowed, UsageError
+from labshell.errors import Cancelled, LabshellError, NotAllowed, TryAgain, UsageError
 from labshell.model.settings import DESKTOP_PORT, SETTINGS
 
 OF_PEOPLE = (DESKTOP_PORT, "expires")  # settings that a service has no use for
@@ -310,6 +310,14 @@ def main() -> None:
     except LabshellError as error:
         sys.stderr.write(answers.failure(error, as_json=options.json))
         sys.exit(error.status)
+    except ImportError as error:  # a module that is loaded for one command, while it is being installed
+        updating = TryAgain(
+            "being-updated",
+            "labshell is being updated; try again in a minute. If this stays, run scripts/setup-host again: {reason}.",
+            reason=error,
+        )
+        sys.stderr.write(answers.failure(updating, as_json=options.json))
+        sys.exit(updating.status)
     except KeyboardInterrupt:
         stopped = Cancelled("interrupted", "interrupted; the server completes the operation.")
         sys.stderr.write(("" if options.json else "\n") + answers.failure(stopped, as_json=options.json))

@@ -11,7 +11,7 @@ import resource
 import sys
 
 from labshell import language, places
-from labshell.errors import Cancelled, LabshellError, UsageError
+from labshell.errors import Cancelled, LabshellError, TryAgain, UsageError
 from labshell.shell import card, verbs
 from labshell.shell.session import Session
 from labshell.shell.terminal import Interrupted, Terminal
@@ -105,6 +105,11 @@ def main() -> None:
         stopped = Cancelled("interrupted", "interrupted; the server completes the operation.")
         terminal.refuse(stopped, "labshell: ")
         status = stopped.status
+    except ImportError as error:  # a module that is loaded for one verb, while it is being installed
+        _reported(error)
+        updating = TryAgain("being-updated", "labshell is being updated; try again in a minute.")
+        terminal.refuse(updating, "labshell: ")
+        status = updating.status
     except BaseException as error:  # noqa: BLE001 - the last line before the user
         bug = LabshellError(
             "bug-in-shell",
