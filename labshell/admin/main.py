@@ -312,8 +312,8 @@ def main() -> None:
         sys.exit(error.status)
     except ImportError as error:  # a module that is loaded for one command, while it is being installed
         updating = TryAgain(
-            "being-updated",
-            "labshell is being updated; try again in a minute. If this stays, run scripts/setup-host again: {reason}.",
+            "installation-incomplete",
+            "labshell is being updated; try again in a minute, or run scripts/setup-host again: {reason}.",
             reason=error,
         )
         sys.stderr.write(answers.failure(updating, as_json=options.json))

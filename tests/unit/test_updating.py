@@ -115,5 +115,5 @@ def test_a_module_of_labshell_admin_that_is_missing_is_one_sentence_with_the_way
         admin.main()
     assert ended.value.code == 75
     told = capsys.readouterr().err
-    assert told.startswith("labshell-admin: labshell is being updated; try again in a minute. If this stays, run")
+    assert told.startswith("labshell-admin: labshell is being updated; try again in a minute, or run")
     assert "Traceback" not in told
