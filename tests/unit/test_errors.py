@@ -58,6 +58,17 @@ def test_the_list_in_the_documents_is_that_of_the_code() -> None:
     assert error_list.PAGE.read_text() == error_list.page()
 
 
+def test_a_terminal_shows_no_command_twice_and_json_has_it_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with_command = [item for item in error_list.raised() if remedies.REMEDIES.get(item.id, "never") in item.sentence]
+    assert len(with_command) > 5
+    for item in with_command:
+        error = LabshellError(item.id, item.sentence, **dict.fromkeys(item.values, "x"))
+        command = remedies.of(error)
+        assert answers.failure(error, as_json=False).count(command) == 1
+        assert json.loads(answers.failure(error, as_json=True))["error"]["remedy"] == command
+
+
 def test_a_remedy_is_safe_to_paste_whatever_the_values_are() -> None:
     error = UsageError("mount-source-missing", "There is no folder {path} on the host.", path="/a; rm -rf /")
     assert remedies.of(error) == "mkdir -p '/a; rm -rf /'"
@@ -95,5 +106,7 @@ def test_the_administrator_is_told_all_there_is_and_a_program_one_line_of_json(
             "remedy": "lxc info alice --show-log",
         }
     }
-    told = UsageError("template-running", "The template {name} is running; stop it first: lxc stop {name}", name="base")
+    told = UsageError(
+        "template-running", "The template {name} is running; stop it first: lxc stop {name}", name="base"
+    )
     assert answers.failure(told, as_json=False) == f"labshell-admin: {told}\n"  # which has the remedy in it
