@@ -91,3 +91,6 @@ def test_a_dry_run_finds_every_fault_of_every_row_and_of_rows_against_each_other
         "1 possible, 2 failed, in ",
     ):
         assert line in done.stdout
+    asked = host.admin("import", "/tmp/class/class.csv", "--dry-run", "--json", check=False)
+    assert (asked.returncode, [row["line"] for row in json.loads(asked.stdout)]) == (1, [2, 3, 4])
+    assert json.loads(asked.stderr)["error"]["id"] == "import-incomplete"

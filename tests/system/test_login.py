@@ -140,6 +140,11 @@ def test_a_stopped_daemon_means_one_sentence_and_status_75(host: Host, alice_por
         assert done.returncode == 75
         assert "daemon is not running" in done.stderr
         assert done.stderr.count("\n") == 1
+        asked = host.client.ssh("alice", "status --json")
+        assert (asked.returncode, asked.stdout) == (75, "")
+        assert json.loads(asked.stderr)["error"]["id"] == "daemon-not-running"
+        told = json.loads(host.admin("list", "--json", check=False).stderr)["error"]
+        assert (told["id"], told["remedy"]) == ("daemon-not-running", "systemctl start labshelld")
         assert host.client.ssh("alice", "help").returncode == 0
     finally:
         host.start_daemon()

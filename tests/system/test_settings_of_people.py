@@ -137,6 +137,9 @@ def test_a_gpu_that_is_not_there_does_not_keep_a_container_from_starting(host: H
     assert "It was started without its GPU" in found.stdout
     again = host.client.ssh(dora, "restart --yes", check=True)
     assert again.stderr.startswith("Your container runs without its GPU")
+    asked = host.client.ssh(dora, "restart --yes --json", check=True)
+    assert json.loads(asked.stdout)["notice"]["sentence"].startswith("Your container runs without its GPU")
+    assert asked.stderr == ""
     assert host.client.ssh(dora, "status", check=True).stderr == ""
     host.admin("set", dora, "--gpus", "none")
     host.client.ssh(dora, "restart --yes", check=True)
