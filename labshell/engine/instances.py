@@ -76,6 +76,12 @@ class Instances:
             state = self._engine.read("instances", container.name, "state")
         return self._with_disk(container, records.usage_of(state))
 
+    def first_process(self, name: str) -> int | None:
+        """The pid on the host of a running container's process 1; None of one that is stopped."""
+        with translate_errors(name, "be read"):
+            pid = self._engine.read("instances", name, "state").get("pid")
+        return pid if pid and pid > 0 else None
+
     def _with_disk(self, container: Container, used: Usage) -> Usage:
         return replace(used, disk=self.pools.held_by(container) or used.disk)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from labshell.config import Config
 from labshell.errors import UsageError
+from labshell.host import container_listeners
 from labshell.model import forwards
 from labshell.model.container import Container, OwnForward
 from labshell.operations.lab import Lab
@@ -40,6 +41,8 @@ class UserForwards:
 
     def _list(self, user: str, uid: int) -> list[dict[str, Any]]:
         now = self._lab.clock.seconds()
+        container = self._containers.owned(user, uid)
+        pid = self._containers.first_process(user) if container.forwards and container.state == "Running" else None
         return [
             {
                 "port": own.port,
@@ -47,8 +50,9 @@ class UserForwards:
                 "name": own.name or None,
                 "source": own.source or None,
                 "seconds_left": None if own.until is None else int(own.until - now),
+                "listens": container_listeners.listens(pid, own.target) if pid else None,
             }
-            for own in self._containers.owned(user, uid).forwards
+            for own in container.forwards
             if not own.is_over(now)
         ]
 

@@ -54,6 +54,10 @@ def forwards_text(ports: Mapping[str, Any], style: Style) -> str:
         lines.append(row(str(forward["port"]), text, style))
         if notes:
             lines.append(row("", _(", ").join(notes), style, dim=True))
+        if forward.get("listens") == "localhost":
+            lines.append(row("", _("its program listens on localhost only; start it on 0.0.0.0"), style))
+        elif forward.get("listens") == "nowhere":
+            lines.append(row("", _("nothing listens on port {target} yet").format(target=forward["target"]), style))
     if not ports["has_ports"]:
         lines.append("  " + _("Every port of your container is reached at its own address."))
     elif not lines:

@@ -52,6 +52,22 @@ def test_an_own_forward_works_lasts_over_a_restart_and_is_removed(host: Host, al
     assert json.loads(host.client.ssh("alice", "ports --json", check=True).stdout) == []
 
 
+def test_whom_a_program_inside_answers_is_said(host: Host, web_page: int) -> None:
+    def listens() -> str | None:
+        [forward] = json.loads(host.client.ssh("alice", "ports --json", check=True).stdout)
+        return str(forward["listens"])
+
+    assert "listens" not in host.client.ssh("alice", f"ports add {web_page}", check=True).stdout
+    assert listens() == "everywhere"
+    host.client.ssh("alice", f"ports remove {web_page}", check=True)
+    shown = host.client.ssh("alice", "ports add 8889", check=True).stdout
+    assert ("nothing listens on port 8889 yet" in shown, listens()) == (True, "nowhere")
+    serve = "use Socket; socket(S, PF_INET, SOCK_STREAM, 0); bind(S, pack_sockaddr_in(8889, INADDR_LOOPBACK)); listen(S, 1); sleep 20"
+    with host.client.background(host.client.ssh_argv("alice", f"run exec perl -e '{serve}'")):
+        wait_until(lambda: listens() == "localhost")
+        assert "listens on localhost only" in host.client.ssh("alice", "ports", check=True).stdout
+
+
 def test_a_port_on_which_the_host_listens_is_not_handed_out(host: Host, alice_port: int, web_page: int) -> None:
     listen = f"import socket, sys; s = socket.create_server(('127.0.0.1', {alice_port + 1})); print('on', flush=True); sys.stdin.read()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
