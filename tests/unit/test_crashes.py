@@ -291,7 +291,7 @@ def test_a_busy_engine_leaves_a_container_as_it_was_running_or_stopped(
     refused: str,
 ) -> None:
     def busy(*_: object, **__: object) -> None:
-        raise Busy("container-busy", "container-busy", "The container is busy with something else; try again in a moment.")
+        raise Busy("container-busy", "The container is busy with something else; try again in a moment.")
 
     monkeypatch.setattr(lifecycle, "ssh_answers", lambda *_, **__: True)
     for state in ("Running", "Stopped"):
@@ -310,7 +310,7 @@ def test_a_container_that_ran_and_does_not_start_again_leaves_nothing_open(
     """The user reads why it was not rebuilt; the next login starts it."""
 
     def refuse(*_: object, **__: object) -> None:
-        raise TryAgain("engine-timeout", "container-busy", "The engine is at something else.")
+        raise TryAgain("engine-timeout", "The engine is at something else.")
 
     monkeypatch.setattr(lab.containers, "take_over", refuse)
     start = lab.containers.start
