@@ -30,6 +30,7 @@ REMEDIES = {
     "daemon-connection-lost": "journalctl -u labshelld -e",
     "daemon-no-answer": "systemctl status labshelld",
     "daemon-not-running": "systemctl start labshelld",
+    "daemon-outdated": "systemctl restart labshelld",
     "daemon-refused-request": "systemctl restart labshelld",
     "default-route-missing": "ip route",
     "engine-network-missing": "lxc network list",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from labshell.admin.answers import call, change, show_json, table
 from labshell.admin.options import Options, key_text
 from labshell.errors import LabshellError
+from labshell.wire.admin import AdoptionCandidate
 
 
 def adopt(options: Options) -> None:
@@ -15,7 +19,7 @@ def adopt(options: Options) -> None:
 
 def import_host(options: Options) -> None:
     """Everything that was made by hand: shown with --plan, else taken over one by one."""
-    found = call("AdoptionPlan", {}, options).get("containers", [])
+    found: list[AdoptionCandidate] = call("AdoptionPlan", {}, options)
     for row in found:
         if row["returning"] and not options.returning:  # somebody may have deleted the account to keep them out
             row["problem"] = "its user's account is gone; --returning brings it back"
@@ -30,7 +34,7 @@ def import_host(options: Options) -> None:
         except LabshellError as error:
             failed += 1
             outcomes.append({**row, "result": str(error)})
-    rows = outcomes or found
+    rows: Sequence[Mapping[str, Any]] = outcomes or found
     if options.json:
         show_json(rows)
     elif rows:

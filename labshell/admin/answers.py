@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,24 +14,37 @@ from rich.text import Text
 from labshell import places, remedies, shown
 from labshell.admin.options import Options
 from labshell.errors import LabshellError
-from labshell.wire import protocol
+from labshell.wire import description, protocol
 
 WIDTH_WITHOUT_TERMINAL = 1000  # for programs: nothing is broken or cut
 NOTHING_CHANGED = "Nothing was changed."
 SILENCE_SECONDS = 30  # the daemon says every few seconds that it is still at work
 
 
-def ask(method: str, parameters: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
-    """The daemon's answer; `say` is told its progress meanwhile."""
-    result: dict[str, Any] = {}
+def ask(method: str, parameters: dict[str, Any], say: Callable[[str], None]) -> Any:
+    """The daemon's answer, of the type that the interface says; `say` is told its progress meanwhile."""
+    interface, result = description.load(protocol.ADMIN), None
     for reply in protocol.call(places.ADMIN_SOCKET, f"{protocol.ADMIN}.{method}", parameters, SILENCE_SECONDS):
+        if interface.misfit(interface.methods[method].answers, reply) is not None:
+            raise _outdated(method)
         if reply.get("progress"):
             say(shown.sentence(reply["progress"]))
-        result = reply.get("result") or result
+        result = reply.get("result", result)
+    if result is None:
+        raise _outdated(method)
     return result
 
 
-def call(method: str, parameters: dict[str, Any], options: Options) -> dict[str, Any]:
+def _outdated(method: str) -> LabshellError:
+    return LabshellError(
+        "daemon-outdated",
+        "labshell was updated and its daemon answers {method} as another version does: restart the daemon, and see "
+        "whether the command was carried out.",
+        method=method,
+    )
+
+
+def call(method: str, parameters: dict[str, Any], options: Options) -> Any:
     """The daemon's answer, with its progress printed, unless only JSON is wanted."""
 
     said = ""
@@ -45,13 +58,21 @@ def call(method: str, parameters: dict[str, Any], options: Options) -> dict[str,
     return ask(method, parameters, say)
 
 
-def change(method: str, parameters: dict[str, Any], options: Options, words: Callable[[dict[str, Any]], str]) -> None:
+def change(method: str, parameters: dict[str, Any], options: Options, words: Callable[[Any], str]) -> None:
     """Have something changed, and say so: as JSON, or in `words` for the answer."""
     result = call(method, parameters, options)
     if options.json:
-        show_json(result)
+        show_json(flat(result))
     else:
         print("\n".join([*result.get("would", ()), NOTHING_CHANGED]) if parameters.get("dry_run") else words(result))
+
+
+def flat(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result as --json prints it: the fields of its structures stand beside its other values."""
+    values: dict[str, Any] = {}
+    for name, value in result.items():
+        values |= value if isinstance(value, dict) else {name: value}
+    return values
 
 
 def show_json(value: object) -> None:
@@ -74,7 +95,7 @@ def failure(error: LabshellError, *, as_json: bool) -> str:
     return "\n".join([*lines, ""])
 
 
-def table(rows: list[dict[str, Any]], columns: list[str], folded: tuple[str, ...] = ()) -> None:
+def table(rows: Sequence[Mapping[str, Any]], columns: list[str], folded: tuple[str, ...] = ()) -> None:
     """Rows under headers, without columns that are empty in every row. Only `folded` ones are broken into lines."""
     filled = [column for column in columns if any(row.get(column) not in (None, "") for row in rows)]
     drawn = Table(box=None, pad_edge=False, header_style="bold")

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from labshell import shown
 from labshell.admin.answers import call, change, show_json, table
 from labshell.admin.options import Options
 from labshell.errors import LabshellError
 from labshell.operations import plans
+from labshell.wire.admin import ContainerState, Drained, IdleContainer, Undrained
 
 
 def start(options: Options) -> None:
     parameters = {"name": options.name, "dry_run": options.dry_run}
-    change("StartContainer", parameters, options, lambda now: f"{now['name']} is {now['state']}.")
+    change("StartContainer", parameters, options, _state)
 
 
 def stop(options: Options) -> None:
     parameters = {"name": options.name, "force": options.force, "dry_run": options.dry_run}
-    change("StopContainer", parameters, options, lambda now: f"{now['name']} is {now['state']}.")
+    change("StopContainer", parameters, options, _state)
+
+
+def _state(now: ContainerState) -> str:
+    return f"{now['name']} is {now['state']}."
 
 
 def idle(options: Options) -> None:
-    rows = call("Idle", {"stop": options.stop}, options)["containers"]
+    found: list[IdleContainer] = call("Idle", {"stop": options.stop}, options)
     if options.json:
-        show_json(rows)
+        show_json(found)
         return
-    for row in rows:
-        for column in ("idle_since", "stops_at", "held_until"):
-            row[column] = shown.moment(row[column]) if row[column] else None
-        row["idle_since"] = row["idle_since"] or "not measured yet"
-        row["was_stopped"] = "stopped" if row.get("was_stopped") else ""
+    rows = [
+        {
+            "user": row["user"],
+            "idle_since": shown.moment(row["idle_since"]) if row["idle_since"] else "not measured yet",
+            "stops_at": shown.moment(row["stops_at"]) if row["stops_at"] else None,
+            "held_until": shown.moment(row["held_until"]) if row["held_until"] else None,
+            "held_for": row["held_for"],
+            "was_stopped": "stopped" if row.get("was_stopped") else "",
+        }
+        for row in found
+    ]
     columns = ["user", "idle_since", "stops_at", "held_until", "held_for", *(["was_stopped"] if options.stop else [])]
     table(rows, columns, folded=("held_for",))
     if options.stop and not any(row["was_stopped"] for row in rows):
@@ -44,7 +53,7 @@ def drain(options: Options) -> None:
         "snapshot": options.snapshot,
         "plan": options.plan,
     }
-    result = call("Drain", parameters, options)
+    result: Drained = call("Drain", parameters, options)
     if options.json:
         show_json(result)
     else:
@@ -54,7 +63,7 @@ def drain(options: Options) -> None:
                             count=len(result["failed"]), all=len(result["containers"]))  # fmt: skip
 
 
-def _show_drained(result: dict[str, Any], options: Options) -> None:
+def _show_drained(result: Drained, options: Options) -> None:
     rows = [
         {
             **row,
@@ -77,7 +86,7 @@ def _show_drained(result: dict[str, Any], options: Options) -> None:
 
 
 def undrain(options: Options) -> None:
-    result = call("Undrain", {"start": options.start}, options)
+    result: Undrained = call("Undrain", {"start": options.start}, options)
     if options.json:
         show_json(result)
     else:
@@ -88,7 +97,7 @@ def undrain(options: Options) -> None:
         )
 
 
-def _show_undrained(result: dict[str, Any]) -> None:
+def _show_undrained(result: Undrained) -> None:
     print("Maintenance mode is off.")
     if result["started"]:
         print(f"{plans.counted(len(result['started']), 'container')} started.")

@@ -25,6 +25,7 @@ from labshell.host.clock import Clock
 from labshell.model import key_files
 from labshell.model.keys import PublicKey
 from labshell.model.settings import PROFILE, SETTINGS
+from labshell.wire.admin import AddedUser, UserRow
 
 CLONING = "Cloning the template"  # add-user's step after the one that gives the ports
 
@@ -85,7 +86,7 @@ def _add_all(rows: list[Row], options: argparse.Namespace) -> list[Outcome]:
     """As many at once as containers may start at once; the outcomes in the file's order."""
     console = Console(stderr=True, highlight=False)
     outcomes = []
-    users = ask("List", {}, _say_nothing).get("users", [])
+    users: list[UserRow] = ask("List", {}, _say_nothing)
     whole = {user["user"] for user in users if not user["problem"]}
     with Progress(console=console, disable=options.json or not console.is_terminal) as progress:
         task = progress.add_task("Adding people", total=len(rows))
@@ -124,7 +125,7 @@ def _add(row: Row, options: argparse.Namespace, before: threading.Event, has_por
     if not options.dry_run:
         before.wait()
     try:
-        result = ask("AddUser", _parameters(row, options), say)
+        result: AddedUser = ask("AddUser", _parameters(row, options), say)
     except LabshellError as error:
         return Outcome(row, str(error), has_failed=True)
     finally:

@@ -11,13 +11,12 @@ from labshell.shell import card
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from labshell.wire.gateway import ContainerReport
 
 LABEL_COLUMNS = 15
 
 
-def note(status: Mapping[str, Any]) -> str:
+def note(status: ContainerReport) -> str:
     """Address, port, both fingerprints and the first command, to be pasted into a mail as they are."""
     host = shown.plain(status["host"])
     gateway = shown.gateway(status["user"], host, status["host_port"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from labshell.admin.answers import call, change, show_json, table
 from labshell.admin.options import Options, confirm, settings_of
+from labshell.wire.admin import AddedService, Service
 
 
 def add_service(options: Options) -> None:
@@ -15,9 +16,12 @@ def add_service(options: Options) -> None:
         "autostart": options.autostart,
         "dry_run": options.dry_run,
     }
-    change(
-        "AddService", parameters, options, lambda made: f"{made['service']} runs: lxc exec {made['service']} -- bash"
-    )
+
+    def words(added: AddedService) -> str:
+        name = added["service"]["service"]
+        return f"{name} runs: lxc exec {name} -- bash"
+
+    change("AddService", parameters, options, words)
 
 
 def remove_service(options: Options) -> None:
@@ -28,7 +32,7 @@ def remove_service(options: Options) -> None:
 
 
 def list_services(options: Options) -> None:
-    services = call("ListServices", {}, options).get("services", [])
+    services: list[Service] = call("ListServices", {}, options)
     if options.json:
         show_json(services)
     elif services:

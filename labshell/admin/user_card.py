@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from labshell import shown
 from labshell.operations import plans
 from labshell.shell import card
+from labshell.wire.admin import User
 
 LABEL_WIDTH = 14
 NOT_LIVE = "not live: run labshell-admin reconcile"
 
 
-def text(about: Mapping[str, Any]) -> str:
+def text(about: User) -> str:
     """The card of the user that Show has answered with."""
     name, host = about["user"], about["host"]
     state = about["state"]
@@ -26,7 +24,7 @@ def text(about: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _ways_in(about: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+def _ways_in(about: User) -> list[tuple[str, list[str]]]:
     ports = f"{about['port']} to {about['last_port']}; {about['port']} is SSH" if about.get("port") else "none"
     return [
         ("Log in", [card.way_in(about) or "-"]),
@@ -40,7 +38,7 @@ def _ways_in(about: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _settings(about: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+def _settings(about: User) -> list[tuple[str, list[str]]]:
     """Every setting, with its current use."""
     used = {
         "memory": shown.size(about["memory_used"]) if about.get("memory_used") is not None else "",
@@ -57,7 +55,7 @@ def _settings(about: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     return rows
 
 
-def _rest(about: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+def _rest(about: User) -> list[tuple[str, list[str]]]:
     snapshots = [f"{kept['name']}, {shown.moment(kept['created'])}" for kept in about["snapshots"]]
     rows = [
         ("Template", [about.get("template") or "unknown"]),

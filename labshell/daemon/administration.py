@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from labshell.daemon.calls import Call, answers, at_once, progress
+from labshell.daemon.calls import Answer, Call, at_once
 from labshell.errors import LabshellError, UsageError
 from labshell.host.changes import DONE
 from labshell.model import key_files, settings
@@ -25,6 +25,8 @@ from labshell.operations.services import NewService, Services, checked_forwards
 from labshell.operations.set_user import Change, SetUser
 from labshell.operations.steps import Steps
 from labshell.operations.user_settings import on_this_host
+from labshell.wire import admin
+from labshell.wire.gateway import Key
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class AdminInterface:
 
     def AddUser(
         self,
+        call: Call,
         name: str,
         keys_: list[str],
         template: str | None,
@@ -55,9 +58,7 @@ class AdminInterface:
         settings_: dict[str, str],
         password: bool,
         dry_run: bool,
-        _more: bool = False,
-        _request: Call | None = None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Answer:
         new = NewUser(
             name=checked_name(name),
             keys=tuple(key_files.read(text) for text in keys_),
@@ -68,7 +69,7 @@ class AdminInterface:
             profile=settings_.get(settings.PROFILE, ""),
         )
         steps = self._add_user.add(new, dry_run=dry_run)
-        return self._change(_request, steps, "add-user", name, settings_, dry_run=dry_run, more=_more)
+        return self._change(call, steps, "add-user", name, settings_, dry_run=dry_run)
 
     def _template(self, asked: str | None) -> str:
         return checked_template(asked or self._lab.config.template)
@@ -81,15 +82,14 @@ class AdminInterface:
 
     def SetUser(
         self,
+        call: Call,
         name: str,
         settings_: dict[str, str],
         keys_: list[str],
         port: int | None,
         password: bool,
         dry_run: bool,
-        _more: bool = False,
-        _request: Call | None = None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Answer:
         change = Change(
             name=existing_name(name),
             settings=on_this_host(settings.merged(self._lab.config.profile, {}, settings_), settings_),
@@ -100,48 +100,40 @@ class AdminInterface:
         )
         about = {**settings_, **{word: "changed" for word in change.words if word not in settings_}}
         steps = self._set_user.set(change, dry_run=dry_run)
-        return self._change(_request, steps, "set", name, about, dry_run=dry_run, more=_more)
+        return self._change(call, steps, "set", name, about, dry_run=dry_run)
 
-    def RemoveUser(
-        self, name: str, archive: bool, dry_run: bool, _more: bool = False, _request: Call | None = None
-    ) -> Iterator[dict[str, Any]]:
+    def RemoveUser(self, call: Call, name: str, archive: bool, dry_run: bool) -> Answer:
         steps = self._remove_user.remove(name, archive=archive, dry_run=dry_run)
         about = {} if archive else {"archive": "none"}
-        return self._change(_request, steps, "remove-user", name, about, dry_run=dry_run, more=_more)
+        return self._change(call, steps, "remove-user", name, about, dry_run=dry_run)
 
-    def RestoreUser(
-        self, archive: str, dry_run: bool, _more: bool = False, _request: Call | None = None
-    ) -> Iterator[dict[str, Any]]:
+    def RestoreUser(self, call: Call, archive: str, dry_run: bool) -> Answer:
         steps = self._restore_user.restore(archive, dry_run=dry_run)
-        return self._change(_request, steps, "restore-user", archive, {}, dry_run=dry_run, more=_more)
+        return self._change(call, steps, "restore-user", archive, {}, dry_run=dry_run)
 
-    def UserKeys(self, name: str) -> Iterator[dict[str, Any]]:
-        return answers(at_once(lambda: {"keys": self._keys.listing(name, self._uid(name))}), "result", more=False)
+    def UserKeys(self, call: Call, name: str) -> Answer:
+        return _look(lambda: self._keys.listing(name, self._uid(name)))
 
-    def AddUserKey(
-        self, name: str, key: str, _more: bool = False, _request: Call | None = None
-    ) -> Iterator[dict[str, Any]]:
+    def AddUserKey(self, call: Call, name: str, key: str) -> Answer:
         uid = self._uid(name)
 
-        def add() -> Steps[dict[str, Any]]:
+        def add() -> Steps[list[Key]]:
             yield from self._keys.add(name, uid, key)
-            return {"keys": self._keys.listing(name, uid)}
+            return self._keys.listing(name, uid)
 
-        return self._change(_request, add(), "keys add", name, {}, dry_run=False, more=_more)
+        return self._change(call, add(), "keys add", name, {}, dry_run=False)
 
-    def RemoveUserKey(
-        self, name: str, which: str, end_sessions: bool, _more: bool = False, _request: Call | None = None
-    ) -> Iterator[dict[str, Any]]:
+    def RemoveUserKey(self, call: Call, name: str, which: str, end_sessions: bool) -> Answer:
         uid = self._uid(name)
 
-        def remove() -> Steps[dict[str, Any]]:
+        def remove() -> Steps[admin.RemovedKey]:
             found = self._keys.find(name, uid, which)
             if found["key"]:
                 yield from self._keys.remove(name, uid, found["fingerprint"], even_the_last=True)
             ended = self._keys.end_sessions(name, uid, found["fingerprint"]) if end_sessions else 0
             return {"found": found, "keys": self._keys.listing(name, uid), "ended": ended}
 
-        return self._change(_request, remove(), "keys remove", name, {"key": which}, dry_run=False, more=_more)
+        return self._change(call, remove(), "keys remove", name, {"key": which}, dry_run=False)
 
     def _uid(self, name: str) -> int:
         uid = self._lab.accounts.uid_of(checked_name(name))
@@ -151,15 +143,14 @@ class AdminInterface:
 
     def AddService(
         self,
+        call: Call,
         name: str,
         forwards: list[str],
         template: str | None,
         settings_: dict[str, str],
         autostart: bool,
         dry_run: bool,
-        _more: bool = False,
-        _request: Call | None = None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Answer:
         new = NewService(
             name=checked_name(name, of_service=True),
             forwards=checked_forwards(forwards),
@@ -169,110 +160,93 @@ class AdminInterface:
         )
         steps = self._services.add(new, dry_run=dry_run)
         about = {"forwards": " ".join(forwards), **settings_}
-        return self._change(_request, steps, "add-service", name, about, dry_run=dry_run, more=_more)
+        return self._change(call, steps, "add-service", name, about, dry_run=dry_run)
 
-    def RemoveService(
-        self, name: str, dry_run: bool, _more: bool = False, _request: Call | None = None
-    ) -> Iterator[dict[str, Any]]:
+    def RemoveService(self, call: Call, name: str, dry_run: bool) -> Answer:
         steps = self._services.remove(name, dry_run=dry_run)
-        return self._change(_request, steps, "remove-service", name, {}, dry_run=dry_run, more=_more)
+        return self._change(call, steps, "remove-service", name, {}, dry_run=dry_run)
 
-    def ListServices(self) -> Iterator[dict[str, Any]]:
-        return answers(at_once(lambda: {"services": self._services.list()}), "result", more=False)
+    def ListServices(self, call: Call) -> Answer:
+        return _look(self._services.list)
 
-    def AdoptionPlan(self) -> Iterator[dict[str, Any]]:
-        return answers(at_once(lambda: {"containers": self._adoption.plan()}), "result", more=False)
+    def AdoptionPlan(self, call: Call) -> Answer:
+        return _look(self._adoption.plan)
 
-    def Adopt(
-        self, name: str, keys_: list[str], dry_run: bool, _more: bool = False, _request: Call | None = None
-    ) -> Iterator[dict[str, Any]]:
+    def Adopt(self, call: Call, name: str, keys_: list[str], dry_run: bool) -> Answer:
         steps = self._adoption.adopt(name, [key_files.read(text) for text in keys_], dry_run=dry_run)
-        return self._change(_request, steps, "adopt", name, {}, dry_run=dry_run, more=_more)
+        return self._change(call, steps, "adopt", name, {}, dry_run=dry_run)
 
-    def StartContainer(
-        self, name: str, dry_run: bool, _more: bool = False, _request: Call | None = None
-    ) -> Iterator[dict[str, Any]]:
+    def StartContainer(self, call: Call, name: str, dry_run: bool) -> Answer:
         steps = self._maintenance.start(name, dry_run=dry_run)
-        return self._change(_request, steps, "start", name, {}, dry_run=dry_run, more=_more)
+        return self._change(call, steps, "start", name, {}, dry_run=dry_run)
 
-    def StopContainer(
-        self, name: str, force: bool, dry_run: bool, _more: bool = False, _request: Call | None = None
-    ) -> Iterator[dict[str, Any]]:
+    def StopContainer(self, call: Call, name: str, force: bool, dry_run: bool) -> Answer:
         steps = self._maintenance.stop(name, force=force, dry_run=dry_run)
-        return self._change(_request, steps, "stop", name, {}, dry_run=dry_run, more=_more)
+        return self._change(call, steps, "stop", name, {}, dry_run=dry_run)
 
-    def Drain(
-        self, message: str, stop: bool, snapshot: bool, plan: bool, _more: bool = False, _request: Call | None = None
-    ) -> Iterator[dict[str, Any]]:
+    def Drain(self, call: Call, message: str, stop: bool, snapshot: bool, plan: bool) -> Answer:
         steps = self._maintenance.drain(message, stop=stop, snapshot=snapshot, plan=plan)
-        return self._change(_request, steps, "drain", message, {}, dry_run=plan, more=_more)
+        return self._change(call, steps, "drain", message, {}, dry_run=plan)
 
-    def Undrain(self, start: bool, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
+    def Undrain(self, call: Call, start: bool) -> Answer:
         steps = self._maintenance.undrain(start=start)
-        return self._change(_request, steps, "undrain", "", {}, dry_run=False, more=_more)
+        return self._change(call, steps, "undrain", "", {}, dry_run=False)
 
-    def List(self) -> Iterator[dict[str, Any]]:
-        return answers(at_once(lambda: {"users": self._users.list()}), "result", more=False)
+    def List(self, call: Call) -> Answer:
+        return _look(self._users.list)
 
-    def Show(self, name: str) -> Iterator[dict[str, Any]]:
-        return answers(at_once(lambda: self._users.show(name)), "result", more=False)
+    def Show(self, call: Call, name: str) -> Answer:
+        return _look(lambda: self._users.show(name))
 
-    def Reconcile(self, plan: bool) -> Iterator[dict[str, Any]]:
-        def reconcile() -> dict[str, Any]:
+    def Reconcile(self, call: Call, plan: bool) -> Answer:
+        def reconcile() -> admin.RuleChanges:
             firewall = self._lab.firewall
             change = firewall.plan() if plan else firewall.reconcile()
-            return {key: [_rule(item) for item in getattr(change, key)] for key in ("remove", "add")}
+            return {"remove": [*map(_rule, change.remove)], "add": [*map(_rule, change.add)]}
 
-        return answers(at_once(reconcile), "result", more=False)
+        return _look(reconcile)
 
-    def Idle(self, stop: bool, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:
-        def look() -> Steps[dict[str, Any]]:
-            if stop:
-                self._idle_stop.refuse_if_off()
-                return {"containers": (yield from self._idle_stop.stop_idle())}
-            return {"containers": self._idle_stop.report()}
+    def Idle(self, call: Call, stop: bool) -> Answer:
+        if not stop:
+            return _look(self._idle_stop.report)
 
-        return self._change(_request, look(), "idle --stop", "", {}, dry_run=not stop, more=_more)
+        def stop_idle() -> Steps[list[admin.IdleContainer]]:
+            self._idle_stop.refuse_if_off()
+            return (yield from self._idle_stop.stop_idle())
 
-    def Log(self, count: int, only_errors: bool) -> Iterator[dict[str, Any]]:
-        changes = at_once(lambda: {"changes": self._changes.last(count, only_errors=only_errors)})
-        return answers(changes, "result", more=False)
+        return self._change(call, stop_idle(), "idle --stop", "", {}, dry_run=False)
+
+    def Log(self, call: Call, count: int, only_errors: bool) -> Answer:
+        return _look(lambda: self._changes.last(count, only_errors=only_errors))
 
     def _change(
-        self,
-        request: Call | None,
-        steps: Steps[Any],
-        verb: str,
-        subject: str,
-        about: dict[str, str],
-        *,
-        dry_run: bool,
-        more: bool,
-    ) -> Iterator[dict[str, Any]]:
+        self, call: Call, steps: Steps[Any], verb: str, subject: str, given: Mapping[str, str], *, dry_run: bool
+    ) -> Answer:
         """Do the steps of a changing verb and write down what became of it."""
-        assert request is not None  # noqa: S101 - Service.answer always passes it
-        if dry_run:
-            yield from answers(steps, "result", more=more)
-            return
-        who, change = request.caller.login, {"subject": subject, **about}
+        result = "interrupted"
         try:
-            answer = yield from progress(steps, more=more)
+            answer = yield from steps
+            result = DONE
         except LabshellError as error:
-            self._write_down(who, verb, change, str(error))
+            result = str(error)
             raise
-        except BaseException:
-            self._write_down(who, verb, change, "interrupted")
-            raise
-        self._write_down(who, verb, change, DONE)
-        yield {"_continues": False, "result": answer}
+        finally:
+            if not dry_run:
+                self._write_down(call.caller.login, verb, subject, given, result)
+        return {"result": answer}
 
-    def _write_down(self, who: str, verb: str, change: dict[str, Any], result: str) -> None:
+    def _write_down(self, who: str, verb: str, subject: str, given: Mapping[str, str], result: str) -> None:
         """A change that cannot be written down has been made all the same; what came of it is still to be said."""
         try:
-            self._changes.add(who, verb, change, result)
+            self._changes.add(who, verb, subject, given, result)
         except LabshellError as error:
             log.warning("change not written down", extra={"verb": verb, "why": str(error)})
 
 
-def _rule(forward: Forward) -> dict[str, Any]:
+def _look(ask: Callable[[], object]) -> Answer:
+    """A method that only looks."""
+    return {"result": (yield from at_once(ask))}
+
+
+def _rule(forward: Forward) -> admin.Rule:
     return {"port": forward.port, "user": forward.user, "to": f"{forward.address}:{forward.target}"}

@@ -1,16 +1,29 @@
-"""One request on its way through: who sent it, and how a verb's steps become replies."""
+"""One request on its way through: who sent it, and how it is answered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import contextlib
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 from labshell import remedies
 from labshell.errors import LabshellError
 from labshell.model.access import Caller
-from labshell.operations.steps import Steps
+from labshell.operations.steps import Progress, Steps
 from labshell.wire import protocol
+
+T = TypeVar("T")
+
+
+class Attached(TypedDict):
+    """A reply with descriptors, of which there are as many in `Call.attached`."""
+
+    attached: int
+
+
+# What a method of an interface does: progress and attached descriptors on the way, the last reply in the end.
+Answer = Generator[Progress | Attached, None, dict[str, Any]]
 
 
 @dataclass
@@ -21,26 +34,10 @@ class Call:
     is_gone: Callable[[], bool] = lambda: False
     wants_more: bool = False
     attached: list[int] = field(default_factory=list)
+    afterwards: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)  # what the last reply still needs
 
 
-def progress(steps: Steps[Any], *, more: bool) -> Generator[dict[str, Any], None, Any]:
-    """A verb's progress as replies, if the caller wants more than one; returns its answer."""
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as stop:
-            return stop.value
-        if more:
-            yield {"_continues": True, "progress": progress._asdict()}
-
-
-def answers(steps: Steps[Any], name: str, *, more: bool) -> Iterator[dict[str, Any]]:
-    """A verb's steps as replies: progress, then the answer as `name`."""
-    answer = yield from progress(steps, more=more)
-    yield {"_continues": False, name: answer}
-
-
-def at_once(answer: Callable[..., Any], *arguments: Any) -> Steps[Any]:
+def at_once(answer: Callable[..., T], *arguments: Any) -> Steps[T]:
     """A verb without steps in the form of one with."""
     yield from ()
     return answer(*arguments)

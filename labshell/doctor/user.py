@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from labshell.errors import LabshellError, NoContainer
 from labshell.host import gpus, machine
@@ -14,6 +14,7 @@ from labshell.model.container import Container
 from labshell.model.usage import is_full
 from labshell.operations.lab import Lab
 from labshell.operations.steps import Progress, Steps
+from labshell.wire import gateway
 
 FULL = 0.9
 ENDS_SOON = datetime.timedelta(days=14)
@@ -41,18 +42,18 @@ class Doctor:
         self._lab = lab
         self._containers = lab.containers
 
-    def examine(self, user: str, uid: int) -> Steps[list[dict[str, Any]]]:
-        """Every check that applies; the shape of a finding is in the .varlink file."""
-        found = []
+    def examine(self, user: str, uid: int) -> Steps[list[gateway.Finding]]:
+        """Every check that applies."""
+        found: list[gateway.Finding] = []
         for check, examine in self._checks(user, uid):
             yield Progress("Looking at: {check}", {"check": check})
             try:
                 finding = examine()
             except LabshellError as error:
                 finding = Finding(UNKNOWN, Progress(error.sentence, error.values), TELL_ADMINISTRATOR)
-            remedy = finding.remedy._asdict() if finding.remedy else None
+            remedy = finding.remedy.message if finding.remedy else None
             found.append(
-                {"check": check, "result": finding.result, "finding": finding.finding._asdict(), "remedy": remedy}
+                {"check": check, "result": finding.result, "finding": finding.finding.message, "remedy": remedy}
             )
         return found
 

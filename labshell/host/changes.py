@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from labshell import shown
 from labshell.errors import LabshellError
 from labshell.host.clock import Clock
+from labshell.wire.admin import ChangeEntry
 
 DONE = "done"
+KNOWN = ("time", "who", "verb", "subject", "result")  # what a line always has; the rest are options
 
 
 class ChangeLog:
@@ -22,13 +23,14 @@ class ChangeLog:
         self._path = path
         self._clock = clock
 
-    def add(self, who: str, verb: str, about: Mapping[str, Any], result: str) -> None:
-        """Append one change; `result` is DONE or the sentence of the error."""
+    def add(self, who: str, verb: str, subject: str, given: Mapping[str, str], result: str) -> None:
+        """Append one change; `given` are the options, `result` is DONE or the sentence of the error."""
         line = {
             "time": shown.rfc3339(self._clock.now().isoformat()),
             "who": who,
             "verb": verb,
-            **about,
+            "subject": subject,
+            **given,
             "result": result,
         }
         try:
@@ -47,18 +49,20 @@ class ChangeLog:
                 "file-not-written", "{path} cannot be written: {why}.", path=self._path, why=error.strerror
             ) from error
 
-    def last(self, count: int, *, only_errors: bool = False) -> list[dict[str, Any]]:
+    def last(self, count: int, *, only_errors: bool = False) -> list[ChangeEntry]:
         """The last `count` changes, or failures, oldest first; a line that a crash cut off is left out."""
         try:
             lines = self._path.read_text(encoding="ascii", errors="replace").splitlines()
         except FileNotFoundError:
             return []
-        found = []
+        found: list[ChangeEntry] = []
         for line in lines if only_errors else lines[-count:]:
             try:
-                change = dict(json.loads(line))
+                written = {name: str(value) for name, value in dict(json.loads(line)).items()}
             except (ValueError, TypeError):
                 continue
-            if not only_errors or change.get("result") != DONE:
-                found.append(change)
+            known = {name: written.pop(name, "") for name in KNOWN}
+            if not only_errors or known["result"] != DONE:
+                found.append({"time": known["time"], "who": known["who"], "verb": known["verb"],
+                              "subject": known["subject"], "given": written, "result": known["result"]})  # fmt: skip
         return found[-count:]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from labshell.engine import identity
 from labshell.errors import UsageError
@@ -24,6 +23,7 @@ from labshell.operations.steps import CLEAN_UP, NamedStep, Steps, Undo, do
 from labshell.operations.user_forwards import refuse_without_ports
 from labshell.operations.user_operation import UserOperation
 from labshell.operations.user_settings import UserSettings, new_password, refuse_missing_folders
+from labshell.wire.admin import AddedUser, UserPlan
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class AddUser(UserOperation):
         self._settings = UserSettings(lab)
         self._lifecycle = Lifecycle(lab)
 
-    def add(self, new: NewUser, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
+    def add(self, new: NewUser, *, dry_run: bool = False) -> Steps[AddedUser]:
         """Account, keys, container, port, identity, rules, start, and a banner through the forwarded port."""
         undo = Undo(CLEAN_UP)
         password = new_password() if new.has_password else ""
@@ -58,16 +58,18 @@ class AddUser(UserOperation):
             self._check(new, found)
             parts = self._users.parts(new.name, found)
             if parts.problem is None and not self._accounts.is_locked(new.name):
-                return {**self._users.about(parts), "was_there": True}
+                return {"user": self._users.about(parts), "was_there": True}
             if dry_run:
                 return self._plan_to_add(new, found)
             undo.later(self._firewall.forward_user, new.name)
             steps = self._steps_to_add(new, password, undo, is_new=_is_to_be_made(found))
             yield from do(new.name, "added", steps, undo)
-        about = {"was_there": False, **({"password": password} if password else {})}
-        return {**self._users.show(new.name), **about}
+        added: AddedUser = {"user": self._users.show(new.name), "was_there": False}
+        if password:
+            added["password"] = password
+        return added
 
-    def _plan_to_add(self, new: NewUser, container: Container | None) -> dict[str, Any]:
+    def _plan_to_add(self, new: NewUser, container: Container | None) -> AddedUser:
         """What add() would do: the values, and the sentences with them."""
         name = new.name
         uid, is_new = self._accounts.uid_of(name), _is_to_be_made(container)
@@ -82,11 +84,12 @@ class AddUser(UserOperation):
             is_container_new=is_new,
         )
         would = plans.to_add(about, new.template, new.keys, new.settings, has_password=new.has_password)
-        return {
-            "was_there": False, "user": name, "uid": about.uid, "address": address, "port": port,
+        plan: UserPlan = {
+            "user": name, "uid": about.uid, "address": address, "port": port,
             "last_port": self._ports.block(port)[-1] if port else None, "template": new.template,
-            "settings": {key: text or NONE for key, text in new.settings.items()}, "would": would,
+            "settings": {key: text or NONE for key, text in new.settings.items()},
         }  # fmt: skip
+        return {"was_there": False, "plan": plan, "would": would}
 
     def _port_to_give(self, name: str, asked: int | None) -> int | None:
         if not self._config.has_ports:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from labshell.engine.proxies import Proxy
 from labshell.errors import LabshellError, UsageError
@@ -22,6 +21,7 @@ from labshell.operations import plans
 from labshell.operations.host_accounts import HostAccounts
 from labshell.operations.lab import Lab
 from labshell.operations.steps import NamedStep, Steps, Undo, do
+from labshell.wire.admin import AdoptedContainer, AdoptionCandidate
 
 KEY_FILES = "cat /home/{name}/.ssh/authorized_keys /root/.ssh/authorized_keys 2>/dev/null | head -c 65536"
 
@@ -40,7 +40,7 @@ class Candidate:
     problem: str | None
 
     @property
-    def row(self) -> dict[str, Any]:
+    def row(self) -> AdoptionCandidate:
         others = [f"{proxy.port}:{proxy.target}" for proxy in self.proxies if proxy.target != SSH]
         return {
             "name": self.container.name,
@@ -64,11 +64,11 @@ class Adoption:
         self._ports = lab.ports
         self._firewall = lab.firewall
 
-    def plan(self) -> list[dict[str, Any]]:
+    def plan(self) -> list[AdoptionCandidate]:
         """Every container that is not labshell's, and what would become of it."""
         return [candidate.row for candidate in self._candidates()]
 
-    def adopt(self, name: str, given: list[PublicKey], *, dry_run: bool = False) -> Steps[dict[str, Any]]:
+    def adopt(self, name: str, given: list[PublicKey], *, dry_run: bool = False) -> Steps[AdoptedContainer]:
         """Give one container its owner: account, keys, marks, pinned address, port, rules."""
         container = self._containers.get(checked_name(name))
         if container is None:
@@ -90,12 +90,12 @@ class Adoption:
             )
         if dry_run:
             would = self._would(candidate, found)
-            return {**candidate.row, "keys": [key.fingerprint for key in found], "would": would}
+            return {"container": candidate.row, "keys": [key.fingerprint for key in found], "would": would}
         undo = Undo("labshell-admin list says what is left.")
         with self._lab.locks.held(name):
             undo.later(self._firewall.forward_user, name)
             yield from do(name, "taken over", self._steps(candidate, found, undo), undo)
-        return {**candidate.row, "keys": [key.fingerprint for key in found]}
+        return {"container": candidate.row, "keys": [key.fingerprint for key in found]}
 
     def _would(self, candidate: Candidate, found: list[PublicKey]) -> list[str]:
         """What adopt() would do, as sentences."""

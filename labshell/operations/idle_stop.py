@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
-from typing import Any
 
 from labshell import shown
 from labshell.engine.records import Usage
@@ -19,6 +18,8 @@ from labshell.model.usage import container_of_control_group
 from labshell.operations.lab import Lab
 from labshell.operations.report import Reports
 from labshell.operations.steps import Progress, Steps
+from labshell.wire.admin import IdleContainer
+from labshell.wire.gateway import ContainerReport
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 300
@@ -35,7 +36,7 @@ class Seen:
     is_known: bool  # it was seen before, so its being idle is no first impression
     is_measured: bool = True  # it was seen before, or by an earlier daemon: last_active is no first impression
 
-    def row(self, now: float) -> dict[str, Any]:
+    def row(self, now: float) -> IdleContainer:
         hold = self.container.hold_at(now)
         return {
             "user": self.container.name,
@@ -59,21 +60,21 @@ class IdleStop:
         self._warned: set[str] = set()
         self._lock = threading.Lock()  # one look at a time: each is compared with the one before
 
-    def hold(self, user: str, uid: int, lasting: str, reason: str) -> dict[str, Any]:
+    def hold(self, user: str, uid: int, lasting: str, reason: str) -> ContainerReport:
         """Keep the user's container from being stopped for being idle."""
         wanted = idleness.hold_for(lasting, reason, self._clock.seconds(), self._lab.config.keep_days)
         return self._set_hold(user, uid, wanted)
 
-    def release(self, user: str, uid: int) -> dict[str, Any]:
+    def release(self, user: str, uid: int) -> ContainerReport:
         return self._set_hold(user, uid, None)
 
-    def _set_hold(self, user: str, uid: int, hold: Hold | None) -> dict[str, Any]:
+    def _set_hold(self, user: str, uid: int, hold: Hold | None) -> ContainerReport:
         with self._lab.locks.held(user):
             self._containers.owned(user, uid)
             self._containers.marks.set_hold(user, hold)
         return self._reports.status(user, uid)
 
-    def report(self) -> list[dict[str, Any]]:
+    def report(self) -> list[IdleContainer]:
         """Every user whose container runs, measured once more; the longest idle first."""
         found = self.look()
         return [seen.row(self._clock.seconds()) for seen in found]
@@ -110,9 +111,9 @@ class IdleStop:
                 "idle-stop-off", "Idle stop is off: set idle_stop_days in labshell.toml. Nothing was stopped."
             )
 
-    def stop_idle(self) -> Steps[list[dict[str, Any]]]:
+    def stop_idle(self) -> Steps[list[IdleContainer]]:
         """Look, warn whose time is nearly over, and stop whose time is over; what there was to see."""
-        rows = []
+        rows: list[IdleContainer] = []
         for seen in self.look():
             name, left = seen.container.name, (seen.due or 0) - self._clock.seconds()
             was_stopped = False

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
 
 from labshell.engine import identity
 from labshell.engine.errors import FULL_POOL, GpuMissing
@@ -23,6 +22,7 @@ from labshell.operations.lab import Lab
 from labshell.operations.report import Reports
 from labshell.operations.steps import Progress, Steps
 from labshell.operations.user_ports import UserPorts
+from labshell.wire.gateway import ContainerReport
 
 log = logging.getLogger(__name__)
 CONNECT_SECONDS = 0.2  # an address that is not there yet answers nothing at all
@@ -48,7 +48,7 @@ class Lifecycle:
         self._user_ports = UserPorts(lab)
         self._reports = Reports(lab)
 
-    def start(self, user: str, uid: int) -> Steps[dict[str, Any]]:
+    def start(self, user: str, uid: int) -> Steps[ContainerReport]:
         """Start if stopped, with the user's port leading to it."""
         self._accounts.note_login(user)
         with self._lab.locks.held(user):
@@ -58,14 +58,14 @@ class Lifecycle:
             self._user_ports.make_reachable(container)
         return self._reports.of(container, usage)
 
-    def stop(self, user: str, uid: int, *, force: bool = False) -> Steps[dict[str, Any]]:
+    def stop(self, user: str, uid: int, *, force: bool = False) -> Steps[ContainerReport]:
         with self._lab.locks.held(user):
             container = self._containers.owned(user, uid)
             yield Progress("Stopping your container")
             self.stop_container(container, force=force)
         return self._reports.status(user, uid)
 
-    def restart(self, user: str, uid: int, *, force: bool = False) -> Steps[dict[str, Any]]:
+    def restart(self, user: str, uid: int, *, force: bool = False) -> Steps[ContainerReport]:
         with self._lab.locks.held(user):
             container = self._containers.owned(user, uid)
             self._lab.closed.refuse_if_closed()
@@ -220,7 +220,7 @@ class Lifecycle:
         if self._containers.pools.is_full(container.pool):
             raise LabshellError(*FULL_POOL, action=action)
 
-    def ready(self, user: str, uid: int) -> dict[str, Any]:
+    def ready(self, user: str, uid: int) -> ContainerReport:
         """The report on a container that runs, with the user's port leading to it."""
         container, usage = self._containers.owned_with_usage(user, uid)
         self._user_ports.make_reachable(container)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from labshell import shown
 from labshell.engine.records import Usage
@@ -14,6 +13,7 @@ from labshell.operations import plans
 from labshell.operations.lab import Lab
 from labshell.operations.report import Reports
 from labshell.operations.user_ports import UserPorts
+from labshell.wire.admin import User, UserRow
 
 NO_PORT = "no port, or a damaged port file"
 
@@ -62,17 +62,6 @@ class UserParts:
             return "adopt"
         return "start" if self.problem == NO_PORT else "add-user again"
 
-    @property
-    def row(self) -> dict[str, Any]:
-        return {
-            "user": self.name,
-            "uid": self.uid,
-            "state": self.container.state.lower() if self.container else "missing",
-            "address": self.container.address if self.container else None,
-            "port": self.port,
-            "problem": self.problem,
-        }
-
 
 class Users:
     """The users of one host."""
@@ -86,7 +75,7 @@ class Users:
         self._user_ports = UserPorts(lab)
         self._reports = Reports(lab)
 
-    def list(self) -> list[dict[str, Any]]:
+    def list(self) -> list[UserRow]:
         """Every user by name, with what they have and use; also who has only part of what a user needs."""
         uids = self._accounts.all()
         ports, damaged = self._ports.readable_ports() if self._config.has_ports else ({}, [])
@@ -98,10 +87,15 @@ class Users:
 
     def _row(
         self, name: str, uid: int | None, port: int | None, container: Container | None, used: Usage | None
-    ) -> dict[str, Any]:
+    ) -> UserRow:
         parts = UserParts(name, uid, container, port, self._config.has_ports)
         return {
-            **parts.row,
+            "user": name,
+            "uid": uid,
+            "state": container.state.lower() if container else "missing",
+            "address": container.address if container else None,
+            "port": port,
+            "problem": parts.problem,
             "last_port": self._ports.block(port)[-1] if port else None,
             "memory": used.memory if used else None,
             "disk": used.disk if used else None,
@@ -110,12 +104,12 @@ class Users:
             "expires": container.expires.isoformat() if container and container.expires else None,
         }
 
-    def show(self, name: str) -> dict[str, Any]:
+    def show(self, name: str) -> User:
         """Everything about one user."""
         self.refuse_unknown(name)
         return self.about(self.find(name))
 
-    def about(self, parts: UserParts) -> dict[str, Any]:
+    def about(self, parts: UserParts) -> User:
         """The same, for a caller who has just read the container."""
         name, (uid, container) = parts.name, parts.whole()
         return {

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import Any
 
 from labshell import shown
+from labshell.engine.records import Usage
 from labshell.errors import LabshellError, UsageError
 from labshell.model.container import Container
 from labshell.model.names import INSTANCE, existing_name
@@ -18,6 +18,7 @@ from labshell.operations.lifecycle import Lifecycle
 from labshell.operations.recovery import Recovery
 from labshell.operations.steps import Progress, Steps
 from labshell.operations.user_ports import UserPorts
+from labshell.wire import admin
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Maintenance:
         self._containers = lab.containers
         self._remembering = threading.Lock()
 
-    def drain(self, message: str, *, stop: bool, snapshot: bool, plan: bool) -> Steps[dict[str, Any]]:
+    def drain(self, message: str, *, stop: bool, snapshot: bool, plan: bool) -> Steps[admin.Drained]:
         """Refuse new starts with `message`; on request take snapshots and stop what runs, cleanly.
 
         Answers with what runs now: whose, since when, how busy, with which GPUs. `plan` changes nothing.
@@ -49,13 +50,12 @@ class Maintenance:
             if item.state == "Running" and item.is_in_use
         ]
         names, now = [item.name for item, _ in running] if stop and not plan else [], self._lab.clock.seconds()
-        answer = {"containers": [_row(item, used, now) for item, used in running], "failed": [], "stopped": []}
-        return {**answer, **((yield from self._stop_all(names, snapshot=snapshot)) if names else {})}
-
-    def _stop_all(self, names: list[str], *, snapshot: bool) -> Steps[dict[str, Any]]:
-        """Stop several at once, until undrain ends it."""
+        rows = [_row(item, used, now) for item, used in running]
+        if not names:
+            return {"containers": rows, "failed": [], "stopped": []}
         done = yield from self._all(names, "Stopped", lambda name: self._stop(name, snapshot=snapshot))
-        return {"failed": done.failed, "stopped": done.names, "is_ended_early": self._lab.closed.message is None}
+        is_ended_early = closed.message is None  # by an undrain
+        return {"containers": rows, "failed": done.failed, "stopped": done.names, "is_ended_early": is_ended_early}
 
     def _all(self, names: list[str], word: str, act: Callable[[str], bool]) -> Steps[_Done]:
         """Do `act`, which says whether it did anything, to as many at once as may start at once."""
@@ -72,7 +72,7 @@ class Maintenance:
                 yield Progress("{word} {count} of {all}", {"word": word, "count": str(count), "all": str(len(names))})
         return done
 
-    def undrain(self, *, start: bool = False) -> Steps[dict[str, Any]]:
+    def undrain(self, *, start: bool = False) -> Steps[admin.Undrained]:
         """Let containers start again; with `start`, start those that drain has stopped."""
         closed = self._lab.closed
         closed.open()
@@ -92,7 +92,7 @@ class Maintenance:
             pass
         return True
 
-    def start(self, name: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
+    def start(self, name: str, *, dry_run: bool = False) -> Steps[admin.ContainerState]:
         """Start the container of a user or a service, with its forwards."""
         container = self._existing(name)
         if dry_run:
@@ -108,7 +108,7 @@ class Maintenance:
                 self._user_ports.make_reachable(container)
         return {"name": name, "state": container.state.lower()}
 
-    def stop(self, name: str, *, force: bool, dry_run: bool = False) -> Steps[dict[str, Any]]:
+    def stop(self, name: str, *, force: bool, dry_run: bool = False) -> Steps[admin.ContainerState]:
         with self._lab.locks.held(name):
             container = self._existing(name)
             if dry_run:
@@ -144,10 +144,10 @@ class _Done:
     """What became of several containers."""
 
     names: list[str] = field(default_factory=list)
-    failed: list[dict[str, str]] = field(default_factory=list)
+    failed: list[admin.Failure] = field(default_factory=list)
 
 
-def _plan(item: Container, verb: str, *, is_so: bool, how: str = "") -> dict[str, Any]:
+def _plan(item: Container, verb: str, *, is_so: bool, how: str = "") -> admin.ContainerState:
     """What start() and stop() would do."""
     state = item.state.lower()
     would = f"Would {verb} the container {item.name}{how} ({state} now)."
@@ -155,7 +155,7 @@ def _plan(item: Container, verb: str, *, is_so: bool, how: str = "") -> dict[str
     return {"name": item.name, "state": state, "would": [would]}
 
 
-def _row(item: Container, used: Any, now: float) -> dict[str, Any]:
+def _row(item: Container, used: Usage, now: float) -> admin.Container:
     return {
         "name": item.name,
         "kind": "service" if item.is_service else "user",

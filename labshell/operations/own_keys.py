@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from labshell.engine import identity, inside_sessions
 from labshell.engine.inside import Inside
@@ -18,6 +18,7 @@ from labshell.model.keys import PublicKey, choose_key
 from labshell.operations.lab import Lab
 from labshell.operations.lifecycle import Lifecycle
 from labshell.operations.steps import Steps
+from labshell.wire.gateway import FoundKey, Key
 
 T = TypeVar("T")
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
@@ -32,12 +33,12 @@ class OwnKeys:
         self._accounts = lab.accounts
         self._containers = lab.containers
 
-    def listing(self, user: str, uid: int) -> list[dict[str, Any]]:
+    def listing(self, user: str, uid: int) -> list[Key]:
         """The keys in the order in which they are numbered: those of the host, then the container's own."""
         listed = self._accounts.keys_of(user)
         return [_described(key, only_inside=key not in listed) for key in self._all(user, uid, listed)]
 
-    def find(self, user: str, uid: int, which: str) -> dict[str, Any]:
+    def find(self, user: str, uid: int, which: str) -> FoundKey:
         """One key, whether it is the last, and the sessions inside that it may have opened.
 
         A fingerprint that is in no list is of a key that has been removed; its sessions may be open yet.
@@ -128,7 +129,7 @@ def _of_key(opened: list[Session], fingerprint: str) -> list[Session]:
     return [session for session in opened if session.fingerprint in (fingerprint, None)]
 
 
-def _described(key: PublicKey, *, only_inside: bool) -> dict[str, Any]:
+def _described(key: PublicKey, *, only_inside: bool) -> Key:
     return {
         "kind": key.kind,
         "fingerprint": key.fingerprint,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from labshell import shown
 from labshell.model.container import Container
 from labshell.model.keys import PublicKey
 from labshell.model.settings import DESKTOP, DESKTOP_PORT, NONE, SETTINGS, SIZES
+from labshell.wire.admin import SettingChange
 
 
 def held(container: Container) -> dict[str, str]:
@@ -76,7 +76,7 @@ class Change:
     after: str
 
     @property
-    def row(self) -> dict[str, Any]:
+    def row(self) -> SettingChange:
         return {"what": self.what, "before": self.before, "after": self.after, "text": self.text}
 
     @property

@@ -21,6 +21,7 @@ from labshell.operations.lab import Lab
 from labshell.operations.lifecycle import Lifecycle
 from labshell.operations.report import Reports
 from labshell.operations.steps import Progress, Steps
+from labshell.wire.gateway import ContainerReport
 
 log = logging.getLogger(__name__)
 REBUILD, UNDO = "rebuild", "rebuild undo"
@@ -37,7 +38,7 @@ class Rebuild:
         self._containers = lab.containers
         self._unfinished = lab.unfinished
 
-    def rebuild(self, user: str, uid: int, template: str, *, force: bool) -> Steps[dict[str, Any]]:
+    def rebuild(self, user: str, uid: int, template: str, *, force: bool) -> Steps[ContainerReport]:
         """A fresh container with the user's keys, address, ports, limits and SSH host keys.
 
         `template` is one of the marked ones, or empty for the configured one. The old container is kept, stopped,
@@ -73,7 +74,7 @@ class Rebuild:
                 yield from self._lifecycle.ensure_running(self._containers.owned(user, uid))
             return self._lifecycle.ready(user, uid)
 
-    def undo(self, user: str, uid: int, *, force: bool) -> Steps[dict[str, Any]]:
+    def undo(self, user: str, uid: int, *, force: bool) -> Steps[ContainerReport]:
         """The container that the last rebuild kept comes back; the one there now is kept in its stead."""
         with self._lab.locks.held(user):
             current = self._containers.owned(user, uid)
@@ -92,7 +93,7 @@ class Rebuild:
                 yield from self._lifecycle.ensure_running(self._containers.owned(user, uid))
             return self._lifecycle.ready(user, uid)
 
-    def forget(self, user: str, uid: int) -> Steps[dict[str, Any]]:
+    def forget(self, user: str, uid: int) -> Steps[ContainerReport]:
         """Delete the container that the last rebuild kept."""
         with self._lab.locks.held(user):
             kept = self._kept_of(self._containers.owned(user, uid))
@@ -101,14 +102,14 @@ class Rebuild:
             self._containers.marks.set_kept(user, "")
         return self._reports.status(user, uid)
 
-    def look_at_template(self, user: str, uid: int, template: str) -> Steps[dict[str, Any]]:
+    def look_at_template(self, user: str, uid: int, template: str) -> Steps[ContainerReport]:
         """Change nothing; UsageError if a rebuild would find no such template."""
         self._containers.owned(user, uid)
         self._chosen(template)
         yield from ()
         return self._reports.status(user, uid)
 
-    def look_at_kept(self, user: str, uid: int) -> Steps[dict[str, Any]]:
+    def look_at_kept(self, user: str, uid: int) -> Steps[ContainerReport]:
         """Change nothing; UsageError if no container is kept."""
         self._kept_of(self._containers.owned(user, uid))
         yield from ()

@@ -15,6 +15,7 @@ from labshell.operations.archives import Archives
 from labshell.operations.lab import Lab
 from labshell.operations.steps import NamedStep, Progress, Steps, Undo, do
 from labshell.operations.user_operation import UserOperation
+from labshell.wire.admin import RemovedUser
 
 
 class RemoveUser(UserOperation):
@@ -24,7 +25,7 @@ class RemoveUser(UserOperation):
         super().__init__(lab)
         self._archives = Archives(lab.containers, Path(lab.config.archive))
 
-    def remove(self, name: str, *, archive: bool = True, dry_run: bool = False) -> Steps[dict[str, Any]]:
+    def remove(self, name: str, *, archive: bool = True, dry_run: bool = False) -> Steps[RemovedUser]:
         """Archive, then free everything: sessions, rules, container, port, keys, account. Idempotent."""
         self._users.refuse_unknown(name)
         container = self._containers.get(name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from labshell import shown
 from labshell.engine.records import Usage
 from labshell.host import machine
@@ -13,6 +11,7 @@ from labshell.model.names import moment_of_kept
 from labshell.model.usage import is_full
 from labshell.operations.lab import Lab
 from labshell.operations.user_ports import UserPorts
+from labshell.wire.gateway import ContainerReport
 
 
 class Reports:
@@ -24,12 +23,12 @@ class Reports:
         self._containers = lab.containers
         self._user_ports = UserPorts(lab)
 
-    def status(self, user: str, uid: int) -> dict[str, Any]:
+    def status(self, user: str, uid: int) -> ContainerReport:
         """Everything the card shows; starts nothing."""
         return self.of(*self._containers.owned_with_usage(user, uid))
 
-    def of(self, container: Container, usage: Usage) -> dict[str, Any]:
-        """The answer of every verb that reports; its shape is in the .varlink file."""
+    def of(self, container: Container, usage: Usage) -> ContainerReport:
+        """The answer of every verb that reports."""
         running = container.state in ("Running", "Frozen")
         load = machine.load()
         port = self._user_ports.of(container.name)

@@ -15,6 +15,7 @@ from labshell.operations.lab import Lab
 from labshell.operations.lifecycle import Lifecycle
 from labshell.operations.steps import CLEAN_UP, NamedStep, Steps, Undo, do
 from labshell.operations.user_operation import UserOperation
+from labshell.wire.admin import RestoredUser
 
 
 class RestoreUser(UserOperation):
@@ -25,7 +26,7 @@ class RestoreUser(UserOperation):
         self._archives = Archives(lab.containers, Path(lab.config.archive))
         self._lifecycle = Lifecycle(lab)
 
-    def restore(self, archive: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
+    def restore(self, archive: str, *, dry_run: bool = False) -> Steps[RestoredUser]:
         """Restore a user from an archive: data, keys, own forwards and, if it is free, the same port."""
         path, undo = Path(archive), Undo(CLEAN_UP)
         name = checked_name(self._archives.user_in(path))
@@ -37,9 +38,9 @@ class RestoreUser(UserOperation):
                 return self._plan_to_restore(name, path)
             undo.later(self._firewall.forward_user, name)
             yield from do(name, "restored", self._steps_to_restore(name, path, undo), undo)
-        return self._users.show(name)
+        return {"user": self._users.show(name)}
 
-    def _plan_to_restore(self, name: str, path: Path) -> dict[str, Any]:
+    def _plan_to_restore(self, name: str, path: Path) -> RestoredUser:
         uid, address = self._host_accounts.next_uid(), self._lab.addresses.next()
         at = f" at {address}" if address else ""
         would = [
@@ -48,7 +49,7 @@ class RestoreUser(UserOperation):
             *([f"Would give {name} the same ports as before if they are free."] if self._config.has_ports else []),
             f"Would start the container {name} and wait for its SSH server.",
         ]
-        return {"user": name, "uid": uid, "address": address, "would": would}
+        return {"plan": {"user": name, "uid": uid, "address": address}, "would": would}
 
     def _steps_to_restore(self, name: str, path: Path, undo: Undo) -> Iterator[NamedStep]:
         about: dict[str, Any] = {}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from labshell.engine import identity
 from labshell.errors import UsageError
@@ -18,6 +17,7 @@ from labshell.operations.lifecycle import Lifecycle
 from labshell.operations.steps import NamedStep, Progress, Steps, Undo, do
 from labshell.operations.user_forwards import refuse_without_ports
 from labshell.operations.user_settings import refuse_missing_folders
+from labshell.wire.admin import AddedService, RemovedService, Service, ServicePlan
 
 FORWARD = re.compile(r"([1-9][0-9]{0,4}):([1-9][0-9]{0,4})", re.ASCII)
 
@@ -60,7 +60,7 @@ class Services:
         self._containers = lab.containers
         self._firewall = lab.firewall
 
-    def add(self, new: NewService, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
+    def add(self, new: NewService, *, dry_run: bool = False) -> Steps[AddedService]:
         """A container without a user, with its forwards live."""
         undo = Undo("Run remove-service, or lxc delete --force, to clean up.")
         with self._lab.locks.held(new.name):
@@ -69,16 +69,19 @@ class Services:
                 return self._plan_to_add(new)
             undo.later(self._firewall.forward_user, new.name)
             yield from do(new.name, "added", self._steps_to_add(new, undo), undo)
-        return self.show(new.name)
+        return {"service": _row(self._existing(new.name))}
 
-    def _plan_to_add(self, new: NewService) -> dict[str, Any]:
+    def _plan_to_add(self, new: NewService) -> AddedService:
         address = self._lab.addresses.next()
         pairs = [f"{own.port}:{own.target}" for own in new.forwards]
         would = plans.to_add_service(new.name, address, new.template, pairs, new.settings, autostart=new.autostart)
-        return {"service": new.name, "address": address, "forwards": pairs, "autostart": new.autostart,
-                "template": new.template, "settings": dict(new.settings), "would": would}  # fmt: skip
+        plan: ServicePlan = {
+            "service": new.name, "address": address, "forwards": pairs, "autostart": new.autostart,
+            "template": new.template, "settings": dict(new.settings),
+        }  # fmt: skip
+        return {"plan": plan, "would": would}
 
-    def remove(self, name: str, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
+    def remove(self, name: str, *, dry_run: bool = False) -> Steps[RemovedService]:
         """Delete a service's container and its rules."""
         with self._lab.locks.held(name):
             forwards = _row(self._existing(name))["forwards"]
@@ -92,11 +95,8 @@ class Services:
             files.remove(self._lab.config.paths.host_keys / name)
         return {}
 
-    def list(self) -> list[dict[str, Any]]:
+    def list(self) -> list[Service]:
         return [_row(item) for item in self._containers.all() if item.is_service]
-
-    def show(self, name: str) -> dict[str, Any]:
-        return _row(self._existing(name))
 
     def _existing(self, name: str) -> Container:
         container = self._containers.get(existing_name(name))
@@ -116,7 +116,7 @@ class Services:
         for own in new.forwards:
             self._lab.ports.check_single(own.port)
 
-    def _steps_to_add(self, new: NewService, undo: Undo) -> Any:
+    def _steps_to_add(self, new: NewService, undo: Undo) -> Iterator[NamedStep]:
         name, keys_file = new.name, self._lab.config.paths.host_keys / new.name
 
         def container() -> None:
@@ -139,7 +139,7 @@ class Services:
         return iter(steps)
 
 
-def _row(item: Container) -> dict[str, Any]:
+def _row(item: Container) -> Service:
     return {
         "service": item.name,
         "state": item.state.lower(),

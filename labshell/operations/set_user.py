@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from labshell.engine import identity
 from labshell.errors import LabshellError, UsageError
@@ -20,6 +19,7 @@ from labshell.operations.steps import Progress, Steps
 from labshell.operations.user_forwards import refuse_without_ports
 from labshell.operations.user_operation import UserOperation
 from labshell.operations.user_settings import UserSettings, new_password, refuse_missing_folders
+from labshell.wire.admin import ChangedUser
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class SetUser(UserOperation):
         self._lifecycle = Lifecycle(lab)
         self._recovery = Recovery(lab)
 
-    def set(self, wanted: Change, *, dry_run: bool = False) -> Steps[dict[str, Any]]:
+    def set(self, wanted: Change, *, dry_run: bool = False) -> Steps[ChangedUser]:
         """Change what one user has, while their container runs where the engine can.
 
         Access to the host comes first: nothing that is wrong with the container keeps it open.
@@ -69,14 +69,14 @@ class SetUser(UserOperation):
             if dry_run:
                 would = [f"Would change {row['text']}." for row in changes]
                 about = self._users.about(self._users.parts(name, container))
-                return {**about, "waits_for_restart": False, "changes": changes, "would": would}
+                return {"user": about, "waits_for_restart": False, "changes": changes, "would": would}
             yield Progress("Changing {settings}", {"settings": ", ".join(wanted.words)})
             self._change_door(wanted)
         try:
             yield from self._recovery.recover_first(name)
             with self._lab.locks.held(name):
                 _, before = self._users.find(name).whole()
-                about = yield from self._change_container(wanted)
+                password = yield from self._change_container(wanted)
         except LabshellError as error:
             if not wanted.is_about_door:
                 raise
@@ -88,7 +88,10 @@ class SetUser(UserOperation):
                 reason=error,
             ) from error
         waits = "nesting" in wanted.settings and before.state == "Running"
-        return {**self._users.show(name), **about, "waits_for_restart": waits, "changes": changes}
+        now = self._users.show(name)
+        if password:
+            return {"user": now, "password": password, "waits_for_restart": waits, "changes": changes}
+        return {"user": now, "waits_for_restart": waits, "changes": changes}
 
     def _changes(self, wanted: Change, container: Container | None) -> list[plans.Change]:
         """What becomes of everything that is asked for; nothing is done yet."""
@@ -122,7 +125,8 @@ class SetUser(UserOperation):
             self._accounts.set_keys(wanted.name, list(wanted.keys))
         self._settings.set_expiry(wanted.name, wanted.settings)
 
-    def _change_container(self, wanted: Change) -> Steps[dict[str, Any]]:
+    def _change_container(self, wanted: Change) -> Steps[str]:
+        """Everything but access to the host; the new password, empty if none was asked for."""
         if wanted.settings:
             self._settings.apply(wanted.name, wanted.settings)
         if wanted.profile:
@@ -133,7 +137,7 @@ class SetUser(UserOperation):
         self._firewall.forward_user(wanted.name)
         return (yield from self._change_inside(wanted))
 
-    def _change_inside(self, wanted: Change) -> Steps[dict[str, Any]]:
+    def _change_inside(self, wanted: Change) -> Steps[str]:
         """Keys and password, which are in the container, too: it is started for them."""
         name = wanted.name
         if wanted.keys or wanted.has_password:
@@ -142,7 +146,7 @@ class SetUser(UserOperation):
         if wanted.keys:
             identity.set_keys(self._containers, name, list(wanted.keys))
         if not wanted.has_password:
-            return {}
+            return ""
         password = new_password()
         identity.set_password(self._containers, name, name, password)
-        return {"password": password}
+        return password

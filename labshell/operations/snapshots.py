@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from labshell import shown
@@ -19,6 +18,7 @@ from labshell.model.snapshots import name_of_snapshot
 from labshell.operations.lab import Lab
 from labshell.operations.lifecycle import Lifecycle
 from labshell.operations.steps import Progress, Steps
+from labshell.wire.gateway import Snapshot
 
 CREATING, RESTORING = "snapshot create", "snapshot restore"
 
@@ -32,11 +32,18 @@ class Snapshots:
         self._containers = lab.containers
         self._unfinished = lab.unfinished
 
-    def list(self, user: str, uid: int) -> list[dict[str, Any]]:
-        """The user's snapshots, oldest first; the shape is in the .varlink file."""
+    def list(self, user: str, uid: int) -> list[Snapshot]:
+        """The user's snapshots, oldest first."""
         self._containers.owned(user, uid)
         found = self._containers.snapshots.of(user)
-        return [{**asdict(snapshot), "created": shown.rfc3339(snapshot.created)} for snapshot in found]
+        return [
+            {
+                "name": snapshot.name,
+                "created": shown.rfc3339(snapshot.created) or snapshot.created,
+                "size": snapshot.size,
+            }
+            for snapshot in found
+        ]
 
     def create(self, user: str, uid: int, name: str) -> Steps[None]:
         with self._lab.locks.held(user):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from labshell.errors import LabshellError
+from labshell.wire import gateway
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -19,6 +20,10 @@ class Progress(NamedTuple):
 
     sentence: str
     values: dict[str, str] = {}  # noqa: RUF012 - never changed: a NamedTuple's default
+
+    @property
+    def message(self) -> gateway.Progress:
+        return {"sentence": self.sentence, "values": self.values}
 
 
 Steps = Generator[Progress, None, T]

@@ -14,6 +14,7 @@ from typing import Any
 
 from labshell.errors import LabshellError, StillPending, TryAgain
 from labshell.host import files
+from labshell.wire import gateway
 
 
 class Unfinished:
@@ -90,12 +91,13 @@ class Unfinished:
         notice = {"sentence": sentence, "values": values}
         files.write(self._notice_file(user), json.dumps(notice).encode(), 0o600)
 
-    def take_notice(self, user: str) -> dict[str, Any] | None:
-        """The notice for `user`, once: {"sentence": template, "values": {...}}."""
+    def take_notice(self, user: str) -> gateway.Progress | None:
+        """The notice for `user`, once."""
         notice = self._read(self._notice_file(user))
-        if notice is not None:
-            files.remove(self._notice_file(user))
-        return notice
+        if notice is None:
+            return None
+        files.remove(self._notice_file(user))
+        return {"sentence": notice["sentence"], "values": notice["values"]}
 
     def remove(self, user: str) -> None:
         """Forget everything about a user who is gone."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
-from typing import Any
 
 from labshell.host import gpus, machine
 from labshell.host.gpus import Gpu
@@ -12,6 +10,7 @@ from labshell.model.usage import container_of_control_group, processors_used
 from labshell.operations.lab import Lab
 from labshell.operations.report import Reports
 from labshell.operations.steps import Progress, Steps
+from labshell.wire import gateway
 
 SAMPLE_SECONDS = 0.5
 
@@ -23,7 +22,7 @@ class UsageReports:
         self._reports = Reports(lab)
         self._containers = lab.containers
 
-    def usage(self, user: str, uid: int) -> Steps[dict[str, Any]]:
+    def usage(self, user: str, uid: int) -> Steps[gateway.UsageReport]:
         """The caller's own figures, and the processors and memory of all others, the busiest first."""
         self._containers.owned(user, uid)
         yield Progress("Looking for a moment")
@@ -35,14 +34,15 @@ class UsageReports:
             {name: used.cpu_seconds for name, used in after.items()},
             time.monotonic() - began,
         )
-        others = [
+        others: list[gateway.Neighbour] = [
             {"user": name, "cpu": busy.get(name), "memory": after[name].memory}
             for name in sorted(after, key=lambda name: (-busy.get(name, 0), name))
             if name != user
         ]
-        return {"report": self._reports.status(user, uid), "cpu": busy.get(user), "others": others}
+        report: gateway.Report = {**self._reports.status(user, uid), "notice": None}
+        return {"report": report, "cpu": busy.get(user), "others": others}
 
-    def gpus(self, user: str, uid: int) -> Steps[dict[str, Any]]:
+    def gpus(self, user: str, uid: int) -> Steps[gateway.GpuReport]:
         """Every GPU, and per user the memory their processes hold on it."""
         self._containers.owned(user, uid)
         yield from ()
@@ -53,7 +53,7 @@ class UsageReports:
         owners = {container.name: container.owner for container in self._containers.all() if container.owner}
         return {"why_none": None, "gpus": [self._shown(gpu, owners) for gpu in found]}
 
-    def _shown(self, gpu: Gpu, owners: dict[str, str]) -> dict[str, Any]:
+    def _shown(self, gpu: Gpu, owners: dict[str, str]) -> gateway.Gpu:
         """A GPU with its processes added up by user: the host's process id leads to the container's control group."""
         held: dict[str, int | None] = {}
         for process in gpu.processes:
@@ -61,6 +61,12 @@ class UsageReports:
             owner = owners.get(container or "", "other")
             known = [memory for memory in (held.get(owner), process.memory) if memory is not None]
             held[owner] = sum(known) if known else None
-        about = asdict(gpu)
-        del about["processes"]
-        return {**about, "users": [{"user": name, "memory": memory} for name, memory in sorted(held.items())]}
+        return {
+            "index": gpu.index,
+            "model": gpu.model,
+            "utilization": gpu.utilization,
+            "memory_used": gpu.memory_used,
+            "memory_total": gpu.memory_total,
+            "temperature": gpu.temperature,
+            "users": [{"user": name, "memory": memory} for name, memory in sorted(held.items())],
+        }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from labshell.config import Config
 from labshell.errors import UsageError
@@ -11,6 +10,7 @@ from labshell.host import container_listeners
 from labshell.model import forwards
 from labshell.model.container import Container, OwnForward
 from labshell.operations.lab import Lab
+from labshell.wire.gateway import Forward, Ports
 
 
 def refuse_without_ports(config: Config) -> None:
@@ -28,8 +28,8 @@ class UserForwards:
         self._lab = lab
         self._containers = lab.containers
 
-    def report(self, user: str, uid: int) -> dict[str, Any]:
-        """The user's block of ports, and their own forwards that are not over yet: `Ports` of the interface."""
+    def report(self, user: str, uid: int) -> Ports:
+        """The user's block of ports, and their own forwards that are not over yet."""
         config, port = self._lab.config, self._lab.ports.port_of(user)
         return {
             "host": config.shown_hostname,
@@ -39,7 +39,7 @@ class UserForwards:
             "forwards": self._list(user, uid),
         }
 
-    def _list(self, user: str, uid: int) -> list[dict[str, Any]]:
+    def _list(self, user: str, uid: int) -> list[Forward]:
         now = self._lab.clock.seconds()
         container = self._containers.owned(user, uid)
         pid = self._containers.first_process(user) if container.forwards and container.state == "Running" else None

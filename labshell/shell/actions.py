@@ -108,7 +108,7 @@ def _snapshot(session: Session, request: Request) -> None:
     }
     method, parameters = SNAPSHOT_METHODS[request.action], {"name": name} if request.action else {}
     if request.action in warnings and "yes" not in request.options:
-        session.ask(method, {**parameters, "dry_run": True})
+        session.answer(method, {**parameters, "dry_run": True}, "snapshots")
         session.agree(request, warnings[request.action].format(name=name))
     snapshots = session.answer(method, parameters, "snapshots")
     if not session.print_json(request, snapshots):
@@ -190,8 +190,11 @@ def _help(session: Session, request: Request) -> None:
 @action("whoami")
 def _whoami(session: Session, request: Request) -> None:
     status = session.ask("Status", {})
-    names = {name: status.get(name) for name in ("user", "host", "state", "address", "port", "notice")}
-    about = {**names, "container": status["user"], "version": __version__}
+    about: answers.WhoAmI = {
+        "user": status["user"], "host": status["host"], "state": status["state"], "address": status.get("address"),
+        "port": status.get("port"), "notice": status.get("notice"), "container": status["user"],
+        "version": __version__,
+    }  # fmt: skip
     if not session.print_json(request, about):
         session.terminal.say(answers.whoami_text(about, session.terminal.style))
 

@@ -8,13 +8,44 @@ from labshell.shown import duration, moment, padded, plain, sentence, size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
+    from collections.abc import Sequence
+    from typing import TypedDict
+
+    from labshell.wire.gateway import (
+        ContainerReport,
+        Finding,
+        FoundKey,
+        GpuReport,
+        Key,
+        KeySession,
+        Ports,
+        Progress,
+        Snapshot,
+        UsageReport,
+    )
+
+    class OpenSession(KeySession):
+        """A session of a key, with where it is: \"host\" or \"container\"."""
+
+        where: str
+
+    class WhoAmI(TypedDict):
+        """What `whoami` says."""
+
+        user: str
+        host: str
+        state: str
+        address: str | None
+        port: int | None
+        notice: Progress | None
+        container: str
+        version: str
+
 
 MOST_NEIGHBOURS = 20
 
 
-def keep_text(status: Mapping[str, Any], style: Style) -> str:
+def keep_text(status: ContainerReport, style: Style) -> str:
     """Whether the container is subject to idle stop, and what exempts it."""
     rows = idle_rows(status)
     if not rows:
@@ -26,7 +57,7 @@ def keep_text(status: Mapping[str, Any], style: Style) -> str:
     return "".join(row(label, text, style) + "\n" for label, text in rows)
 
 
-def whoami_text(about: Mapping[str, Any], style: Style) -> str:
+def whoami_text(about: WhoAmI, style: Style) -> str:
     """The user, their container and where it is reached, and the version."""
     where = _("{port} on {host}").format(port=about["port"], host=plain(about["host"])) if about["port"] else "-"
     rows = [
@@ -39,7 +70,7 @@ def whoami_text(about: Mapping[str, Any], style: Style) -> str:
     return "".join(row(label, text, style) + "\n" for label, text in rows)
 
 
-def forwards_text(ports: Mapping[str, Any], style: Style) -> str:
+def forwards_text(ports: Ports, style: Style) -> str:
     """The user's own ports and where to point a browser."""
     host, forwards = plain(ports["host"]), ports["forwards"]
     lines = []
@@ -62,14 +93,15 @@ def forwards_text(ports: Mapping[str, Any], style: Style) -> str:
         lines.append("  " + _("Every port of your container is reached at its own address."))
     elif not lines:
         lines.append("  " + _("None yet: `ports add 8888` forwards a port to 8888 of the container."))
-    if ports.get("port"):
-        first, last = ports["port"] + 1, ports["last_port"]
+    port, last = ports.get("port"), ports.get("last_port")
+    if port and last:
+        first = port + 1
         free = _("{count} of {span} are free.").format(count=last - first + 1 - len(forwards), span=span(first, last))
         lines.append(f"  {style.dim(free)}")
     return "\n".join(lines) + "\n"
 
 
-def snapshots_text(snapshots: list[Mapping[str, Any]], style: Style) -> str:
+def snapshots_text(snapshots: Sequence[Snapshot], style: Style) -> str:
     """Kept states, oldest first."""
     lines = []
     for snapshot in snapshots:
@@ -80,7 +112,7 @@ def snapshots_text(snapshots: list[Mapping[str, Any]], style: Style) -> str:
     return "\n".join(lines or ["  " + _("None yet: `snapshot create` saves the container's current state.")]) + "\n"
 
 
-def keys_text(keys: list[Mapping[str, Any]], style: Style) -> str:
+def keys_text(keys: Sequence[Key], style: Style) -> str:
     """The user's public keys, by number."""
     lines = []
     for number, key in enumerate(keys, start=1):
@@ -90,7 +122,7 @@ def keys_text(keys: list[Mapping[str, Any]], style: Style) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _key(number: str, key: Mapping[str, Any], style: Style) -> list[str]:
+def _key(number: str, key: Key, style: Style) -> list[str]:
     """One key, with what is to be known of it below."""
     notes = [key["fingerprint"], key.get("options")]
     notes += [_("this login")] if key.get("this_login") else []
@@ -102,11 +134,10 @@ def _key(number: str, key: Mapping[str, Any], style: Style) -> list[str]:
     return [first, *(f"{indent}{style.dim(plain(note))}" for note in notes if note)]
 
 
-def key_to_remove(
-    found: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]], style: Style, *, is_own: bool
-) -> str:
+def key_to_remove(found: FoundKey, sessions: Sequence[OpenSession], style: Style, *, is_own: bool) -> str:
     """A key that is about to be removed, and what is open that came with it."""
-    lines = _key("", found["key"], style) if found.get("key") else [f"  {plain(found['fingerprint'])}"]
+    key = found.get("key")
+    lines = _key("", key, style) if key else [f"  {plain(found['fingerprint'])}"]
     if is_own:
         lines.append("  " + style.dim(_("This is the key of this login.")))
     if found["is_last"]:
@@ -121,7 +152,7 @@ def key_to_remove(
     return "\n".join(lines) + "\n"
 
 
-def usage_text(usage: Mapping[str, Any], style: Style) -> str:
+def usage_text(usage: UsageReport, style: Style) -> str:
     """What oneself uses, and who else is at work."""
     report, others = usage["report"], usage["others"]
     lines = [row(label, text, style) for label, text in usage_rows(report, usage.get("cpu"))]
@@ -140,10 +171,10 @@ def usage_text(usage: Mapping[str, Any], style: Style) -> str:
     return "\n".join(lines) + "\n"
 
 
-def gpus_text(report: Mapping[str, Any], style: Style) -> str:
+def gpus_text(report: GpuReport, style: Style) -> str:
     """Every GPU: how busy, how full, how hot, and whose processes are on it."""
-    if report.get("why_none"):
-        return f"  {sentence(report['why_none'])}\n"
+    if why := report.get("why_none"):
+        return f"  {sentence(why)}\n"
     lines = []
     for gpu in report["gpus"]:
         about = [
@@ -160,12 +191,12 @@ def gpus_text(report: Mapping[str, Any], style: Style) -> str:
     return "\n".join(lines or ["  " + _("The driver reports no GPU.")]) + "\n"
 
 
-def doctor_text(findings: list[Mapping[str, Any]], style: Style) -> str:
+def doctor_text(findings: Sequence[Finding], style: Style) -> str:
     """One line for each finding, and one for what to do about it."""
     lines = []
     for found in findings:
         label = style.dim(padded(_(plain(found["check"])), LABEL_WIDTH))
         lines.append(f"  {style.result(found['result'])}{label}{sentence(found['finding'])}")
-        if found.get("remedy"):
-            lines.append(f"  {' ' * (RESULT_WIDTH + LABEL_WIDTH)}{sentence(found['remedy'])}")
+        if remedy := found.get("remedy"):
+            lines.append(f"  {' ' * (RESULT_WIDTH + LABEL_WIDTH)}{sentence(remedy)}")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""What the connection card and the status say. Pure: a Status of the daemon's in, text out.
+"""What the connection card and the status say. Pure: a report of the daemon's in, text out.
 
 The card is what a new student needs: lines to copy, exact to the letter. It fits 80 columns with host names of
 ordinary length, and a line to copy is never broken.
@@ -11,8 +11,7 @@ from labshell.shown import duration, limit, moment, padded, plain, size, width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from labshell.wire.gateway import ContainerReport
 
 LABEL_WIDTH = 13
 RESULT_WIDTH = 8
@@ -43,7 +42,7 @@ class Style:
         return f"\033[{code}m{text}\033[0m" if self._colour else text
 
 
-def card(status: Mapping[str, Any], style: Style) -> str:
+def card(status: ContainerReport, style: Style) -> str:
     """The connection card for a container that runs, or what to do for one that does not."""
     user, host = plain(status["user"]), plain(status["host"])
     state = style.state(status["state"])
@@ -65,13 +64,13 @@ def card(status: Mapping[str, Any], style: Style) -> str:
     return "\n".join(lines) + "\n"
 
 
-def way_in(status: Mapping[str, Any]) -> str:
+def way_in(status: ContainerReport) -> str:
     """The line that logs in: "ssh -p 20010 alice@gpu1"; empty if nothing leads to the container yet."""
     words = _destination(status)
     return " ".join(["ssh", *words]) if words else ""
 
 
-def _destination(status: Mapping[str, Any]) -> list[str]:
+def _destination(status: ContainerReport) -> list[str]:
     user, host, port, address = (
         plain(status["user"]),
         plain(status["host"]),
@@ -83,7 +82,7 @@ def _destination(status: Mapping[str, Any]) -> list[str]:
     return ["-p", str(port), f"{user}@{host}"] if port else []
 
 
-def _connections(status: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _connections(status: ContainerReport) -> list[tuple[str, str]]:
     words = _destination(status)
     if not words:
         return []
@@ -97,7 +96,7 @@ def _connections(status: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def fingerprints(status: Mapping[str, Any]) -> list[str]:
+def fingerprints(status: ContainerReport) -> list[str]:
     """The keys of the two SSH servers a user meets, each with the place where ssh asks about it."""
     gateway, container = status.get("gateway_fingerprint"), status.get("fingerprint")
     place = _("port {port}").format(port=status["port"]) if status.get("port") else _("container")
@@ -105,7 +104,7 @@ def fingerprints(status: Mapping[str, Any]) -> list[str]:
     return [f"{plain(key)}  {place}" for key, place in keys if key]
 
 
-def usage_rows(status: Mapping[str, Any], cpu: float | None = None) -> list[tuple[str, str]]:
+def usage_rows(status: ContainerReport, cpu: float | None = None) -> list[tuple[str, str]]:
     """What the user and the host use, in as many rows as 80 columns need."""
     parts = []
     if cpu is not None:
@@ -141,7 +140,7 @@ def _rows(label: str, parts: list[str]) -> list[tuple[str, str]]:
     return rows
 
 
-def of_limit(used: int, most: str | None) -> str:
+def of_limit(used: int | None, most: str | None) -> str:
     """A size, with its limit if it has one."""
     return _("{used} of {limit}").format(used=size(used), limit=limit(most)) if most else size(used)
 
@@ -151,17 +150,17 @@ def row(label: str, text: str, style: Style, *, dim: bool = False) -> str:
     return f"  {style.dim(padded(label, LABEL_WIDTH))}{style.dim(text) if dim else text}"
 
 
-def status_text(status: Mapping[str, Any], style: Style) -> str:
+def status_text(status: ContainerReport, style: Style) -> str:
     """The facts of the card without its lines to copy."""
     rows = [(_("State"), style.state(status["state"]))]
     if status.get("uptime_seconds") is not None:
         rows.append((_("Up for"), duration(status["uptime_seconds"])))
     rows.append((_("Address"), plain(status.get("address") or "-")))
-    if status.get("port"):
-        on_host = _("{port} on {host}").format(port=status["port"], host=plain(status["host"]))
-        rows.append((_("SSH port"), on_host))
-        if status["last_port"] > status["port"]:
-            rows.append((_("Your ports"), span(status["port"], status["last_port"])))
+    port, last_port = status.get("port"), status.get("last_port")
+    if port and last_port:
+        rows.append((_("SSH port"), _("{port} on {host}").format(port=port, host=plain(status["host"]))))
+        if last_port > port:
+            rows.append((_("Your ports"), span(port, last_port)))
     if status.get("kept"):
         text = _("the container from before the rebuild of {moment}").format(moment=moment(status["kept"]))
         rows.append((_("Kept"), text))
@@ -178,7 +177,7 @@ def span(first: int, last: int) -> str:
     return _("{first} to {last}").format(first=first, last=last)
 
 
-def idle_rows(status: Mapping[str, Any]) -> list[tuple[str, str]]:
+def idle_rows(status: ContainerReport) -> list[tuple[str, str]]:
     """When the container is stopped for being idle, and until when that is held off."""
     rows = []
     if status.get("stops_at"):

@@ -16,11 +16,17 @@ from labshell.shell.terminal import read_input
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from labshell.shell.answers import OpenSession
     from labshell.shell.session import Session
     from labshell.shell.terminal import Terminal
     from labshell.shell.verbs import Request
+    from labshell.wire.gateway import FoundKey, Key
+
+    class OwnKey(Key):
+        """A key, with whether this very login came with it."""
+
+        this_login: bool
+
 
 LONGEST_KEY = 32768
 PASTE_SECONDS = 0.2  # between two lines of what is pasted
@@ -30,13 +36,13 @@ def keys(session: Session, request: Request) -> None:
     """List the public keys, after adding or removing one."""
     if request.action == "add":
         text = _read_key(session.terminal, request.arguments[0] if request.arguments else "")
-        keys = session.answer("AddKey", {"key": text}, "keys")
+        found: list[Key] = session.answer("AddKey", {"key": text}, "keys")
     elif request.action == "remove":
-        keys = _remove(session, request)
+        found = _remove(session, request)
     else:
-        keys = session.answer("Keys", {}, "keys")
+        found = session.answer("Keys", {}, "keys")
     own = logins.own_fingerprint()
-    keys = [{**key, "this_login": key["fingerprint"] == own} for key in keys]
+    keys: list[OwnKey] = [{**key, "this_login": key["fingerprint"] == own} for key in found]
     if not session.print_json(request, keys):
         session.terminal.say(answers.keys_text(keys, session.terminal.style))
 
@@ -61,12 +67,14 @@ def _goes_on(pasted: bytes) -> bool:
     return b"BEGIN " in pasted and b"END " not in pasted and not pasted.endswith(b"\n\n")
 
 
-def _remove(session: Session, request: Request) -> list[dict[str, Any]]:
+def _remove(session: Session, request: Request) -> list[Key]:
     """The keys that are left."""
-    found = session.answer("FindKey", {"which": request.arguments[0]}, "found")
+    found: FoundKey = session.answer("FindKey", {"which": request.arguments[0]}, "found")
     fingerprint = found["fingerprint"]
     here = [login for login in logins.of_user(os.getuid()) if login.fingerprint in (fingerprint, None)]
-    listed = [{"where": "host", "address": login.address, "is_known": bool(login.fingerprint)} for login in here]
+    listed: list[OpenSession] = [
+        {"where": "host", "address": login.address, "is_known": bool(login.fingerprint)} for login in here
+    ]
     listed += [{"where": "container", **opened} for opened in found["sessions"]]
     is_own = fingerprint == logins.own_fingerprint()
     if not found.get("key") and not listed:
@@ -75,7 +83,7 @@ def _remove(session: Session, request: Request) -> list[dict[str, Any]]:
         session.terminal.say(answers.key_to_remove(found, listed, session.terminal.style, is_own=is_own))
     if found.get("key") and "yes" not in request.options:
         session.agree(request, _("Remove this key?"))
-    keys: list[dict[str, Any]]
+    keys: list[Key]
     try:
         if found.get("key"):
             keys = session.answer("RemoveKey", {"which": fingerprint, "even_the_last": True}, "keys")

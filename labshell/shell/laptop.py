@@ -12,8 +12,9 @@ from labshell.shown import plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
+    from collections.abc import Sequence
+
+    from labshell.wire.gateway import ContainerReport
 
 # Every byte is encrypted twice on this way, and processors do AES themselves: measured, a fifth more bytes a second
 # than with ssh's own first choice. The others are for servers that have been told not to speak it.
@@ -25,7 +26,7 @@ CIPHERS = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@opens
 PROXY = "ssh -T -a -x -o ControlMaster=no -o ControlPath=none -o ClearAllForwardings=yes"
 
 
-def ssh_config(status: Mapping[str, Any]) -> str:
+def ssh_config(status: ContainerReport) -> str:
     """A block for the container under a name of its own, and one for what it shares with the gateway.
 
     The container has no HostName: a ControlPath with %h in it would be that of the gateway. The empty line is for a
@@ -49,7 +50,7 @@ def ssh_config(status: Mapping[str, Any]) -> str:
     )
 
 
-def known_hosts(status: Mapping[str, Any], gateway_keys: Sequence[str]) -> str:
+def known_hosts(status: ContainerReport, gateway_keys: Sequence[str]) -> str:
     """The container's key, by its port and by the name in ssh_config, and the gateway's keys."""
     user, host = plain(status["user"]), plain(status["host"])
     lines = [f"{_address(host, status['host_port'])} {plain(key)}" for key in gateway_keys]
@@ -57,8 +58,8 @@ def known_hosts(status: Mapping[str, Any], gateway_keys: Sequence[str]) -> str:
         names = [_alias(user, host)]
         if not status["has_ports"]:
             names += [plain(status["address"])] if status.get("address") else []
-        elif status.get("port"):
-            names.append(_address(host, status["port"]))
+        elif port := status.get("port"):
+            names.append(_address(host, port))
         lines.append(f"{','.join(names)} {plain(status['host_key'])}")
     return "".join(f"{line}\n" for line in lines)
 

@@ -17,10 +17,11 @@ from labshell.wire import lean, protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from labshell.shell.terminal import Terminal
+    from labshell.wire.gateway import Report
 
 SILENCE_SECONDS = 10.0  # the daemon says every few seconds that it is still at work
 # Python sets it so itself where the host does not have the locale that came.
@@ -54,17 +55,18 @@ class Session:
         else:
             raise self.refuse(command)
 
-    def ask(self, method: str, parameters: dict[str, Any]) -> Mapping[str, Any]:
+    def ask(self, method: str, parameters: dict[str, Any]) -> Report:
         """The report that a method of the daemon's answers with; a notice that comes along is shown beside it.
 
         The daemon says it once: where JSON is asked for it stays in the report, and in those that follow.
         """
-        status: Mapping[str, Any] = self.answer(method, parameters, "status") or {}
+        status: Report = self.answer(method, parameters, "status")
+        notice = status.get("notice")
         if self.terminal.is_quiet:
-            self.terminal.notice = status.get("notice") or self.terminal.notice
+            self.terminal.notice = notice or self.terminal.notice
             return {**status, "notice": self.terminal.notice}
-        if status.get("notice"):
-            self.terminal.complain(shown.sentence(status["notice"]))
+        if notice:
+            self.terminal.complain(shown.sentence(notice))
         return status
 
     def answer(self, method: str, parameters: dict[str, Any], name: str) -> Any:
@@ -107,7 +109,7 @@ class Session:
         if not self.terminal.confirm(question):
             raise LabshellError("confirmation-declined", "Nothing was changed.")
 
-    def with_force(self, method: str, parameters: dict[str, Any], *, force: bool) -> Mapping[str, Any]:
+    def with_force(self, method: str, parameters: dict[str, Any], *, force: bool) -> Report:
         """Ask the daemon; a clean shutdown that did not work is offered again by force, on a terminal."""
         try:
             return self.ask(method, {**parameters, "force": force})

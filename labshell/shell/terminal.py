@@ -9,6 +9,10 @@ from labshell.errors import LabshellError, UsageError
 from labshell.shell import card, verbs
 from labshell.wire import lean
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from labshell.wire.gateway import Progress
+
 PATIENCE_SECONDS = 600
 MAX_NAME_LENGTH = 40  # of a terminal's type or a language
 YES = (b"y", b"yes", "是".encode())
@@ -31,7 +35,7 @@ class Terminal:
         colour = os.isatty(1) and os.environ["TERM"] != "dumb" and not os.environ.get("NO_COLOR")
         self.style = card.Style(colour=colour)
         self.is_quiet = False  # for this verb: what is asked for is JSON and nothing else
-        self.notice: object = None  # which waits for JSON to carry it
+        self.notice: Progress | None = None  # which waits for JSON to carry it
         self._has_progress = False
 
     def say(self, text: str) -> None:

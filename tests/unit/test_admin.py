@@ -127,25 +127,25 @@ def test_the_end_of_input_is_no_yes(capsys: pytest.CaptureFixture[str], monkeypa
 FAILING = [
     (
         ("import", "{folder}/class.csv", "--json"),
-        {"List": {"users": []}},
+        {"List": []},
         lambda answer: answer[0]["result"],
         "import-incomplete",
     ),
     (
         ("import-host", "--json"),
-        {"AdoptionPlan": {"containers": [{"name": "hank", "returning": False, "problem": ""}]}},
+        {"AdoptionPlan": [{"name": "hank", "state": "running", "other_ports": [], "returning": False, "problem": ""}]},
         lambda answer: answer[0]["result"],
         "adoption-incomplete",
     ),
     (
         ("drain", "--stop", "--json"),
-        {"Drain": {"failed": [{"name": "ada", "why": "No."}], "containers": [{}]}},
+        {"Drain": {"failed": [{"name": "ada", "why": "No."}], "containers": [], "stopped": []}},
         lambda answer: answer["failed"][0]["why"],
         "containers-not-stopped",
     ),
     (
         ("undrain", "--start", "--json"),
-        {"Undrain": {"failed": [{"name": "ada", "why": "No."}], "started": []}},
+        {"Undrain": {"failed": [{"name": "ada", "why": "No."}], "started": [], "stopped": ["ada"]}},
         lambda answer: answer["failed"][0]["why"],
         "containers-not-started",
     ),

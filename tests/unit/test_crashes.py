@@ -484,10 +484,10 @@ def test_whoever_looks_between_two_names_hears_that_it_is_being_rebuilt(lab: Lab
     call = Call(Caller(UID, USER, frozenset({"labshell"})))
     lab.containers.instances["elsewhere"] = lab.containers.instances.pop(USER)
     with pytest.raises(NoContainer):
-        list(interface.Status(_request=call))
+        answer_of(interface.Status(call))
     lab.host.unfinished.begin(USER, "rebuild")
     with lab.host.locks.held(USER), refused(TryAgain, "rebuild-in-progress"):
-        list(interface.Status(_request=call))
+        answer_of(interface.Status(call))
 
 
 def test_what_is_said_once_is_not_said_to_whoever_has_hung_up(lab: Lab) -> None:
@@ -495,7 +495,7 @@ def test_what_is_said_once_is_not_said_to_whoever_has_hung_up(lab: Lab) -> None:
     lab.host.unfinished.tell(USER, "It was interrupted.")
     for has_gone, sentence in ((True, None), (False, "It was interrupted."), (False, None)):
         call = Call(Caller(UID, USER, frozenset({"labshell"})), is_gone=lambda has_gone=has_gone: has_gone)
-        *_, answer = interface.Status(_request=call)
+        answer = answer_of(interface.Status(call))
         notice = answer["status"]["notice"]
         assert (notice and notice["sentence"]) == sentence
 
@@ -512,6 +512,5 @@ def test_what_cannot_be_settled_now_keeps_nobody_from_their_container(
     lab.host.unfinished.begin(USER, "rebuild")
     call = Call(Caller(UID, USER, frozenset({"labshell"})))
     interface = GatewayInterface(lab.host, IdleStop(lab.host))
-    replies = list(interface.Start(_request=call))
-    assert replies[-1]["status"]["state"] == "running"
+    assert answer_of(interface.Start(call))["status"]["state"] == "running"
     assert lab.host.unfinished.work_of(USER) is not None

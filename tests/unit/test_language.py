@@ -21,7 +21,7 @@ PACKAGE = Path(language.__file__).parent
 CATALOGUE = PACKAGE / "locale/zh_CN/LC_MESSAGES/labshell.po"
 # Whose texts only the administrator reads: in English.
 ADMINISTRATORS = {
-    "admin.adoption", "admin.class_list", "admin.containers", "admin.csv_import", "admin.local", "admin.main",
+    "admin.adoption", "admin.answers", "admin.class_list", "admin.containers", "admin.csv_import", "admin.local", "admin.main",
     "admin.options", "admin.tables", "admin.user_card", "admin.users", "config", "doctor.accounts", "doctor.containers", "doctor.host", "doctor.kernel", "doctor.network",
     "doctor.services", "engine.templates", "host.changes", "host.probe", "model.settings", "operations.adoption",
     "operations.archives", "operations.maintenance", "operations.plans", "operations.services", "operations.trial",

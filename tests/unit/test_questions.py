@@ -95,6 +95,6 @@ def test_a_forward_more_and_one_less_ask_once_each(lab: Lab, containers: Contain
 
 def test_add_user_asks_again_only_after_it_has_changed_the_container(lab: Lab, containers: Containers) -> None:
     new = NewUser("bob", (KEY,), "template", None, {"cpu": "8", "memory": "64GiB", "disk": "", "processes": "4096"})
-    assert answer_of(AddUser(lab).add(new))["state"] == "running"
+    assert answer_of(AddUser(lab).add(new))["user"]["state"] == "running"
     assert sorted(set(containers.asked)) == containers.asked
     assert len(containers.asked) == 3  # before anything is done, before it is started, and for the answer

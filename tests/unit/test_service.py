@@ -1,45 +1,41 @@
-"""The two interfaces: every parameter checked, every end one reply."""
+"""The two interfaces: every parameter and every answer checked, every end one reply."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
+import logging
 from typing import Any
 
 import pytest
-import varlink.scanner
 
-import labshell
 from labshell.daemon.administration import AdminInterface
-from labshell.daemon.calls import Call, error_reply
+from labshell.daemon.calls import Answer, Call, error_reply
 from labshell.daemon.interfaces import GatewayInterface
 from labshell.daemon.service import Service
 from labshell.errors import KINDS, LabshellError, TryAgain
 from labshell.model.access import Caller
-from labshell.wire import protocol
+from labshell.operations.steps import Progress
+from labshell.wire import description, protocol
 
 ALICE = Call(Caller(30000, "alice", frozenset({"labshell"})))
 INTERFACES = {"org.labshell.Gateway": GatewayInterface, "org.labshell.Admin": AdminInterface}
 
 
-def description(name: str) -> Any:
-    return varlink.scanner.Interface((Path(labshell.__file__).parent / "wire" / f"{name}.varlink").read_text())
-
-
 class Fake:
     """A handler that does what a test wants."""
 
-    def __init__(self, *replies: dict[str, Any], error: Exception | None = None) -> None:
-        self.replies = replies
+    def __init__(self, *steps: Progress, answer: Any = None, error: Exception | None = None) -> None:
+        self.steps = steps
+        self.end = {"status": None} if answer is None else answer
         self.error = error
         self.calls: list[tuple[Any, ...]] = []
 
-    def Stop(self, force: bool, _more: bool = False, _request: Call | None = None) -> Iterator[dict[str, Any]]:  # noqa: N802, FBT001, FBT002 - varlink's form
-        self.calls.append((force, _more, _request))
+    def Stop(self, call: Call, force: bool) -> Answer:  # noqa: N802, FBT001 - as the interface has it
+        self.calls.append((force, call.wants_more, call))
         if self.error:
             raise self.error
-        yield from self.replies
+        yield from self.steps
+        return self.end
 
 
 class Failing:
@@ -48,7 +44,7 @@ class Failing:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def Status(self, **_given: object) -> None:  # noqa: N802 - varlink's form
+    def Status(self, _: Call) -> None:  # noqa: N802 - as the interface has it
         raise self.error
 
     List = Status
@@ -65,34 +61,45 @@ def stop(**parameters: object) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", INTERFACES)
 def test_description_and_code_have_the_same_methods_and_no_name_twice(name: str) -> None:
-    interface = description(name)
-    methods = {member.name for member in interface.members.values() if isinstance(member, varlink.scanner._Method)}
+    interface = description.load(name)
     handled = {item for item in vars(INTERFACES[name]) if item[0].isupper()}
-    assert methods == handled
-    text = (Path(labshell.__file__).parent / "wire" / f"{name}.varlink").read_text()
+    assert interface.methods.keys() == handled
     declared = [
         line.split()[1].split("(")[0]
-        for line in text.splitlines()
+        for line in interface.text.splitlines()
         if line.split(" ")[0] in ("type", "method", "error")
     ]
     assert len(declared) == len(set(declared))
 
 
 def test_no_method_for_researchers_takes_a_name() -> None:
-    members = description("org.labshell.Gateway").members.values()
-    taken = {
-        field for member in members if isinstance(member, varlink.scanner._Method) for field in member.in_type.fields
-    }
+    methods = description.load("org.labshell.Gateway").methods.values()
+    taken = {field for method in methods for field in method.takes.fields}
+    assert "force" in taken
     assert not taken & {"user", "uid", "container", "owner", "address"}
 
 
 def test_progress_and_answer_are_passed_on_with_the_caller() -> None:
-    handler = Fake(
-        {"_continues": True, "progress": {"sentence": "s", "values": {}}}, {"_continues": False, "status": None}
-    )
-    replies = ask(handler, stop(force=True))
-    assert replies[0]["continues"] is True
-    assert handler.calls == [(True, True, ALICE)]
+    handler = Fake(Progress("s", {"a": "b"}))
+    assert ask(handler, stop(force=True)) == [
+        {"parameters": {"progress": {"sentence": "s", "values": {"a": "b"}}}, "continues": True},
+        {"parameters": {}, "continues": False},
+    ]
+    assert ask(handler, {**stop(force=False), "more": False}) == [{"parameters": {}, "continues": False}]
+    assert handler.calls == [(True, True, ALICE), (False, False, ALICE)]
+
+
+@pytest.mark.parametrize("answer", [{"status": 1}, {"report": None}, {"status": {"user": "alice"}}, {"progress": {"sentence": "s"}}, []])
+def test_an_answer_that_the_interface_does_not_describe_is_a_bug(
+    answer: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        (reply,) = ask(Fake(answer=answer), stop(force=True))
+    assert reply["error"] == "org.labshell.Gateway.Failed"
+    assert reply["parameters"]["id"] == "bug-in-daemon"
+    (record,) = caplog.records
+    assert vars(record)["reference"] == reply["parameters"]["values"]["reference"]
+    assert "Stop" in str(record.exc_info and record.exc_info[1])
 
 
 @pytest.mark.parametrize(
@@ -101,7 +108,7 @@ def test_progress_and_answer_are_passed_on_with_the_caller() -> None:
      {"method": "org.labshell.Admin.List"}, {"method": "x"}, b"garbage", {"method": "org.labshell.Gateway.calls"}, {"method": "org.labshell.Gateway.__init__"}],
 )  # fmt: skip
 def test_a_call_that_the_interface_does_not_describe_reaches_nobody(message: object) -> None:
-    handler = Fake({"_continues": False})
+    handler = Fake()
     replies = ask(handler, message)
     assert len(replies) == 1
     assert replies[0]["error"].startswith("org.varlink.service.")
@@ -139,11 +146,9 @@ def test_only_the_administrators_socket_carries_the_engines_own_words_and_the_re
 @pytest.mark.parametrize("kind", KINDS.values())
 @pytest.mark.parametrize("to_root", [False, True])
 def test_an_error_has_the_fields_that_the_interface_names(kind: type[LabshellError], *, to_root: bool) -> None:
-    interface = description(protocol.GATEWAY)
+    interface = description.load(protocol.GATEWAY)
     sent = json.loads(error_reply(kind("user-missing", "There is no user {name}.", name="x"), to_root=to_root)[:-1])
-    fields = interface.members[sent["error"].rpartition(".")[2]].type.fields
-    needed = {name for name, value in fields.items() if not isinstance(value, varlink.scanner._Maybe)}
-    assert needed <= sent["parameters"].keys() <= fields.keys()
+    assert interface.misfit(interface.errors[sent["error"].rpartition(".")[2]], sent["parameters"]) is None
 
 
 def test_a_bug_becomes_a_reference_and_no_trace() -> None:
@@ -153,7 +158,15 @@ def test_a_bug_becomes_a_reference_and_no_trace() -> None:
     assert len(replies[0]["parameters"]["values"]["reference"]) == 8
 
 
+def test_a_value_error_in_a_verb_is_a_bug_of_ours_and_no_fault_of_the_request() -> None:
+    (reply,) = ask(Fake(error=ValueError("not a number")), stop(force=False))
+    assert reply["parameters"]["id"] == "bug-in-daemon"
+
+
 def test_the_service_describes_itself() -> None:
+    about = ask(Fake(), {"method": "org.varlink.service.GetInfo"})[0]["parameters"]
+    assert (about["vendor"], about["product"]) == ("labshell", "labshelld")
+    assert about["interfaces"] == ["org.varlink.service", "org.labshell.Gateway"]
     request = {
         "method": "org.varlink.service.GetInterfaceDescription",
         "parameters": {"interface": "org.labshell.Gateway"},

@@ -125,7 +125,7 @@ def session_with(replies: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch)
     ("command", "reports"),
     [
         ("status --json", [{"notice": NOTICE}]),
-        ("whoami --json", [{"user": "alice", "notice": NOTICE}]),
+        ("whoami --json", [{"user": "alice", "host": "gpu1", "state": "running", "notice": NOTICE}]),
         ("stop --yes --json", [{"state": "running", "disk_full": True, "notice": NOTICE}, {"notice": None}]),
         ("rebuild --yes --json", [{"notice": NOTICE}]),
         ("rebuild undo --yes --json", [{"notice": NOTICE}]),

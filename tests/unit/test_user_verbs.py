@@ -88,13 +88,15 @@ def test_what_would_be_added_has_its_uid_address_ports_and_limits(host: Host) ->
         "Would start the container bob and wait for its SSH server.",
     ]
     answer = answer_of(host.add(new(port=22000), dry_run=True))
-    assert (answer["uid"], answer["port"], answer["last_port"]) == (30001, 22000, 22009)
+    plan = answer["plan"]
+    assert (plan["uid"], plan["port"], plan["last_port"]) == (30001, 22000, 22009)
 
 
 def test_who_is_there_already_is_left_as_they_are(host: Host) -> None:
     for dry_run in (True, False):
         answer = answer_of(host.add(new("alice"), dry_run=dry_run))
-        assert (answer["was_there"], answer["user"], answer["settings"]["memory"]) == (True, "alice", "8GiB")
+        user = answer["user"]
+        assert (answer["was_there"], user["user"], user["settings"]["memory"]) == (True, "alice", "8GiB")
     assert host.containers.changes == 0
     with refused(UsageError, "user-exists-with-other-keys"):
         answer_of(host.add(new("alice", keys=(OTHER,))))

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import varlink.scanner as scanner
 
 from labshell import places
-from labshell.daemon.service import Service
 from labshell.shell import actions, keys, logins, session, streams, verbs
 from labshell.shell.card import Style
-from labshell.wire import protocol
+from labshell.wire import description, protocol
+from labshell.wire.description import Array, Kind, Map, Maybe, Named, Struct
 
-INTERFACE = scanner.Interface((Path(protocol.__file__).parent / "org.labshell.Gateway.varlink").read_text())
-METHODS = {member.name for member in INTERFACE.members.values() if isinstance(member, scanner._Method)}
+INTERFACE = description.load(protocol.GATEWAY)
+METHODS = INTERFACE.methods.keys()
 WORDS = {"PORT": "8888", "VERB": "stop", "TIME": "3d", "NETWORK": "192.0.2.0/24"}
 BASIC = {bool: True, int: 1, float: 0.5, str: "2027-01-01T00:00:00Z"}  # a string that is a date, too
 STATE = {"state": "running"}
@@ -43,20 +41,20 @@ class Answer(dict[str, Any]):
         return super().get(name, default)
 
 
-def sample(kind: Any, *, is_full: bool) -> Any:
+def sample(kind: Kind, *, is_full: bool) -> Any:
     """A value of a type of the interface; what may be absent is there if `is_full`."""
-    if isinstance(kind, scanner._CustomType):
-        kind = INTERFACE.members[kind.name].type
-    if isinstance(kind, scanner._Maybe):
-        return sample(kind.element_type, is_full=is_full) if is_full else None
-    if isinstance(kind, scanner._Array):
-        return [sample(kind.element_type, is_full=is_full)]
-    if isinstance(kind, scanner._Dict):
+    if isinstance(kind, Named):
+        kind = INTERFACE.types[kind.name]
+    if isinstance(kind, Maybe):
+        return sample(kind.of, is_full=is_full) if is_full else None
+    if isinstance(kind, Array):
+        return [sample(kind.of, is_full=is_full)]
+    if isinstance(kind, Map):
         return {}
-    if isinstance(kind, scanner._Struct):
+    if isinstance(kind, Struct):
         fields = kind.fields.items()
         return Answer((name, STATE.get(name) or sample(field, is_full=is_full)) for name, field in fields)
-    return BASIC[type(kind)]
+    return BASIC[kind]
 
 
 class Daemon:
@@ -64,18 +62,18 @@ class Daemon:
 
     def __init__(self, *, is_full: bool) -> None:
         self.asked: set[str] = set()
-        self._service = Service(protocol.GATEWAY, object())
         self._is_full = is_full
 
     def call(self, path: str, method: str, parameters: dict[str, Any], _: float) -> Iterator[dict[str, Any]]:
         assert path == places.USER_SOCKET
-        self._service._check({"method": method, "parameters": parameters})
         name = method.rpartition(".")[2]
+        described = INTERFACE.methods[name]
+        assert INTERFACE.misfit(described.takes, parameters) is None
         self.asked.add(name)
         reply = {}
-        for field, kind in INTERFACE.get_method(name).out_type.fields.items():
+        for field, kind in described.answers.fields.items():
             if field != "progress":
-                answer = kind.element_type if isinstance(kind, scanner._Maybe) else kind
+                answer = kind.of if isinstance(kind, Maybe) else kind
                 reply[field] = sample(answer, is_full=self._is_full)
         yield {**reply, "descriptors": [3, 4, 5]}
 
