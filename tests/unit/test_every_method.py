@@ -9,7 +9,9 @@ import datetime
 import io
 import json
 import os
+import socket
 import tarfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +22,11 @@ import pytest
 from doubles import FakeContainers, Instance, lab_of
 
 from labshell.config import Config, Paths
+from labshell.daemon import main as daemon
 from labshell.daemon.administration import AdminInterface
 from labshell.daemon.calls import Call
 from labshell.daemon.interfaces import GatewayInterface
+from labshell.daemon.pulses import Pulses
 from labshell.daemon.service import Service
 from labshell.doctor import user as doctor
 from labshell.engine.proxies import Proxy
@@ -378,6 +382,25 @@ def test_gpus_are_answered_with_their_users(whole: Host, monkeypatch: pytest.Mon
 def test_the_notice_is_answered_once(whole: Host) -> None:
     assert whole.user("Status")["notice"] == {"sentence": "It was interrupted.", "values": {}}
     assert "notice" not in whole.user("Status")
+
+
+def test_a_connection_is_passed_on_and_the_daemon_keeps_none_of_it(
+    whole: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over a real socket: the descriptor arrives, and ours is closed once the last reply has been sent."""
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(lifecycle, "connect", lambda address: ours.detach())
+    monkeypatch.setattr(daemon, "caller_of", lambda connection: ALICE)
+    with daemon.listen(tmp_path / "socket", None) as listener, theirs:
+        server = daemon.Server(listener, whole.services[protocol.GATEWAY], daemon.Connections(), Pulses())
+        threading.Thread(target=lambda: server._serve(listener.accept()[0]), daemon=True).start()
+        *_, reply = protocol.call(str(tmp_path / "socket"), f"{protocol.GATEWAY}.Proxy", {}, 10)
+        (descriptor,) = reply["descriptors"]
+        theirs.settimeout(10)
+        with socket.socket(fileno=descriptor) as passed:
+            passed.sendall(b"through")
+            assert theirs.recv(100) == b"through"
+        assert theirs.recv(100) == b""  # no copy of it is open any more
 
 
 CHANGES: list[tuple[str, dict[str, Any]]] = [
