@@ -29,6 +29,7 @@ from labshell.daemon.interfaces import GatewayInterface
 from labshell.daemon.pulses import Pulses
 from labshell.daemon.service import Service
 from labshell.doctor import user as doctor
+from labshell.engine.inside_sessions import LIST_SESSIONS
 from labshell.engine.proxies import Proxy
 from labshell.engine.records import Usage
 from labshell.host.gpus import Gpu, GpuProcess
@@ -43,6 +44,7 @@ from labshell.wire import description, protocol
 KEY_TEXT = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti alice@laptop"
 OTHER_TEXT = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKmw7rUBWJBMdSX3Yfu1b5s2O2VUPCPFlRuVYzBBIWlz desk"
 KEY = PublicKey(*KEY_TEXT.split())
+SESSIONS = f"session 12 \nsession 13 Accepted publickey for alice from 192.0.2.9 port 5 ssh2: ED25519 {KEY.fingerprint}\n"
 ROOT, ALICE = Caller(0, "root"), Caller(30000, "alice", frozenset({"labshell"}))
 USED = Usage(memory=1 << 30, disk=2 << 30, processes=12, cpu_seconds=5.0, network_bytes=1000)
 UNKNOWN = Usage(None, None, None, None)
@@ -135,6 +137,9 @@ class Containers(FakeContainers):
 
     def first_process(self, name: str) -> int:
         return os.getpid()
+
+    def ask(self, name: str, argv: list[str], timeout_seconds: int = 60) -> tuple[int, str]:
+        return 0, SESSIONS if LIST_SESSIONS in argv else ""
 
     def logind_failed(self, name: str) -> bool:
         return False
@@ -435,6 +440,12 @@ def test_a_users_method_answers_as_described(whole: Host, method: str, parameter
     whole.user(method, **parameters)
 
 
+def test_the_sessions_of_a_key_are_those_known_and_those_that_may_be_its(whole: Host) -> None:
+    assert whole.user("FindKey", which="1")["sessions"] == [
+        {"is_known": False}, {"address": "192.0.2.9", "is_known": True},
+    ]  # fmt: skip
+
+
 def new(**about: Any) -> dict[str, Any]:
     return {"name": "bob", "keys": [OTHER_TEXT], "template": None, "port": None, "settings": SETTINGS,
             "password": True, "dry_run": False, **about}  # fmt: skip
@@ -500,7 +511,8 @@ def test_the_commands_on_keys_are_answered_and_written_down(whole: Host) -> None
     assert [key["comment"] for key in whole.admin("UserKeys", name="alice")] == ["alice@laptop"]
     assert len(whole.admin("AddUserKey", name="alice", key=OTHER_TEXT)) == 2
     removed = whole.admin("RemoveUserKey", name="alice", which="2", end_sessions=True)
-    assert (removed["found"]["key"]["comment"], len(removed["keys"]), removed["ended"]) == ("desk", 1, 0)
+    assert (removed["found"]["key"]["comment"], len(removed["keys"]), removed["ended"]) == ("desk", 1, 1)
+    assert removed["found"]["sessions"] == [{"address": None, "is_known": False}]
     first, second = whole.admin("Log", count=10, only_errors=False)
     assert (first["verb"], first["subject"], first["given"]) == ("keys add", "alice", {})
     assert (second["verb"], second["given"], second["result"]) == ("keys remove", {"key": "2"}, "done")
