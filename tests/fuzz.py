@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["labshell"]):
     from labshell.model.names import checked_name
     from labshell.model.ports import parse_port_file
     from labshell.shell import verbs
-    from labshell.wire import protocol
+    from labshell.wire import description, protocol
 
 
 def request(data: bytes) -> None:
@@ -30,6 +30,10 @@ def request(data: bytes) -> None:
         assert type(found["method"]) is str
         assert type(found["parameters"]) is dict
         protocol.encode(found)
+        for interface in (description.load(protocol.GATEWAY), description.load(protocol.ADMIN)):
+            for method in interface.methods.values():
+                misfit = interface.misfit(method.takes, found["parameters"])
+                assert misfit is None or type(misfit) is str
 
 
 def public_key(data: bytes) -> None:

@@ -6,6 +6,7 @@ need: no enumerations, no foreign objects, every structure by its name.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -98,8 +99,9 @@ class Interface:
         return next((found for part in parts if (found := self.misfit(*part)) is not None), None)
 
 
+@functools.cache
 def load(name: str) -> Interface:
-    """The interface of that name."""
+    """The interface of that name, read once."""
     return parse((FOLDER / f"{name}.varlink").read_text(encoding="ascii"))
 
 
