@@ -13,6 +13,7 @@ from typing import Protocol
 
 from labshell.config import CPU, SIZE
 from labshell.errors import UsageError
+from labshell.shown import bytes_of
 
 ADDRESS_ON_PCI = re.compile(r"([0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.ASCII)
 PATH = re.compile(r"(/[A-Za-z0-9._+@-]+)+", re.ASCII)
@@ -22,6 +23,8 @@ NUMBER = re.compile(r"[1-9][0-9]{0,6}", re.ASCII)
 NONE = "none"
 GPU, MOUNT = "labshell-gpu", "labshell-mount"  # how the devices that are ours begin; others are left alone
 SIZES = ("memory", "disk")
+# With less systemd, its helpers and sshd do not come up: with 100 processes every unit failed on a stock Debian.
+LEAST = {"memory": "128MiB", "processes": "200"}
 DESKTOP = 3389  # where xrdp listens
 DESKTOP_PORT = "desktop-port"
 LIMITS = {"cpu": "limits.cpu", "memory": "limits.memory", "processes": "limits.processes"}
@@ -119,7 +122,20 @@ def checked(given: Mapping[str, str]) -> dict[str, str]:
                 name=name,
                 example=SETTINGS[name].example,
             )
+        if name in LEAST and text not in ("", NONE) and _amount(text) < _amount(LEAST[name]):
+            raise UsageError(
+                "setting-too-small",
+                "{value} is too little for {name}: a container does not boot with less than {least}.",
+                value=text,
+                name=name,
+                least=LEAST[name],
+            )
     return dict(given)
+
+
+def _amount(text: str) -> int:
+    """A size in bytes, or a number."""
+    return int(text) if text.isdigit() else bytes_of(text) or 0
 
 
 def _is_gpu(text: str) -> bool:

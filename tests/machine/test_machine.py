@@ -93,16 +93,23 @@ def test_a_login_has_a_session_and_does_not_wait_for_it(lab: Lab) -> None:
 
 def test_limits_are_enforced(lab: Lab) -> None:
     with step("limits"):
-        lab.run("labshell-admin set alice --memory 400MiB --processes 500 </dev/null")
+        lab.run("labshell-admin set alice --memory 400MiB --processes 200 </dev/null")
         lab.ssh("alice", "start")
-        forks = "'for i in $(seq 600); do sleep 30 & done; wait'"
+        forks = "'for i in $(seq 300); do sleep 120 & done; wait'"  # where each fork takes a tenth of a second, too
         eats = """perl -e '$x = "x" x (600 << 20); print "all of it"'"""
-        assert lab.run("cat /sys/fs/cgroup/lxc.payload.alice/{pids,memory}.max").split() == ["500", str(400 << 20)]
+        assert lab.run("cat /sys/fs/cgroup/lxc.payload.alice/{pids,memory}.max").split() == ["200", str(400 << 20)]
         assert "all of it" not in lab.run(f"lxc exec alice -- {eats} </dev/null", check=False)
         assert "Resource temporarily unavailable" in lab.run(
             f"lxc exec alice -- bash -c {forks} </dev/null 2>&1", check=False
         )
-        assert lab.ssh("alice", "run hostname") == "alice\n"
+        lab.wait_until(f"{SSH} alice@localhost run hostname </dev/null | grep -x alice", 400)
+
+
+def test_a_container_boots_with_the_least_that_is_allowed(lab: Lab) -> None:
+    lab.run("labshell-admin set bob --memory 128MiB --processes 200 </dev/null")
+    with step("restart with the least"):
+        lab.ssh("bob", "restart --yes")
+    assert lab.ssh("bob", "'systemctl --failed --no-legend; hostname'", lab.port("bob")) == "bob\n"
 
 
 def test_no_ipv6_frame_and_no_foreign_address_passes_a_containers_port(lab: Lab) -> None:

@@ -261,8 +261,8 @@ def test_a_false_host_name_changes_nothing_and_is_nobodys_name(
 def test_a_container_that_forks_to_its_limit_harms_nobody_and_can_be_restarted(
     host: Host, guest: str, bob: str, bob_port: int
 ) -> None:
-    host.admin("set", guest, "--processes", "150")
-    inside(host, guest, "for n in $(seq 400); do setsid sleep 600 < /dev/null > /dev/null 2>&1 & done", check=False)
+    host.admin("set", guest, "--processes", "200", "--memory", "128MiB")  # the least that is allowed
+    inside(host, guest, "for n in $(seq 500); do setsid sleep 600 < /dev/null > /dev/null 2>&1 & done", check=False)
     host.client.ssh(guest, "status", check=True)
     works(host, bob, bob_port)
     for verb in ("run true", "keys"):

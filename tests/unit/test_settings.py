@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 import pytest
+from refusals import refused
 
 from labshell.errors import UsageError
 from labshell.host.gpus import Installed
@@ -69,6 +70,15 @@ def test_more_processors_than_there_are_are_refused(cpu: str) -> None:
 def test_a_size_without_a_unit_is_told_the_unit(name: str) -> None:
     with pytest.raises(UsageError, match=f"5 has no unit for {name}: write 5GiB or 5MiB"):
         settings.checked({name: "5"})
+
+
+@pytest.mark.parametrize(("name", "value"), [("memory", "127MiB"), ("memory", "1MiB"), ("processes", "199")])
+def test_what_no_container_boots_with_is_refused_with_the_least_that_it_needs(name: str, value: str) -> None:
+    least = settings.LEAST[name]
+    with refused(UsageError, "setting-too-small") as caught:
+        settings.checked({name: value})
+    assert least in str(caught.value)
+    assert settings.checked({name: least}) == {name: least}
 
 
 def test_of_several_mounts_the_wrong_one_is_named() -> None:
