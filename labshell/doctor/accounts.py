@@ -9,6 +9,7 @@ from pathlib import Path
 from labshell.doctor.findings import ERROR, NOTE, Finding
 from labshell.errors import LabshellError
 from labshell.host import host_services, machine
+from labshell.model.keys import UnreadLine, readable
 from labshell.model.ports import SSH
 from labshell.operations.lab import Lab
 from labshell.places import KEYS, LOGIN_SHELL
@@ -86,7 +87,11 @@ def _keys_of(lab: Lab, user: str, path: Path) -> Iterator[Finding]:
     except LabshellError as error:
         yield Finding("keys-damaged", ERROR, str(error), anew, user)
         return
-    if not found:
+    for line in dict.fromkeys(found):
+        if isinstance(line, UnreadLine):
+            words = f"{path} has a line that is no public key: {line.comment}"
+            yield Finding("keys-damaged", ERROR, words, f"labshell-admin keys {user} remove {line.fingerprint}", user)
+    if not readable(found):
         yield Finding("keys-none", ERROR, f"{user} has no key, and cannot log in.", anew, user)
 
 

@@ -11,6 +11,7 @@ from labshell.host import gpus, machine
 from labshell.host.tcp import ssh_answers
 from labshell.language import mark
 from labshell.model.container import Container
+from labshell.model.keys import readable
 from labshell.model.usage import is_full
 from labshell.operations.lab import Lab
 from labshell.operations.steps import Progress, Steps
@@ -93,7 +94,7 @@ class Doctor:
         return Finding(GOOD, Progress("{user} is a user of this host.", {"user": user}))
 
     def _keys(self, user: str) -> Finding:
-        keys = self._lab.accounts.keys_of(user)
+        keys = readable(self._lab.accounts.keys_of(user))
         if not keys:
             return Finding(BAD, Progress("You have no key to log in with."), Progress("Add one: run `keys add`."))
         return Finding(GOOD, Progress("You can log in with {count} keys.", {"count": str(len(keys))}))

@@ -28,7 +28,7 @@ from labshell.engine.errors import CHANGE, FULL_POOL
 from labshell.engine.inside import OF_ROOT
 from labshell.errors import LabshellError
 from labshell.host import files
-from labshell.model.keys import PublicKey, authorized_keys, line_inside
+from labshell.model.keys import PublicKey, authorized_keys, line_inside, lines_inside
 
 log = logging.getLogger(__name__)
 NO_SPACE = "No space left on device"  # in the words of a program inside
@@ -205,7 +205,7 @@ def hosts(name: str) -> str:
 def write_user(containers: Containers, name: str, user: str, public_keys: list[PublicKey]) -> None:
     """Make `user` inside the running container `name`, with their keys and no password anywhere."""
     gateway_address = _gateway_address(containers)
-    text = authorized_keys(line_inside(key, gateway_address) for key in public_keys)
+    text = authorized_keys(lines_inside(public_keys, gateway_address))
     _run(containers, name, SETUP_SCRIPT, [user, text])
 
 
@@ -223,7 +223,7 @@ def change_key(containers: Containers, name: str, action: str, key: PublicKey) -
 
 def set_keys(containers: Containers, name: str, public_keys: Sequence[PublicKey]) -> None:
     """Make these the user's keys inside the running container, and no others."""
-    lines = "\n".join(line_inside(key, _gateway_address(containers)) for key in public_keys)
+    lines = "\n".join(lines_inside(public_keys, _gateway_address(containers)))
     _run(containers, name, KEY_SCRIPT, [name, "only", "", lines])
 
 
@@ -249,7 +249,7 @@ def renew_keys(containers: Containers, name: str, user: str, public_keys: Sequen
     if found is not None and found.kind == "directory":
         log.warning("a folder in the place of the keys", extra={"container": name, "path": file})
         return  # an SSH server takes no key from it
-    lines = (line_inside(key, _gateway_address(containers)) for key in public_keys)
+    lines = lines_inside(public_keys, _gateway_address(containers))
     inside.put_file(name, file, authorized_keys(lines).encode(), 0o600, owner)
 
 

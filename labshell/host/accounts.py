@@ -180,21 +180,13 @@ class Accounts:
             (self._paths.homes / user).rmdir()
 
     def keys_of(self, user: str) -> list[PublicKey]:
-        path = self._paths.keys / user
-        try:
-            return keys.parse_authorized_keys((files.read(path) or b"").decode("utf-8", "replace"))
-        except UsageError as error:
-            raise LabshellError(
-                "authorized-keys-invalid",
-                "{path} has a line that is no public key; take it out. {why}",
-                path=path,
-                why=error,
-            ) from error
+        content = files.read(self._paths.keys / user) or b""
+        return keys.parse_authorized_keys(content.decode("utf-8", "surrogateescape"))
 
     def set_keys(self, user: str, public_keys: list[PublicKey]) -> None:
         files.ensure_folder(self._paths.keys)
         text = keys.authorized_keys(map(keys.line_on_host, public_keys))
-        files.write(self._paths.keys / user, text.encode())
+        files.write(self._paths.keys / user, text.encode("utf-8", "surrogateescape"))
 
     def _ensure_home(self, user: str) -> None:
         files.ensure_folder(self._paths.homes / user)

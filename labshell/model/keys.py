@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import SSHPublicKeyTypes, load_ssh_public_key
 
@@ -38,6 +37,9 @@ KEPT_OPTIONS = {
     "expiry-time": re.compile(r"[0-9]{8}([0-9]{4}([0-9]{2})?)?Z?", re.ASCII),
 }
 DROPPED_OPTIONS = frozenset({"restrict", "pty"})  # on the host every key has them
+USUAL_APPLICATION = b"ssh:"  # of a key on a security key: the only one that cryptography takes
+SURROGATE = re.compile("[\ud800-\udfff]")
+LONGEST_SHOWN = 100  # characters of a line that is no key
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,22 @@ class PublicKey:
         return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
+@dataclass(frozen=True)
+class UnreadLine(PublicKey):
+    """A line of the host's own file that is no key to us: `blob` is the line, with what is no UTF-8 as surrogates.
+
+    It stays as it is until it is removed, and no container gets it.
+    """
+
+    def __str__(self) -> str:
+        return self.comment
+
+    @property
+    def fingerprint(self) -> str:
+        """What names it where a key has its fingerprint."""
+        return "line:" + hashlib.sha256(self.blob.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
 def parse(text: str) -> PublicKey:
     """The one public key in `text`; UsageError with the reason if it is anything else."""
     if PRIVATE.search(text):
@@ -78,7 +96,8 @@ def parse(text: str) -> PublicKey:
     return _parse_line(lines[0])
 
 
-def _parse_line(line: str) -> PublicKey:
+def _parse_line(line: str, *, is_new: bool = True) -> PublicKey:
+    """The key in a line. One that is new must also be safe and have a comment that can be shown."""
     if len(line) > LONGEST_KEY:
         raise UsageError("key-too-long", "This is too long for a public key.")
     options: tuple[tuple[str, str], ...] = ()
@@ -94,13 +113,13 @@ def _parse_line(line: str) -> PublicKey:
         raise UsageError("key-kinds-differ", "This public key is damaged: its two halves are of different kinds.")
     if key is None:
         raise UsageError("key-damaged", "This public key is damaged or cut off; copy it again, in one line.")
-    if isinstance(key, RSAPublicKey) and key.key_size < RSA_BITS:
+    if is_new and isinstance(key, RSAPublicKey) and key.key_size < RSA_BITS:
         raise UsageError(
             "key-rsa-too-short", "This RSA key is too short to be safe; make a new one with: ssh-keygen -t ed25519"
         )
-    if not comment.isprintable():
+    if is_new and not comment.isprintable():
         raise UsageError("key-comment-invalid", "The comment of this key has characters that cannot be shown.")
-    return PublicKey(kind, blob, comment, options)
+    return PublicKey(kind, blob, shown.plain(comment), options)
 
 
 def _split_options(line: str) -> tuple[tuple[tuple[str, str], ...], str]:
@@ -148,10 +167,26 @@ def kind_of(blob: str) -> str | None:
 def _loaded(kind: str, blob: str) -> SSHPublicKeyTypes | None:
     """The key itself; None if it is not one of that type, or damaged."""
     try:
-        base64.b64decode(blob, validate=True)  # what is no base64 would be passed over
+        body = base64.b64decode(blob, validate=True)
+        if base64.b64encode(body).decode() != blob:
+            return None  # bits are left over at its end, which OpenSSH refuses and Python passes over
+        if kind.startswith("sk-"):
+            blob = base64.b64encode(_with_usual_application(body)).decode()
         return load_ssh_public_key(f"{kind} {blob}".encode())
-    except (ValueError, UnsupportedAlgorithm, NotImplementedError):  # the last of a compressed point
+    except Exception:  # noqa: BLE001 - of garbage, whatever its parser comes upon: IndexError, NotImplementedError
         return None
+
+
+def _with_usual_application(body: bytes) -> bytes:
+    """A key on a security key with the application that cryptography takes: OpenSSH takes any."""
+    position = 0
+    while position < len(body):
+        start, length = position, int.from_bytes(body[position : position + 4], "big")
+        position += 4 + length
+    application = body[start + 4 :]
+    if position != len(body) or b"\0" in application[:-1]:
+        raise ValueError("not what OpenSSH takes for an application")
+    return body[:start] + len(USUAL_APPLICATION).to_bytes(4, "big") + USUAL_APPLICATION
 
 
 def check_amount(listed: Iterable[PublicKey]) -> None:
@@ -164,7 +199,14 @@ def check_amount(listed: Iterable[PublicKey]) -> None:
 
 def line_on_host(key: PublicKey) -> str:
     """A key's line in the host's authorized_keys, where it may do one thing only."""
+    if isinstance(key, UnreadLine):
+        return key.blob
     return f"{','.join(filter(None, (RESTRICTIONS, key.options_text)))} {key}"
+
+
+def lines_inside(listed: Iterable[PublicKey], gateway_address: str) -> list[str]:
+    """The lines inside the container; what is no key to us is left out."""
+    return [line_inside(key, gateway_address) for key in readable(listed)]
 
 
 def line_inside(key: PublicKey, gateway_address: str) -> str:
@@ -180,8 +222,21 @@ def authorized_keys(lines: Iterable[str]) -> str:
 
 
 def parse_authorized_keys(text: str) -> list[PublicKey]:
-    """The keys in the host's file."""
-    return [_parse_line(line.strip()) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    """The keys in the host's file, and the lines in it that are none. What is no UTF-8 in it are surrogates."""
+    lines = (line for line in text.split("\n") if line.strip() and not line.lstrip().startswith("#"))
+    return [_stored(line) for line in lines]
+
+
+def _stored(line: str) -> PublicKey:
+    try:
+        return _parse_line(SURROGATE.sub("\N{REPLACEMENT CHARACTER}", line.strip()), is_new=False)
+    except UsageError:
+        return UnreadLine("unreadable", line, shown.plain(line.strip())[:LONGEST_SHOWN])
+
+
+def readable(listed: Iterable[PublicKey]) -> list[PublicKey]:
+    """The keys without the lines that are none."""
+    return [key for key in listed if not isinstance(key, UnreadLine)]
 
 
 def choose_key(listed: Sequence[PublicKey], which: str) -> PublicKey:

@@ -14,7 +14,7 @@ from labshell.engine.inside import Inside
 from labshell.engine.inside_sessions import Session
 from labshell.errors import LabshellError, NoContainer, UsageError
 from labshell.model import key_files, keys
-from labshell.model.keys import PublicKey, choose_key
+from labshell.model.keys import PublicKey, UnreadLine, choose_key
 from labshell.operations.lab import Lab
 from labshell.operations.lifecycle import Lifecycle
 from labshell.operations.steps import Steps
@@ -53,7 +53,7 @@ class OwnKeys:
         return {
             "fingerprint": fingerprint,
             "key": _described(key, only_inside=key not in listed) if key else None,
-            "is_last": len(listed) == 1 and key in listed,
+            "is_last": _is_last(key, listed),
             "sessions": [
                 {"address": session.address or None, "is_known": session.fingerprint is not None}
                 for session in _of_key(opened, fingerprint)
@@ -73,13 +73,15 @@ class OwnKeys:
         """A public key less. The host first: whatever is wrong with the container, the key opens the host no more."""
         listed = self._accounts.keys_of(user)
         key = choose_key(self._all(user, uid, listed), which)
-        if len(listed) == 1 and key in listed and not even_the_last:
+        if _is_last(key, listed) and not even_the_last:
             raise UsageError(
                 "key-is-last", "This is your last key: without it you cannot log in any more. Say --yes to remove it."
             )
         with self._lab.locks.held(user):
             if key in listed:
                 self._accounts.set_keys(user, self._others(user, key))
+            if isinstance(key, UnreadLine):
+                return  # no container has it
             try:
                 yield from self._lifecycle.ensure_started(self._containers.owned(user, uid))
                 identity.change_key(self._containers, user, "remove", key)
@@ -127,6 +129,11 @@ class OwnKeys:
 def _of_key(opened: list[Session], fingerprint: str) -> list[Session]:
     """The sessions of a key, and those whose key is unknown."""
     return [session for session in opened if session.fingerprint in (fingerprint, None)]
+
+
+def _is_last(key: PublicKey | None, listed: list[PublicKey]) -> bool:
+    """Whether no other key on the host is one to log in with."""
+    return key in listed and not [other for other in keys.readable(listed) if other != key]
 
 
 def _described(key: PublicKey, *, only_inside: bool) -> Key:

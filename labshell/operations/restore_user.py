@@ -66,7 +66,7 @@ class RestoreUser(UserOperation):
         def account() -> None:
             undo.later(self._accounts.give_up, name)
             undo.later(self._host_accounts.forget_earlier, name)
-            public_keys = keys.parse_authorized_keys("\n".join(about["keys"]))
+            public_keys = keys.readable(keys.parse_authorized_keys("\n".join(about["keys"])))
             uid = self._host_accounts.make(name, public_keys)
             if about.get("host_keys"):  # for a rebuild
                 identity.save_host_keys(self._config.paths.host_keys / name, about["host_keys"])

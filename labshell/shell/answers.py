@@ -126,6 +126,7 @@ def _key(number: str, key: Key, style: Style) -> list[str]:
     """One key, with what is to be known of it below."""
     notes = [key["fingerprint"], key.get("options")]
     notes += [_("this login")] if key.get("this_login") else []
+    notes += [_("no public key; it is kept until you remove it")] if key["kind"] == "unreadable" else []
     if key.get("only_inside"):
         notes.append(_("only in the container: written there by hand, not for the host"))
     indent = " " * (2 + len(number))

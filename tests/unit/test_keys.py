@@ -77,13 +77,72 @@ def blob(*parts: bytes) -> str:
     return base64.b64encode(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).decode()
 
 
-@pytest.mark.parametrize(
-    ("kind", "parts"),
-    [("sk-ssh-ed25519@openssh.com", (b"x" * 32, b"ssh:")), ("sk-ecdsa-sha2-nistp256@openssh.com", (b"nistp256", POINT, b"ssh:"))],
-)  # fmt: skip
-def test_a_key_on_a_security_key_is_taken(kind: str, parts: tuple[bytes, ...]) -> None:
-    text = f"{kind} {blob(kind.encode(), *parts)} token"
-    assert str(keys.parse(text)) == text
+SECURITY_KEYS = {
+    "sk-ssh-ed25519@openssh.com": (b"x" * 32,),
+    "sk-ecdsa-sha2-nistp256@openssh.com": (b"nistp256", POINT),
+}
+APPLICATIONS = [
+    b"ssh:", b"ssh:me", b"", b"x", b"https://github.com", b"ss", b"SSH:", "实验室".encode(), b"\xff\xfe", b"\n\x1b[31m", b"ends\0", b"a\0b", b"\0\0",
+    b"a" * 5000,
+]  # fmt: skip
+
+
+def is_taken_by_openssh(folder: Path, text: str) -> bool:
+    (folder / "key.pub").write_text(f"{text}\n")
+    return subprocess.run(["ssh-keygen", "-lf", folder / "key.pub"], capture_output=True, check=False).returncode == 0
+
+
+def is_taken(text: str) -> bool:
+    try:
+        return str(keys.parse(text)) == text
+    except UsageError as error:
+        assert error.id == "key-damaged"  # noqa: PT017 - every other error is a fault
+        return False
+
+
+@pytest.mark.parametrize("application", APPLICATIONS)
+@pytest.mark.parametrize("kind", SECURITY_KEYS)
+def test_a_key_on_a_security_key_is_taken_where_openssh_takes_it(
+    tmp_path: Path, kind: str, application: bytes
+) -> None:
+    text = f"{kind} {blob(kind.encode(), *SECURITY_KEYS[kind], application)} token"
+    assert is_taken(text) == is_taken_by_openssh(tmp_path, text) == (b"\0" not in application[:-1])
+
+
+@pytest.mark.parametrize("kind", SECURITY_KEYS)
+def test_a_damaged_key_on_a_security_key_is_refused_as_openssh_refuses_it(tmp_path: Path, kind: str) -> None:
+    parts = SECURITY_KEYS[kind]
+    body = base64.b64decode(blob(kind.encode(), *parts, b"lab:"))
+    damaged = [body[:length] for length in range(len(body))]
+    damaged += [body + b"\0", body + body[-8:], body[:-8] + b"\xff\xff\xff\xff" + body[-4:]]
+    texts = [f"{kind} {base64.b64encode(one).decode()}" for one in damaged]
+    texts += [f"{kind} {blob(kind.encode(), *parts, b'lab:', b'more')}", f"{kind} {blob(*parts, b'lab:')}"]
+    assert not any(is_taken(text) for text in texts if len(text.split()) == 2)
+    for text in texts[:: len(texts) // 10] + texts[-5:]:
+        assert not is_taken_by_openssh(tmp_path, text)
+
+
+@pytest.mark.parametrize("application", [b"ssh:", b"ssh:xx"])  # ends in two bits and in four that count for nothing
+def test_bits_that_count_for_nothing_must_be_zero_as_for_openssh(tmp_path: Path, application: bytes) -> None:
+    kind = "sk-ssh-ed25519@openssh.com"
+    good = blob(kind.encode(), b"x" * 32, application)
+    assert good.endswith("=")
+    last = good.rstrip("=")[-1]
+    text = f"{kind} {good.rstrip('=')[:-1]}{chr(ord(last) + 1)}{'=' * good.count('=')}"
+    assert base64.b64decode(text.split()[1], validate=True) == base64.b64decode(good)
+    assert not is_taken(text)
+    assert not is_taken_by_openssh(tmp_path, text)
+
+
+@pytest.mark.parametrize("error", [IndexError, TypeError, OverflowError, NotImplementedError, RuntimeError])
+def test_whatever_cryptography_raises_on_garbage_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error("index out of bounds on dimension 1")
+
+    monkeypatch.setattr(keys, "load_ssh_public_key", fail)
+    assert not is_taken(KEY)
 
 
 @pytest.mark.parametrize("kind", GOOD)
@@ -185,3 +244,34 @@ def test_options_that_make_a_key_weaker_are_kept_on_both_sides() -> None:
 
 def test_a_comment_that_speaks_of_a_private_key_is_a_comment() -> None:
     assert keys.parse(f"{KEY} of my PRIVATE KEY pair").comment == "of my PRIVATE KEY pair"
+
+
+OPTIONS = f'command="id",from="192.0.2.1" {KEY} by hand'
+UNREAD = [
+    "rubbish", "ssh-ed25519", KEY[:60], f"{FORGED} forged", "  ssh-dss AAAA", OPTIONS, f"cert-authority {KEY}", "ssh-ed25519 \udcff\udcfe",
+    "\x1b[31mred", f"ssh-ed25519-cert-v01@openssh.com {KEY.split()[1]}", "-----BEGIN OPENSSH PRIVATE KEY-----", "x" * 20000, "rubbish\r",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", UNREAD)
+def test_a_line_of_the_hosts_file_that_is_no_key_stays_as_it_is_and_hides_no_key(line: str) -> None:
+    before = keys.authorized_keys([line, keys.line_on_host(keys.parse(f"{KEY} desk"))])
+    unread, key = keys.parse_authorized_keys(before)
+    assert isinstance(unread, keys.UnreadLine)
+    assert str(key) == f"{KEY} desk"
+    assert keys.authorized_keys(map(keys.line_on_host, [unread, key])) == before
+    assert str(unread).isprintable()
+    assert keys.choose_key([key, unread], "2") == keys.choose_key([key, unread], unread.fingerprint) == unread
+    assert keys.lines_inside([unread, key], "10.83.0.1") == [f"{KEY} desk"]
+    assert keys.readable([unread, key]) == [key]
+
+
+@pytest.mark.parametrize(
+    ("line", "comment"),
+    [(f"{SHORT} old", "old"), (f"{KEY} a\x1b[31m", "a\\x1b[31m"), (f"{KEY} J\udcfcrgen", "J\N{REPLACEMENT CHARACTER}rgen"), (f"\t{KEY}\r", "")],
+)  # fmt: skip
+def test_a_key_that_is_in_use_is_read_though_no_new_one_like_it_is_taken(line: str, comment: str) -> None:
+    [key] = keys.parse_authorized_keys(f"# of alice\n \n{line}\n")
+    assert not isinstance(key, keys.UnreadLine)
+    assert key.comment == comment
+    assert keys.parse_authorized_keys(keys.authorized_keys([keys.line_on_host(key)])) == [key]
