@@ -126,7 +126,7 @@ LIMITS = {
     "ssh_port": (1, 65535),
     "ports_per_user": (1, 1000),
     "port_quarantine_days": (0, 36500),
-    "processes": (200, 1_000_000),
+    "processes": (64, 1_000_000),
     "snapshots_per_user": (0, 1000),
     "idle_stop_days": (0, 3650),
     "keep_days": (1, 366),

@@ -69,7 +69,6 @@ REMEDIES = {
     "storage-pool-unknown": "lxc storage list",
     "subuid-range-exhausted": "scripts/setup-host",
     "template-missing": "labshell-admin template build",
-    "template-name-taken": "lxc delete {name}",
     "template-not-offered": "labshell-admin template list",
     "template-running": "lxc stop {name}",
     "trial-isolation-broken": "labshell-admin reconcile",
@@ -86,7 +85,8 @@ def of(error: LabshellError) -> str:
     cause = error.__cause__
     if isinstance(cause, LabshellError) and cause.id == error.id:
         return of(cause)
-    values = {name: text if name in COMMANDS else shlex.quote(text) for name, text in error.values.items()}
+    # One that is empty is not known: there is no command without it.
+    values = {name: text if name in COMMANDS else shlex.quote(text) for name, text in error.values.items() if text}
     try:
         return error.remedy or REMEDIES.get(error.id, "").format_map(values)
     except KeyError:  # a daemon of another version has sent other values

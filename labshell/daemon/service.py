@@ -53,7 +53,7 @@ class Service:
             milliseconds = round((time.monotonic() - began) * 1000)
             log.info("request", extra={"method": method, "uid": caller.uid, "user": caller.name, "ms": milliseconds})
         except Refused as error:
-            log.warning("refused request", extra={"method": method, "uid": caller.uid, "why": str(error)[:200]})
+            log.warning("refused request", extra={"uid": caller.uid, "why": str(error)[:200]})
             yield protocol.encode(error.reply)
         except LabshellError as error:
             log.info(

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from labshell.engine import records
+from labshell.engine import denied_calls, records
 from labshell.engine.client import Engine
 from labshell.engine.errors import Missing, translate_errors
 from labshell.engine.instances import Instances
@@ -63,6 +63,7 @@ class Clones:
         config = {
             **dict.fromkeys([*inherited_keys, *records.NEVER_INHERITED], ""),
             **records.SAFE_CONFIG,
+            denied_calls.KEY: denied_calls.with_denied_calls(inherited["expanded_config"]),
             **records.owned_by(user, uid),
             records.CLONED_FROM: template,
             records.FORWARDS: "[]",
@@ -101,7 +102,11 @@ class Clones:
         with translate_errors(template, "be read"):
             if self._is_image(template) and self._instances.get(template) is None:
                 profile = self._engine.read("profiles", "default")
-                inherited = {"expanded_devices": profile["devices"], "profiles": ["default"]}
+                inherited = {
+                    "expanded_config": profile["config"],
+                    "expanded_devices": profile["devices"],
+                    "profiles": ["default"],
+                }
                 return {"type": "image", "alias": template}, inherited
             inherited = self._engine.read("instances", template)
             return {"type": "copy", "source": template, "instance_only": True}, inherited

@@ -57,8 +57,11 @@ class Configuration:
     def deny_calls(self, name: str) -> None:
         """Have a stopped container start without the system calls that none may make."""
 
+        with translate_errors(name, "be read"):
+            denied = denied_calls.with_denied_calls(self._engine.read("instances", name)["expanded_config"])
+
         def change(config: dict[str, str], _: object, __: object) -> None:
-            config[denied_calls.KEY] = denied_calls.with_denied_calls(config)
+            config[denied_calls.KEY] = denied
 
         self._engine.rewrite(name, change)
 
@@ -119,7 +122,7 @@ class Configuration:
         del marks["security.nesting"]  # as it was
 
         def change(config: dict[str, str], devices: dict[str, dict[str, str]], _: object) -> None:
-            config.update(marks)
+            config.update({**marks, denied_calls.KEY: denied_calls.with_denied_calls(config)})
             connect(self._network, config, devices, address)
 
         self._engine.rewrite(name, change)

@@ -51,7 +51,7 @@ def build(
     if containers.get(name) is not None:
         raise UsageError(
             "template-name-taken",
-            "There is a container {name} already; delete it first: lxc delete {name}",
+            "There is a container {name} already; choose another name, or delete that first.",
             name=name,
         )
     if rootfs is None:
@@ -78,7 +78,7 @@ def publish(containers: Containers, source: str, name: str) -> Iterator[str]:
     if containers.get(name) is not None:
         raise UsageError(
             "template-name-taken",
-            "There is a container {name} already; delete it first: lxc delete {name}",
+            "There is a container {name} already; choose another name, or delete that first.",
             name=name,
         )
     if containers.get(source) is None:

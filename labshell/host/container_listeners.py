@@ -10,8 +10,8 @@ TABLES = ("net/tcp", "net/tcp6")
 MOST_BYTES = 1 << 18  # the kernel names those that listen first, and then connections, however many there are
 
 
-def listens(pid: int, port: int) -> Listens | None:
-    """How far a TCP port is reached in the network namespace of a process; None if it has ended."""
+def of(pid: int) -> dict[int, Listens] | None:
+    """How far each TCP port is answered in the network namespace of a process; None if it has ended."""
     text = ""
     for table in TABLES:
         try:
@@ -21,4 +21,4 @@ def listens(pid: int, port: int) -> Listens | None:
             continue
         except OSError:
             return None
-    return listening.in_tables(text, port) if text else None
+    return listening.in_tables(text) if text else None

@@ -9,18 +9,17 @@ Listens = Literal["everywhere", "localhost", "nowhere"]
 LISTEN = "0A"  # the state in /proc/net/tcp: TCP_LISTEN of the kernel's include/net/tcp_states.h
 
 
-def in_tables(text: str, port: int) -> Listens:
-    """Who reaches a port, by lines of /proc/net/tcp and tcp6: everybody, programs inside only, or nobody."""
-    found: Listens = "nowhere"
+def in_tables(text: str) -> dict[int, Listens]:
+    """Who reaches each port on which something listens, by lines of /proc/net/tcp and tcp6."""
+    found: dict[int, Listens] = {}
     for line in text.splitlines():
         columns = line.split()
-        if len(columns) < 4 or columns[3] != LISTEN:
-            continue
-        address, _, number = columns[1].partition(":")
-        if int(number, 16) == port:
+        if len(columns) > 3 and columns[3] == LISTEN:
+            address, _, port = columns[1].partition(":")
             if not _address(address).is_loopback:
-                return "everywhere"
-            found = "localhost"
+                found[int(port, 16)] = "everywhere"
+            else:
+                found.setdefault(int(port, 16), "localhost")
     return found
 
 

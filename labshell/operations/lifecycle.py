@@ -156,10 +156,8 @@ class Lifecycle:
         name, seconds = container.name, max(1, int(deadline - time.monotonic()))
         if container.state == "Stopped" and container.address and container.has_old_port:
             self._containers.addresses.assign(name, container.address)
-        if container.state == "Stopped" and not container.denies_calls:
-            self._containers.configuration.deny_calls(name)
         if container.state == "Stopped":
-            self._write_units(name)
+            self._bring_up_to_date(container)
         if container.gpus_aside:
             self._containers.configuration.bring_gpus_back(name)
         try:
@@ -171,12 +169,14 @@ class Lifecycle:
             notice = mark("Your container runs without its GPU, which is not there. Tell the administrator.")
             self._lab.unfinished.tell(container.owner or name, notice)
 
-    def _write_units(self, name: str) -> None:
-        """For a container of an earlier version; it starts without them, too."""
+    def _bring_up_to_date(self, container: Container) -> None:
+        """For one of an earlier version; it starts without that, too: its disk may be full."""
         try:
-            identity.write_units(self._containers, name)
+            if not container.denies_calls:
+                self._containers.configuration.deny_calls(container.name)
+            identity.write_units(self._containers, container.name)
         except LabshellError as error:
-            log.warning("the settings for its units are not written", extra={"container": name, "why": str(error)})
+            log.warning("not brought up to date", extra={"container": container.name, "why": str(error)})
 
     def wait_for_ssh(self, container: Container, deadline: float) -> None:
         """Until port 22 shows a banner: the engine's own start returns long before that."""

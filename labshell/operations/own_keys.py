@@ -127,7 +127,9 @@ class OwnKeys:
 
 
 def _of_key(opened: list[Session], fingerprint: str) -> list[Session]:
-    """The sessions of a key, and those whose key is unknown."""
+    """The sessions of a key, and those whose key is unknown; a line that is no key has opened none."""
+    if not FINGERPRINT.fullmatch(fingerprint):
+        return []
     return [session for session in opened if session.fingerprint in (fingerprint, None)]
 
 

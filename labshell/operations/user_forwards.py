@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from labshell.config import Config
-from labshell.errors import UsageError
+from labshell.errors import LabshellError, UsageError
 from labshell.host import container_listeners
 from labshell.model import forwards
 from labshell.model.container import Container, OwnForward
+from labshell.model.listening import Listens
 from labshell.operations.lab import Lab
 from labshell.wire.gateway import Forward, Ports
 
@@ -30,7 +31,8 @@ class UserForwards:
 
     def report(self, user: str, uid: int) -> Ports:
         """The user's block of ports, and their own forwards that are not over yet."""
-        config, port = self._lab.config, self._lab.ports.port_of(user)
+        config = self._lab.config
+        port = self._lab.ports.port_of(user) if config.has_ports else None
         return {
             "host": config.shown_hostname,
             "has_ports": config.has_ports,
@@ -42,7 +44,7 @@ class UserForwards:
     def _list(self, user: str, uid: int) -> list[Forward]:
         now = self._lab.clock.seconds()
         container = self._containers.owned(user, uid)
-        pid = self._containers.first_process(user) if container.forwards and container.state == "Running" else None
+        listens = self._listens(container) if container.forwards else None
         return [
             {
                 "port": own.port,
@@ -50,11 +52,21 @@ class UserForwards:
                 "name": own.name or None,
                 "source": own.source or None,
                 "seconds_left": None if own.until is None else int(own.until - now),
-                "listens": container_listeners.listens(pid, own.target) if pid else None,
+                "listens": None if listens is None else listens.get(own.target, "nowhere"),
             }
             for own in container.forwards
             if not own.is_over(now)
         ]
+
+    def _listens(self, container: Container) -> dict[int, Listens] | None:
+        """How far each port inside is answered; None where that is not known, which hinders nothing else."""
+        if container.state != "Running":
+            return None
+        try:
+            pid = self._containers.first_process(container.name)
+        except LabshellError:
+            return None
+        return container_listeners.of(pid) if pid else None
 
     def add(self, user: str, uid: int, target: int, name: str, lasting: str, source: str | None) -> None:
         """One more forward in the user's own block; live when this returns. A `source` of None is not said."""

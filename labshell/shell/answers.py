@@ -147,7 +147,7 @@ def key_to_remove(found: FoundKey, sessions: Sequence[OpenSession], style: Style
         lines.append("  " + _("Open sessions of this key:"))
     for opened in sessions:
         where = _("on the host") if opened["where"] == "host" else _("in the container")
-        address = _("from {network}").format(network=plain(opened["address"] or "?"))
+        address = _("from {network}").format(network=plain(opened.get("address") or "?"))
         unknown = "" if opened["is_known"] else _("perhaps of another key")
         lines.append(f"    {padded(where, 18)}{padded(address, 24)}{unknown}".rstrip())
     return "\n".join(lines) + "\n"
@@ -162,7 +162,7 @@ def usage_text(usage: UsageReport, style: Style) -> str:
         busy = "?" if other.get("cpu") is None else f"{other['cpu']:.1f}"
         about = [
             _("{busy} processors busy").format(busy=busy),
-            _("memory {memory}").format(memory=size(other["memory"])),
+            _("memory {memory}").format(memory=size(other.get("memory"))),
         ]
         lines.append(f"  {padded(plain(other['user']), 34)}{_(', ').join(about)}")
     if len(others) > MOST_NEIGHBOURS:

@@ -64,7 +64,7 @@ class Session:
         notice = status.get("notice")
         if self.terminal.is_quiet:
             self.terminal.notice = notice or self.terminal.notice
-            return {**status, "notice": self.terminal.notice}
+            return {**status, "notice": self.terminal.notice} if self.terminal.notice else status
         if notice:
             self.terminal.complain(shown.sentence(notice))
         return status
@@ -74,6 +74,8 @@ class Session:
         found = None
         for reply in self.replies(method, parameters):
             found = reply.get(name, found)
+        if found is None:  # a daemon of another version: this program has been replaced, or is about to be
+            raise TryAgain("being-updated", "labshell is being updated; try again in a minute.")
         return found
 
     def replies(self, method: str, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -161,6 +161,7 @@ def _error(reply: dict[str, Any]) -> LabshellError:
             "labshell's daemon refused the request ({name}); is it of another version?",
             name=name,
         )
-    error = kind(parameters.get("id", ""), parameters.get("sentence", ""), **parameters.get("values", {}))
+    error_id = parameters.get("id") or "daemon-outdated"  # one of before there were ids
+    error = kind(error_id, parameters.get("sentence", ""), **parameters.get("values", {}))
     error.detail, error.remedy = parameters.get("detail") or "", parameters.get("remedy") or ""
     return error

@@ -33,13 +33,13 @@ def line(local: str, state: str = "0A") -> str:
     ],
 )
 def test_only_what_listens_on_the_port_counts_and_how_far_it_is_reached(lines: list[str], found: str) -> None:
-    assert in_tables(HEAD + "".join(lines), 8888) == found
+    assert in_tables(HEAD + "".join(lines)).get(8888, "nowhere") == found
 
 
 @pytest.mark.parametrize(("address", "found"), [("127.0.0.1", "localhost"), ("0.0.0.0", "everywhere")])  # noqa: S104
 def test_the_kernels_own_tables_are_read(address: str, found: str) -> None:
     with socket.create_server((address, 0)) as server:
         port = server.getsockname()[1]
-        assert container_listeners.listens(os.getpid(), port) == found
-    assert container_listeners.listens(os.getpid(), port) == "nowhere"
-    assert container_listeners.listens(1 << 30, port) is None
+        assert (container_listeners.of(os.getpid()) or {})[port] == found
+    assert port not in (container_listeners.of(os.getpid()) or {})
+    assert container_listeners.of(1 << 30) is None
