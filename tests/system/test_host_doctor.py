@@ -107,7 +107,7 @@ SHADOW = f"{POOL}/containers/template/rootfs/etc/shadow"
         (
             "template-password",
             f"cp -a {SHADOW} /run/shadow; sed -i 's/^root:[^:]*/root:$6$x$y/' {SHADOW}",
-            f"cp -a /run/shadow {SHADOW}",
+            f"cp /run/shadow {SHADOW}",  # its owner is another since the remedy has started it
         ),
         (
             "sshd-open",

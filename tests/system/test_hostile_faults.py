@@ -254,7 +254,7 @@ def test_a_damaged_file_ends_in_a_container_or_one_sentence_and_harms_nobody_els
         host.admin("remove-user", "unlucky", "--yes", "--no-archive", check=False)
     assert host.read("/etc/shadow") == shadow
     works(host, guest, port)
-    assert host.client.ssh(guest, "ports", check=True).stdout.count("8080") == 1
+    assert host.client.ssh(guest, "ports", check=True).stdout.count("to port 8080") == 1
 
 
 @pytest.mark.parametrize("file", ["/public/ports/guest", "/public/next-port", "/etc/labshell/labshell.toml"])
