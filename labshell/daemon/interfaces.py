@@ -28,7 +28,7 @@ from labshell.operations.snapshots import Snapshots
 from labshell.operations.steps import Steps
 from labshell.operations.usage import UsageReports
 from labshell.operations.user_forwards import UserForwards
-from labshell.wire.gateway import ContainerReport, FoundKey, Terminal
+from labshell.wire.gateway import ContainerReport, FoundKey, Ports, Terminal
 
 T = TypeVar("T")
 Verb = Callable[[str, int], Steps[T]]  # of the user with that name and uid
@@ -88,21 +88,21 @@ class GatewayInterface:
         return {"attached": 1}
 
     def Forwards(self, call: Call) -> Answer:
-        return self._do(call, "ports", _then(_nothing, self._forwards.report))
+        return self._do(call, "ports", partial(at_once, self._forwards.report))
 
     def AddForward(
         self, call: Call, target: int, name: str | None, lasting: str | None, source: str | None
     ) -> Answer:
-        def add(user: str, uid: int) -> Steps[None]:
+        def add(user: str, uid: int) -> Steps[Ports]:
             return at_once(self._forwards.add, user, uid, target, name or "", lasting or "", source)
 
-        return self._do(call, "ports", _then(add, self._forwards.report))
+        return self._do(call, "ports", add)
 
     def RemoveForward(self, call: Call, port: int) -> Answer:
-        def remove(user: str, uid: int) -> Steps[None]:
+        def remove(user: str, uid: int) -> Steps[Ports]:
             return at_once(self._forwards.remove, user, uid, port)
 
-        return self._do(call, "ports", _then(remove, self._forwards.report))
+        return self._do(call, "ports", remove)
 
     def Keys(self, call: Call) -> Answer:
         return self._do(call, "keys", _then(_nothing, self._keys.listing))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 
-from labshell.engine import denied_calls, records
+from labshell.engine import records
 from labshell.engine.client import Engine
 from labshell.engine.errors import CHANGE, translate_errors
 from labshell.model.container import Hold, OwnForward
@@ -25,8 +25,8 @@ class Marks:
         """
         marks = {records.HOST_KEY: host_key, records.ADDRESS: address}
         config = {**records.SAFE_CONFIG, **records.owned_by(name, uid), records.PREPARED: "true", **marks}
-        # These need a restart, or re-own every file: as they were, and doctor or the next start sees to them.
-        for key in ("security.nesting", "security.idmap.isolated", "security.privileged", denied_calls.KEY):
+        # These need a restart, or re-own every file: as they were, and doctor says so.
+        for key in ("security.nesting", "security.idmap.isolated", "security.privileged"):
             del config[key]
         self._set(name, config)
 

@@ -40,7 +40,6 @@ SAFE_CONFIG = {
     "security.nesting": "false",
     "security.idmap.isolated": "true",
     "security.devlxd": "false",
-    denied_calls.KEY: denied_calls.with_denied_calls({}),
 }
 IPV6_FILTER = "security.ipv6_filtering"  # of a network device; the engine refuses it without br_netfilter
 FENCES = ("security.mac_filtering", "security.port_isolation")  # of a network device, on any bridge

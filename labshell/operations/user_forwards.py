@@ -31,19 +31,21 @@ class UserForwards:
 
     def report(self, user: str, uid: int) -> Ports:
         """The user's block of ports, and their own forwards that are not over yet."""
-        config = self._lab.config
+        return self._report(self._containers.owned(user, uid))
+
+    def _report(self, container: Container) -> Ports:
+        config, user = self._lab.config, container.name
         port = self._lab.ports.port_of(user) if config.has_ports else None
         return {
             "host": config.shown_hostname,
             "has_ports": config.has_ports,
             "port": port,
             "last_port": self._lab.ports.block(port)[-1] if port else None,
-            "forwards": self._list(user, uid),
+            "forwards": self._list(container),
         }
 
-    def _list(self, user: str, uid: int) -> list[Forward]:
+    def _list(self, container: Container) -> list[Forward]:
         now = self._lab.clock.seconds()
-        container = self._containers.owned(user, uid)
         listens = self._listens(container) if container.forwards else None
         return [
             {
@@ -68,7 +70,7 @@ class UserForwards:
             return None
         return container_listeners.of(pid) if pid else None
 
-    def add(self, user: str, uid: int, target: int, name: str, lasting: str, source: str | None) -> None:
+    def add(self, user: str, uid: int, target: int, name: str, lasting: str, source: str | None) -> Ports:
         """One more forward in the user's own block; live when this returns. A `source` of None is not said."""
         refuse_without_ports(self._lab.config)
         now = self._lab.clock.seconds()
@@ -80,14 +82,19 @@ class UserForwards:
             port = self._lab.ports.ensure(user)
             own, block = container.forwards, self._lab.ports.block(port)
             busy = self._lab.ports.busy_beside(own)
-            self._change(container, forwards.add_forward(own, block, wanted, now, busy))
+            changed = self._change(container, forwards.add_forward(own, block, wanted, now, busy))
+        return self._report(changed)
 
-    def remove(self, user: str, uid: int, port: int) -> None:
+    def remove(self, user: str, uid: int, port: int) -> Ports:
         refuse_without_ports(self._lab.config)
         with self._lab.locks.held(user):
             container = self._containers.owned(user, uid)
-            self._change(container, forwards.remove_forward(container.forwards, port))
+            changed = self._change(container, forwards.remove_forward(container.forwards, port))
+        return self._report(changed)
 
-    def _change(self, container: Container, own: tuple[OwnForward, ...]) -> None:
+    def _change(self, container: Container, own: tuple[OwnForward, ...]) -> Container:
+        """Store the forwards and make them live; the container as it is then."""
         self._containers.marks.set_forwards(container.name, own)
-        self._lab.firewall.forward(replace(container, forwards=own))
+        changed = replace(container, forwards=own)
+        self._lab.firewall.forward(changed)
+        return changed

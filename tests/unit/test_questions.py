@@ -88,6 +88,7 @@ def test_a_login_that_starts_the_container_asks_once_more(lab: Lab, containers: 
 def test_a_forward_more_and_one_less_ask_once_each(lab: Lab, containers: Containers) -> None:
     given: list[Any] = []
     containers.set_forwards = lambda name, forwards: given.append(forwards)  # type: ignore[attr-defined]
+    containers.first_process = lambda name: None  # type: ignore[attr-defined]
     UserForwards(lab).add("alice", 30000, 8888, "", "", None)
     assert [own.target for own in given[0]] == [8888]
     assert containers.asked == [0]
